@@ -1,0 +1,36 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// GroupName is the API group of the mesh.
+const GroupName = "ambit-mesh.io"
+
+// Version is the version that this package holds.
+const Version = "v1alpha1"
+
+// Kinds of the group.
+const (
+	KindAuthorizationPolicy = "AuthorizationPolicy"
+	KindPeerAuthentication  = "PeerAuthentication"
+)
+
+// GroupVersion gives group and version of every kind in this package.
+func GroupVersion() schema.GroupVersion {
+	return schema.GroupVersion{Group: GroupName, Version: Version}
+}
+
+// AddToScheme registers the kinds of this package. It has the form that a
+// runtime.SchemeBuilder takes.
+func AddToScheme(scheme *runtime.Scheme) error {
+	gv := GroupVersion()
+	scheme.AddKnownTypes(gv,
+		&AuthorizationPolicy{}, &AuthorizationPolicyList{},
+		&PeerAuthentication{}, &PeerAuthenticationList{},
+	)
+	metav1.AddToGroupVersion(scheme, gv)
+	return nil
+}

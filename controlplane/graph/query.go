@@ -1,0 +1,185 @@
+package graph
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	meshv1alpha1 "github.com/ambit-mesh/ambit/apis/mesh/v1alpha1"
+)
+
+// Namespace finds a namespace.
+func (g *Graph) Namespace(n string) (Item[*corev1.Namespace], bool) {
+	item, ok := g.namespaces[n]
+	return item, ok
+}
+
+// Node finds a node.
+func (g *Graph) Node(n string) (Item[*corev1.Node], bool) {
+	item, ok := g.nodes[n]
+	return item, ok
+}
+
+// Pod finds a pod.
+func (g *Graph) Pod(n types.NamespacedName) (Item[*corev1.Pod], bool) {
+	item, ok := g.pods[n]
+	return item, ok
+}
+
+// PodByUID finds the name of a pod.
+func (g *Graph) PodByUID(uid types.UID) (types.NamespacedName, bool) {
+	n, ok := g.podsByUID[uid]
+	return n, ok
+}
+
+// PodsAt gives the live pods that have an address of their own, sorted.
+func (g *Graph) PodsAt(a netip.Addr) []types.NamespacedName { return sorted(g.podsByAddress[a]) }
+
+// PodsIn gives the pods of a namespace, in no order.
+func (g *Graph) PodsIn(namespace string) []types.NamespacedName {
+	return unsorted(g.podsByNamespace[namespace])
+}
+
+// PodsSelected gives the pods of a namespace that a selector chooses, in no
+// order.
+func (g *Graph) PodsSelected(namespace string, sel labels.Selector) []types.NamespacedName {
+	var out []name
+	g.selected(namespace, sel, func(n name) { out = append(out, n) })
+	return out
+}
+
+// PodsRunningAs gives the pods that run as a service account and have not
+// finished, sorted; on any node when node is "".
+func (g *Graph) PodsRunningAs(node, namespace, serviceAccount string) []types.NamespacedName {
+	return sorted(g.podsByAccount[account{node, namespace, serviceAccount}])
+}
+
+// Service finds a service.
+func (g *Graph) Service(n types.NamespacedName) (Item[*corev1.Service], bool) {
+	item, ok := g.services[n]
+	return item, ok
+}
+
+// ServicesOf gives the services that a pod is behind, sorted.
+func (g *Graph) ServicesOf(n types.NamespacedName) []types.NamespacedName {
+	item, ok := g.pods[n]
+	if !ok {
+		return nil
+	}
+	found := make(set[name])
+	g.serviceSelectors.Matching(n.Namespace, item.Object.Labels, func(s name) { found[s] = struct{}{} })
+	for _, a := range Addresses(item.Object) {
+		for slice := range g.slicesByAddress[a] {
+			if svc, ok := g.listedBy(slice, n); ok {
+				found[svc] = struct{}{}
+			}
+		}
+	}
+	return sorted(found)
+}
+
+// listedBy gives the service without a selector that a pod is behind because an
+// endpoint slice lists it.
+func (g *Graph) listedBy(slice, pod name) (name, bool) {
+	s := g.slices[slice].Object
+	svc, ok := ServiceOf(s)
+	if !ok {
+		return name{}, false
+	}
+	item, exists := g.services[svc]
+	if !exists || len(item.Object.Spec.Selector) > 0 {
+		return name{}, false
+	}
+	listed := false
+	g.podsOfSlice(s, func(p name) { listed = listed || p == pod })
+	return svc, listed
+}
+
+// PodsOf gives the pods behind a service, sorted, finished ones included.
+func (g *Graph) PodsOf(svc types.NamespacedName) []types.NamespacedName {
+	item, ok := g.services[svc]
+	if !ok {
+		return nil
+	}
+	found := make(set[name])
+	g.behind(svc, item.Object, func(n name) { found[n] = struct{}{} })
+	return sorted(found)
+}
+
+// EndpointSlice finds an endpoint slice.
+func (g *Graph) EndpointSlice(n types.NamespacedName) (Item[*discoveryv1.EndpointSlice], bool) {
+	item, ok := g.slices[n]
+	return item, ok
+}
+
+// EndpointSlicesOf gives the endpoint slices of a service, sorted.
+func (g *Graph) EndpointSlicesOf(svc types.NamespacedName) []types.NamespacedName {
+	return sorted(g.slicesByService[svc])
+}
+
+// IsPod says whether an endpoint address is that of a pod.
+func (g *Graph) IsPod(s *discoveryv1.EndpointSlice, ep *discoveryv1.Endpoint, a netip.Addr) bool {
+	found := false
+	g.podsAt(s.Namespace, a, ep.TargetRef, func(name) { found = true })
+	return found
+}
+
+// Gateway finds a Gateway.
+func (g *Graph) Gateway(n types.NamespacedName) (Item[*gatewayv1.Gateway], bool) {
+	item, ok := g.gateways[n]
+	return item, ok
+}
+
+// AuthorizationPolicy finds a policy.
+func (g *Graph) AuthorizationPolicy(n types.NamespacedName) (Item[*meshv1alpha1.AuthorizationPolicy], bool) {
+	item, ok := g.authz[n]
+	return item, ok
+}
+
+// PeerAuthentication finds a policy.
+func (g *Graph) PeerAuthentication(n types.NamespacedName) (Item[*meshv1alpha1.PeerAuthentication], bool) {
+	item, ok := g.peerAuthn[n]
+	return item, ok
+}
+
+// PeerAuthentications gives all of them, sorted by name.
+func (g *Graph) PeerAuthentications() []*meshv1alpha1.PeerAuthentication {
+	out := make([]*meshv1alpha1.PeerAuthentication, 0, len(g.peerAuthn))
+	for _, item := range g.peerAuthn {
+		out = append(out, item.Object)
+	}
+	slices.SortFunc(out, func(a, b *meshv1alpha1.PeerAuthentication) int {
+		return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
+	})
+	return out
+}
+
+// IsWaypoint says whether an object of a namespace was generated for a waypoint,
+// by its labels and the Gateway that they name.
+func (g *Graph) IsWaypoint(namespace string, objectLabels map[string]string) bool {
+	gw, ok := g.gateways[name{Namespace: namespace, Name: objectLabels[LabelGatewayName]}]
+	return ok && gw.Object.Spec.GatewayClassName == WaypointClass
+}
+
+func sorted(s set[name]) []name {
+	out := unsorted(s)
+	slices.SortFunc(out, func(a, b name) int {
+		return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
+	})
+	return out
+}
+
+func unsorted(s set[name]) []name {
+	out := make([]name, 0, len(s))
+	for n := range s {
+		out = append(out, n)
+	}
+	return out
+}

@@ -1,0 +1,4 @@
+// Package admin serves the ports through which a component is looked into: the
+// admin port on loopback (profiles, log level, and what the component adds), the
+// metrics port, and the readiness port, which names what is pending.
+package admin

@@ -1,0 +1,72 @@
+package hbone
+
+import (
+	"fmt"
+	"time"
+)
+
+// Config bounds what a tunnel connection may hold. The zero value of a field
+// means its default.
+type Config struct {
+	// StreamWindow is the receive window that a stream starts with, in bytes;
+	// 256 KiB. MaxStreamWindow is what it may grow to; 4 MiB.
+	StreamWindow, MaxStreamWindow int
+	// ConnWindow bounds the bytes of all streams of a connection that their
+	// readers have not taken; 16 MiB.
+	ConnWindow int
+	// MaxStreams is how many streams a peer may have open on a connection, and
+	// how many we open on one; 256.
+	MaxStreams int
+	// MaxHeaderBytes bounds a header block, encoded and decoded; 16 KiB.
+	MaxHeaderBytes int
+	// HandshakeTimeout bounds TLS, preface and first SETTINGS together; 10 s.
+	HandshakeTimeout time.Duration
+	// PingInterval and PingTimeout find dead peers; 10 s and 20 s.
+	PingInterval, PingTimeout time.Duration
+	// IdleTimeout closes a connection that has had no stream for so long; 5 min.
+	// A server waits twice as long, so that it is the client that closes.
+	IdleTimeout time.Duration
+}
+
+func (c Config) withDefaults() Config {
+	def := func(v *int, d int) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	defd := func(v *time.Duration, d time.Duration) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	def(&c.StreamWindow, 256<<10)
+	def(&c.MaxStreamWindow, 4<<20)
+	def(&c.ConnWindow, 16<<20)
+	def(&c.MaxStreams, 256)
+	def(&c.MaxHeaderBytes, 16<<10)
+	defd(&c.HandshakeTimeout, 10*time.Second)
+	defd(&c.PingInterval, 10*time.Second)
+	defd(&c.PingTimeout, 20*time.Second)
+	defd(&c.IdleTimeout, 5*time.Minute)
+	return c
+}
+
+// Validate names the first field that cannot be used.
+func (c Config) Validate() error {
+	c = c.withDefaults()
+	switch {
+	case c.StreamWindow < 64<<10 || c.StreamWindow > c.MaxStreamWindow:
+		return fmt.Errorf("hbone: stream window %d: want 64 KiB to the maximum of %d", c.StreamWindow, c.MaxStreamWindow)
+	case c.MaxStreamWindow > c.ConnWindow:
+		return fmt.Errorf("hbone: maximum stream window %d: exceeds the connection window %d", c.MaxStreamWindow, c.ConnWindow)
+	case c.ConnWindow > maxWindow:
+		return fmt.Errorf("hbone: connection window %d: exceeds %d", c.ConnWindow, maxWindow)
+	case c.MaxStreams < 1 || c.MaxStreams > 1<<20:
+		return fmt.Errorf("hbone: max streams %d: want 1 to %d", c.MaxStreams, 1<<20)
+	case c.MaxHeaderBytes < 1<<10:
+		return fmt.Errorf("hbone: max header bytes %d: want at least 1024", c.MaxHeaderBytes)
+	case c.HandshakeTimeout < 0 || c.PingInterval < 0 || c.PingTimeout < 0 || c.IdleTimeout < 0:
+		return fmt.Errorf("hbone: a timeout is negative")
+	}
+	return nil
+}

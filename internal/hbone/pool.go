@@ -1,0 +1,211 @@
+package hbone
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"sync"
+
+	"go.uber.org/zap"
+)
+
+// busyStreams is how many streams a connection carries before another one is
+// opened beside it to use more cores, up to one for each core.
+const busyStreams = 16
+
+// Pool shares tunnel connections among streams of equal key. Setting up a
+// connection of one key does not hold up another key.
+type Pool[K comparable] struct {
+	dial func(ctx context.Context, key K) (*ClientConn, error)
+	log  *zap.Logger
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	mu     sync.Mutex
+	closed bool             // guarded by mu
+	keys   map[K]*pooled[K] // guarded by mu
+}
+
+// pooled is what there is for one key.
+type pooled[K comparable] struct {
+	key     K
+	conns   []*ClientConn
+	dialing *dialing // nil when no set-up is under way
+}
+
+// dialing is a set-up that others may wait for.
+type dialing struct {
+	done chan struct{}
+	conn *ClientConn
+	err  error
+}
+
+// NewPool makes a pool that opens connections with dial. Close ends it.
+func NewPool[K comparable](dial func(ctx context.Context, key K) (*ClientConn, error), log *zap.Logger) *Pool[K] {
+	if log == nil {
+		log = zap.NewNop()
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Pool[K]{dial: dial, log: log, ctx: ctx, cancel: cancel, keys: make(map[K]*pooled[K])}
+}
+
+// maxAttempts bounds how often a stream that no peer has looked at is opened anew.
+const maxAttempts = 3
+
+// Open opens a stream on a connection of the key, setting one up if need be. A
+// stream that the peer has provably not processed is tried on another connection.
+func (p *Pool[K]) Open(ctx context.Context, key K, req Request) (*Stream, *Response, *ClientConn, error) {
+	var last error
+	for range maxAttempts {
+		cc, err := p.get(ctx, key)
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		s, resp, err := cc.Open(ctx, req)
+		if err == nil {
+			return s, resp, cc, nil
+		}
+		if last = err; !Unprocessed(err) {
+			return nil, nil, nil, err
+		}
+	}
+	return nil, nil, nil, last
+}
+
+// get finds the connection with the fewest streams, or waits for a new one.
+func (p *Pool[K]) get(ctx context.Context, key K) (*ClientConn, error) {
+	for {
+		p.mu.Lock()
+		if p.closed {
+			p.mu.Unlock()
+			return nil, ErrClosed
+		}
+		e := p.keys[key]
+		if e == nil {
+			e = &pooled[K]{key: key}
+			p.keys[key] = e
+		}
+		best, streams := e.best()
+		if best != nil && (streams < busyStreams || len(e.conns) >= runtime.GOMAXPROCS(0)) {
+			p.mu.Unlock()
+			return best, nil
+		}
+		d := e.dialing
+		if d == nil {
+			d = &dialing{done: make(chan struct{})}
+			e.dialing = d
+			p.wg.Add(1)
+			go p.setUp(e, d)
+		}
+		p.mu.Unlock()
+		if best != nil {
+			return best, nil // the new one is for those who come after
+		}
+		select {
+		case <-d.done:
+			if d.err != nil {
+				return nil, d.err
+			}
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func (e *pooled[K]) best() (best *ClientConn, streams int) {
+	for _, cc := range e.conns {
+		if n, room := cc.load(); room > 0 && (best == nil || n < streams) {
+			best, streams = cc, n
+		}
+	}
+	return best, streams
+}
+
+// setUp dials for an entry and then serves the connection to its end.
+func (p *Pool[K]) setUp(e *pooled[K], d *dialing) {
+	defer p.wg.Done()
+	cc, err := p.dial(p.ctx, e.key)
+	p.mu.Lock()
+	e.dialing = nil
+	d.conn, d.err = cc, err
+	if err == nil {
+		if p.closed {
+			cc.Drain()
+		}
+		e.conns = append(e.conns, cc)
+	}
+	p.dropIfEmpty(e)
+	close(d.done)
+	p.mu.Unlock()
+	if err != nil {
+		return
+	}
+	err = cc.Run(p.ctx)
+	p.mu.Lock()
+	for i, c := range e.conns {
+		if c == cc {
+			e.conns = append(e.conns[:i], e.conns[i+1:]...)
+			break
+		}
+	}
+	p.dropIfEmpty(e)
+	p.mu.Unlock()
+	if !errors.Is(err, ErrClosed) {
+		p.log.Debug("tunnel connection ended", zap.Any("key", e.key), zap.Error(err))
+	}
+}
+
+// dropIfEmpty forgets an entry with nothing in it. The caller holds mu.
+func (p *Pool[K]) dropIfEmpty(e *pooled[K]) {
+	if len(e.conns) == 0 && e.dialing == nil && p.keys[e.key] == e {
+		delete(p.keys, e.key)
+	}
+}
+
+// Retire stops the use of connections whose key matches: their streams go on, new
+// ones get a new connection.
+func (p *Pool[K]) Retire(match func(K) bool) {
+	var conns []*ClientConn
+	p.mu.Lock()
+	for k, e := range p.keys {
+		if match(k) {
+			conns = append(conns, e.conns...)
+		}
+	}
+	p.mu.Unlock()
+	for _, cc := range conns {
+		cc.Drain()
+	}
+}
+
+// Len gives the number of connections.
+func (p *Pool[K]) Len() (n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, e := range p.keys {
+		n += len(e.conns)
+	}
+	return n
+}
+
+// Drain takes no new streams, waits until the present ones have ended or ctx does,
+// and then closes what is left.
+func (p *Pool[K]) Drain(ctx context.Context) {
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	p.Retire(func(K) bool { return true })
+	idle := make(chan struct{})
+	go func() {
+		p.wg.Wait()
+		close(idle)
+	}()
+	select {
+	case <-idle:
+	case <-ctx.Done():
+	}
+	p.cancel()
+	<-idle
+}

@@ -1,0 +1,101 @@
+package hbone
+
+import (
+	"io"
+	"net"
+	"os"
+	"syscall"
+)
+
+// errWouldBlock is what a read returns that must not wait. It is a temporary
+// net.Error, so that the TLS layer keeps what it has of a record and goes on with
+// the next read.
+var errWouldBlock net.Error = wouldBlock{}
+
+type wouldBlock struct{}
+
+func (wouldBlock) Error() string   { return "hbone: no more bytes for now" }
+func (wouldBlock) Timeout() bool   { return true }
+func (wouldBlock) Temporary() bool { return true }
+
+// rawConn is a socket whose reads can be told not to wait. Without a file
+// descriptor below (an in-memory pipe in a test), every read waits for its first
+// byte and errWouldBlock follows a short read.
+type rawConn struct {
+	net.Conn
+	raw syscall.RawConn // nil without a file descriptor
+
+	// Used by the one goroutine that reads.
+	eager bool // do not wait
+	short bool // the last read took less than it asked for: the socket is empty
+	p     []byte
+	n     int
+	err   error
+	again bool
+	fn    func(fd uintptr) bool
+}
+
+func newRawConn(c net.Conn) *rawConn {
+	r := &rawConn{Conn: c}
+	if sc, ok := c.(syscall.Conn); ok {
+		if raw, err := sc.SyscallConn(); err == nil {
+			r.raw = raw
+		}
+	}
+	r.fn = r.ready
+	return r
+}
+
+// Read implements net.Conn.
+func (r *rawConn) Read(p []byte) (int, error) {
+	if r.eager && (r.short || r.raw == nil) {
+		return 0, errWouldBlock
+	}
+	if r.raw == nil {
+		return r.Conn.Read(p)
+	}
+	r.p, r.again = p, false
+	err := r.raw.Read(r.fn)
+	r.p = nil
+	switch {
+	case err != nil:
+		return 0, err
+	case r.again:
+		return 0, errWouldBlock
+	case r.err != nil:
+		return 0, os.NewSyscallError("read", r.err)
+	case r.n == 0 && len(p) > 0:
+		return 0, io.EOF
+	}
+	r.short = r.n < len(p)
+	return r.n, nil
+}
+
+// ready tries once; it reports false to wait for the socket.
+func (r *rawConn) ready(fd uintptr) bool {
+	r.n, r.err = readFD(fd, r.p)
+	if r.err == syscall.EAGAIN {
+		r.again = r.eager
+		r.short = true
+		return r.eager
+	}
+	return true
+}
+
+func readFD(fd uintptr, p []byte) (int, error) {
+	for {
+		n, err := syscall.Read(int(fd), p)
+		if err != syscall.EINTR {
+			return n, err
+		}
+	}
+}
+
+func writeFD(fd uintptr, p []byte) (int, error) {
+	for {
+		n, err := syscall.Write(int(fd), p)
+		if err != syscall.EINTR {
+			return n, err
+		}
+	}
+}

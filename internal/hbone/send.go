@@ -1,0 +1,267 @@
+package hbone
+
+import (
+	"net"
+	"sync"
+)
+
+// maxPending is how much may wait behind the write that is under way before
+// those who send data have to wait too. In bytes.
+const maxPending = 256 << 10
+
+// flushRounds is how often a sender writes what others left for it before a
+// goroutine takes that over, so that no stream works for the others for ever.
+const flushRounds = 4
+
+// sender serialises frames onto the TLS connection. Whoever finds it free writes
+// at once; whoever finds it busy leaves its frames to the one who is writing,
+// who sends all that gathered in one go. Under load the frames of many streams
+// thus share a TLS record and a system call, and without load nothing is handed
+// from goroutine to goroutine.
+type sender struct {
+	conn net.Conn // TLS over hold
+	hold *coalescer
+
+	mu      sync.Mutex
+	room    sync.Cond  // pending shrank, or err was set
+	busy    bool       // somebody writes; guarded by mu
+	pending []byte     // guarded by mu
+	spare   []byte     // guarded by mu
+	err     error      // what further sends return; guarded by mu
+	broken  bool       // a write failed: nothing more is written; guarded by mu
+	closing func(bool) // called once nobody writes any more, with broken; guarded by mu
+}
+
+func newSender(conn net.Conn, hold *coalescer) *sender {
+	s := &sender{conn: conn, hold: hold}
+	s.room.L = &s.mu
+	return s
+}
+
+// send writes a frame or leaves it to be written; frame may be used again as soon
+// as it returns. It waits while the backlog is full.
+func (s *sender) send(frame []byte) error {
+	s.mu.Lock()
+	for s.busy && s.err == nil && len(s.pending)+len(frame) > maxPending {
+		s.room.Wait()
+	}
+	if s.err != nil {
+		defer s.mu.Unlock()
+		return s.err
+	}
+	if s.busy {
+		s.pending = append(s.pending, frame...)
+		s.mu.Unlock()
+		return nil
+	}
+	s.busy = true
+	s.mu.Unlock()
+	s.wrote(s.write(frame))
+	return s.rounds()
+}
+
+// open writes what build appends, or leaves it to be written. build runs under
+// the lock, so that what it numbers goes out in the order of the numbers.
+func (s *sender) open(build func(b []byte) ([]byte, error)) error {
+	s.mu.Lock()
+	if s.err != nil {
+		defer s.mu.Unlock()
+		return s.err
+	}
+	b, err := build(s.pending)
+	if err != nil {
+		s.mu.Unlock()
+		return err
+	}
+	s.pending = b
+	if s.busy {
+		s.mu.Unlock()
+		return nil
+	}
+	s.busy = true
+	s.mu.Unlock()
+	return s.rounds()
+}
+
+// post leaves frames to be written by another goroutine and never waits.
+func (s *sender) post(frames []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return
+	}
+	s.pending = append(s.pending, frames...)
+	if !s.busy {
+		s.busy = true
+		go s.flush()
+	}
+}
+
+// fail makes every further send return err. What was left before is still
+// written if the peer takes it. Then closing is called, with whether writing
+// failed.
+func (s *sender) fail(err error, closing func(broken bool)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing != nil {
+		return
+	}
+	if s.err == nil {
+		s.err = err
+	}
+	s.closing = closing
+	s.room.Broadcast()
+	if !s.busy {
+		s.busy = true
+		go s.flush()
+	}
+}
+
+// rounds writes what others left, for a while. The caller owns busy.
+func (s *sender) rounds() error {
+	for range flushRounds {
+		if !s.flushPending() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return s.err
+		}
+	}
+	go s.flush()
+	return nil
+}
+
+// flush writes until nothing is pending. It owns busy.
+func (s *sender) flush() {
+	for s.flushPending() {
+	}
+}
+
+// flushPending writes what gathered and reports true, or gives up busy and
+// reports false if nothing did.
+func (s *sender) flushPending() bool {
+	s.mu.Lock()
+	if s.broken || len(s.pending) == 0 {
+		s.rest()
+		return false
+	}
+	batch := s.pending
+	s.pending, s.spare = s.spare[:0], nil
+	s.room.Broadcast()
+	s.mu.Unlock()
+	s.wrote(s.write(batch))
+	s.mu.Lock()
+	if s.spare == nil {
+		s.spare = batch[:0]
+	}
+	s.mu.Unlock()
+	return true
+}
+
+// rest gives up busy. The caller holds mu, which is released.
+func (s *sender) rest() {
+	// A burst's backlog is not kept by an idle connection.
+	if cap(s.spare) > bufSize {
+		s.spare = nil
+	}
+	if cap(s.pending) > bufSize {
+		s.pending = nil
+	}
+	if s.closing == nil {
+		s.busy = false
+		s.room.Broadcast()
+		s.mu.Unlock()
+		return
+	}
+	// busy stays: nobody writes after the end.
+	closing, broken := s.closing, s.broken
+	s.pending, s.spare = nil, nil
+	s.mu.Unlock()
+	closing(broken)
+}
+
+// wrote notes the outcome of a write.
+func (s *sender) wrote(err error) {
+	if err == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.broken = true
+	if s.err == nil {
+		s.err = err
+	}
+	s.room.Broadcast()
+}
+
+func (s *sender) write(p []byte) error {
+	s.hold.begin()
+	_, err := s.conn.Write(p)
+	if ferr := s.hold.end(); err == nil {
+		err = ferr
+	}
+	return err
+}
+
+// coalescer sits under the TLS layer, which writes record by record, and turns
+// the records of one send into one system call.
+type coalescer struct {
+	net.Conn
+
+	mu      sync.Mutex
+	holding bool    // guarded by mu
+	buf     *[]byte // guarded by mu; nil when nothing is held
+	n       int     // bytes held; guarded by mu
+}
+
+var records = sync.Pool{New: func() any { b := make([]byte, bufSize+4<<10); return &b }}
+
+func (c *coalescer) begin() {
+	c.mu.Lock()
+	c.holding = true
+	c.mu.Unlock()
+}
+
+// Write implements net.Conn.
+func (c *coalescer) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.holding {
+		return c.Conn.Write(p)
+	}
+	if c.buf == nil {
+		c.buf = records.Get().(*[]byte)
+	}
+	if c.n+len(p) > len(*c.buf) {
+		if err := c.flushLocked(); err != nil {
+			return 0, err
+		}
+		if len(p) > len(*c.buf) {
+			return c.Conn.Write(p)
+		}
+	}
+	c.n += copy((*c.buf)[c.n:], p)
+	return len(p), nil
+}
+
+func (c *coalescer) flushLocked() error {
+	if c.n == 0 {
+		return nil
+	}
+	_, err := c.Conn.Write((*c.buf)[:c.n])
+	c.n = 0
+	return err
+}
+
+// end writes what is held. It stays under the lock while it writes, so that an
+// alert of the reading side cannot overtake records.
+func (c *coalescer) end() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.holding = false
+	err := c.flushLocked()
+	if c.buf != nil {
+		records.Put(c.buf)
+		c.buf = nil
+	}
+	return err
+}

@@ -1,0 +1,218 @@
+package hbone
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"syscall"
+)
+
+// Splice copies between the stream and the application's connection until both
+// directions have ended, keeping half-closes and resets. It returns nil after an
+// orderly end, and the reason otherwise. It does not close app, except that a
+// stream that breaks resets it.
+func (s *Stream) Splice(app net.Conn) error {
+	out := newOutlet(app)
+	s.mu.Lock()
+	if s.ended {
+		err := s.err
+		s.mu.Unlock()
+		out.abort()
+		if err == nil {
+			err = ErrClosed
+		}
+		return err
+	}
+	s.out = out
+	queued := len(s.queue) > 0
+	if queued {
+		s.drainer = true
+	}
+	end := s.peerDone && !queued
+	s.mu.Unlock()
+	if queued {
+		go s.drain(out)
+	}
+	if end {
+		s.passEnd(out)
+	}
+	if err := s.pump(out); err != nil {
+		s.appFailed() // does nothing if it was the stream that failed
+		if serr := s.Err(); serr != nil && !isLocalReset(serr) {
+			return serr
+		}
+		return err
+	}
+	<-s.done
+	return s.Err()
+}
+
+// isLocalReset tells a reset that we caused because the application failed from
+// one that came from elsewhere.
+func isLocalReset(err error) bool {
+	var r *ResetError
+	return errors.As(err, &r) && !r.Remote && r.Code == CodeCancel
+}
+
+// pump sends what the application writes until it half-closes.
+func (s *Stream) pump(out *outlet) error {
+	for {
+		max, err := s.credit(bufSize)
+		if err != nil {
+			return err
+		}
+		buf, n, err := out.read(max)
+		if n > 0 {
+			serr := s.sendData(*buf, n)
+			giveBuffer(buf)
+			if serr != nil {
+				return serr
+			}
+		}
+		if err == io.EOF {
+			var end [frameHeaderLen]byte
+			putFrameHeader(end[:], frameHeader{typ: frameData, flags: flagEndStream, stream: s.id})
+			if err := s.c.out.send(end[:]); err != nil {
+				return err
+			}
+			s.localEnd()
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// sendData sends the n bytes behind the first 9 of buf. Nearly always the window
+// that credit saw is still there and this is one frame.
+func (s *Stream) sendData(buf []byte, n int) error {
+	for at := 0; at < n; {
+		m, err := s.reserve(n - at)
+		if err != nil {
+			return err
+		}
+		frame := buf[at : at+frameHeaderLen+m]
+		// The header overwrites bytes that were sent by the frame before.
+		putFrameHeader(frame, frameHeader{length: m, typ: frameData, stream: s.id})
+		if err := s.c.out.send(frame); err != nil {
+			return err
+		}
+		s.sent.Add(int64(m))
+		at += m
+	}
+	return nil
+}
+
+// outlet is the application's connection.
+type outlet struct {
+	conn net.Conn
+	raw  syscall.RawConn // nil without a file descriptor
+
+	// Used by pump.
+	rbuf *[]byte
+	rmax int
+	rn   int
+	rerr error
+	rfn  func(uintptr) bool
+
+	// Used by the read loop, or by drain.
+	wp   []byte
+	wn   int
+	werr error
+	wfn  func(uintptr) bool
+}
+
+func newOutlet(c net.Conn) *outlet {
+	o := &outlet{conn: c}
+	if sc, ok := c.(syscall.Conn); ok {
+		if raw, err := sc.SyscallConn(); err == nil {
+			o.raw = raw
+		}
+	}
+	o.rfn, o.wfn = o.readReady, o.writeReady
+	return o
+}
+
+// read waits for bytes and then takes a buffer for them: up to max bytes behind
+// the first 9. The caller gives the buffer back if n > 0.
+func (o *outlet) read(max int) (buf *[]byte, n int, err error) {
+	if o.raw == nil {
+		buf = takeBuffer()
+		n, err = o.conn.Read((*buf)[frameHeaderLen : frameHeaderLen+max])
+		if n == 0 {
+			giveBuffer(buf)
+			buf = nil
+		}
+		return buf, n, err
+	}
+	o.rmax = max
+	if err := o.raw.Read(o.rfn); err != nil {
+		return nil, 0, err
+	}
+	buf, o.rbuf = o.rbuf, nil
+	switch {
+	case o.rerr != nil:
+		return nil, 0, os.NewSyscallError("read", o.rerr)
+	case o.rn == 0:
+		return nil, 0, io.EOF
+	}
+	return buf, o.rn, nil
+}
+
+func (o *outlet) readReady(fd uintptr) bool {
+	b := takeBuffer()
+	o.rn, o.rerr = readFD(fd, (*b)[frameHeaderLen:frameHeaderLen+o.rmax])
+	if o.rerr == nil && o.rn > 0 {
+		o.rbuf = b
+		return true
+	}
+	giveBuffer(b)
+	return o.rerr != syscall.EAGAIN
+}
+
+// tryWrite writes what the application takes at once.
+func (o *outlet) tryWrite(p []byte) (int, error) {
+	if o.raw == nil {
+		return 0, nil
+	}
+	o.wp = p
+	err := o.raw.Write(o.wfn)
+	o.wp = nil
+	if err == nil {
+		err = o.werr
+	}
+	return o.wn, err
+}
+
+func (o *outlet) writeReady(fd uintptr) bool {
+	o.wn, o.werr = writeFD(fd, o.wp)
+	if o.wn < 0 {
+		o.wn = 0
+	}
+	if o.werr == syscall.EAGAIN {
+		o.werr = nil
+	}
+	return true
+}
+
+func (o *outlet) write(p []byte) error {
+	_, err := o.conn.Write(p)
+	return err
+}
+
+func (o *outlet) closeWrite() error {
+	if cw, ok := o.conn.(interface{ CloseWrite() error }); ok {
+		return cw.CloseWrite()
+	}
+	return o.conn.Close()
+}
+
+// abort resets the connection.
+func (o *outlet) abort() {
+	if l, ok := o.conn.(interface{ SetLinger(sec int) error }); ok {
+		_ = l.SetLinger(0)
+	}
+	_ = o.conn.Close()
+}

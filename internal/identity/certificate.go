@@ -1,0 +1,200 @@
+package identity
+
+import (
+	"crypto"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+)
+
+// Certificate is a workload's key and certificate chain with the roots that came
+// with it. It is immutable.
+type Certificate struct {
+	ID ID
+	// Chain is the leaf and its intermediates.
+	Chain []*x509.Certificate
+	// Roots are what peers of the same trust domain are checked against.
+	Roots []*x509.Certificate
+
+	key    crypto.Signer
+	tls    tls.Certificate
+	pool   *x509.CertPool
+	bundle *x509bundle.Bundle
+}
+
+// NewCertificate checks that the parts belong together: the leaf carries exactly
+// the identity, holds the key, is valid now, and chains to one of the roots.
+func NewCertificate(id ID, key crypto.Signer, chain, roots []*x509.Certificate, now time.Time) (*Certificate, error) {
+	if len(chain) == 0 || len(roots) == 0 {
+		return nil, fmt.Errorf("certificate for %s: want a leaf and at least one root, got %d and %d", id, len(chain), len(roots))
+	}
+	leaf := chain[0]
+	got, err := FromCertificate(leaf)
+	if err != nil {
+		return nil, fmt.Errorf("certificate for %s: %w", id, err)
+	}
+	if got != id {
+		return nil, fmt.Errorf("certificate for %s: issued for %s instead", id, got)
+	}
+	pub, ok := leaf.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
+	if !ok || !pub.Equal(key.Public()) {
+		return nil, fmt.Errorf("certificate for %s: issued for another key", id)
+	}
+	td, err := spiffeid.TrustDomainFromString(id.TrustDomain)
+	if err != nil {
+		return nil, fmt.Errorf("certificate for %s: %w", id, err)
+	}
+	c := &Certificate{ID: id, Chain: chain, Roots: roots, key: key, pool: x509.NewCertPool(), bundle: x509bundle.FromX509Authorities(td, roots)}
+	for _, r := range roots {
+		c.pool.AddCert(r)
+	}
+	inter := x509.NewCertPool()
+	c.tls = tls.Certificate{PrivateKey: key, Leaf: leaf}
+	for i, cert := range chain {
+		c.tls.Certificate = append(c.tls.Certificate, cert.Raw)
+		if i > 0 {
+			inter.AddCert(cert)
+		}
+	}
+	if _, err := leaf.Verify(x509.VerifyOptions{Roots: c.pool, Intermediates: inter, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err != nil {
+		return nil, fmt.Errorf("certificate for %s: %w", id, err)
+	}
+	return c, nil
+}
+
+// Leaf is the workload's own certificate.
+func (c *Certificate) Leaf() *x509.Certificate { return c.Chain[0] }
+
+// RenewAt is when the certificate has lived half its life.
+func (c *Certificate) RenewAt() time.Time {
+	l := c.Leaf()
+	return l.NotBefore.Add(l.NotAfter.Sub(l.NotBefore) / 2)
+}
+
+// ErrNoIdentity is a certificate without exactly one SPIFFE ID.
+var ErrNoIdentity = errors.New("certificate does not carry exactly one SPIFFE ID")
+
+// FromCertificate gives the identity in a certificate's URI SAN. A certificate
+// with any other URI is refused (X.509-SVID section 2).
+func FromCertificate(cert *x509.Certificate) (ID, error) {
+	if len(cert.URIs) != 1 {
+		return ID{}, fmt.Errorf("%w: %d URIs", ErrNoIdentity, len(cert.URIs))
+	}
+	return Parse(cert.URIs[0].String())
+}
+
+// FromState gives the identity of a verified TLS peer.
+func FromState(s *tls.ConnectionState) (ID, error) {
+	if len(s.PeerCertificates) == 0 {
+		return ID{}, ErrNoIdentity
+	}
+	return FromCertificate(s.PeerCertificates[0])
+}
+
+// alpn is what HBONE speaks.
+const alpn = "h2"
+
+// ClientConfig gives the configuration to connect as this workload to a peer that
+// must prove one of the given identities, of the same trust domain's roots.
+func (c *Certificate) ClientConfig(peers ...ID) (*tls.Config, error) {
+	ids := make([]spiffeid.ID, 0, len(peers))
+	for _, p := range peers {
+		id, err := spiffeid.FromString(p.String())
+		if err != nil {
+			return nil, fmt.Errorf("identity of the peer: %w", err)
+		}
+		ids = append(ids, id)
+	}
+	if len(ids) == 0 {
+		return nil, errors.New("identity of the peer: none given")
+	}
+	cfg := tlsconfig.MTLSClientConfig(svidSource{c}, c.bundle, tlsconfig.AuthorizeOneOf(ids...))
+	c.common(cfg)
+	return cfg, nil
+}
+
+// ServerConfig gives the configuration to serve: get is asked for the certificate
+// at each handshake. Clients must prove an identity of the same trust domain.
+func ServerConfig(get func() (*Certificate, error)) *tls.Config {
+	cfg := &tls.Config{MinVersion: tls.VersionTLS13}
+	cfg.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		c, err := get()
+		if err != nil {
+			return nil, err
+		}
+		// The standard library's own verification answers each kind of bad
+		// certificate with its own alert.
+		per := &tls.Config{
+			Certificates: []tls.Certificate{c.tls},
+			ClientAuth:   tls.RequireAndVerifyClientCert,
+			ClientCAs:    c.pool,
+			VerifyConnection: func(s tls.ConnectionState) error {
+				peer, err := FromState(&s)
+				if err != nil {
+					return err
+				}
+				if peer.TrustDomain != c.ID.TrustDomain {
+					return fmt.Errorf("client %s is of another trust domain than %s", peer, c.ID.TrustDomain)
+				}
+				return nil
+			},
+		}
+		c.common(per)
+		return per, nil
+	}
+	return cfg
+}
+
+// common sets what both ends have: TLS 1.3 only, with the key exchanges of the
+// standard library, which prefers X25519MLKEM768; no session is resumed, so that
+// every connection proves its identities anew.
+func (c *Certificate) common(cfg *tls.Config) {
+	cfg.MinVersion = tls.VersionTLS13
+	cfg.NextProtos = []string{alpn}
+	cfg.SessionTicketsDisabled = true
+	// Tunnels carry bulk: full records from the start.
+	cfg.DynamicRecordSizingDisabled = true
+}
+
+// svidSource hands the certificate to the SPIFFE library.
+type svidSource struct{ c *Certificate }
+
+// GetX509SVID implements x509svid.Source.
+func (s svidSource) GetX509SVID() (*x509svid.SVID, error) {
+	id, err := spiffeid.FromString(s.c.ID.String())
+	if err != nil {
+		return nil, err
+	}
+	return &x509svid.SVID{ID: id, Certificates: s.c.Chain, PrivateKey: s.c.key}, nil
+}
+
+// ParsePEM reads every certificate of PEM text, which must hold nothing else.
+func ParsePEM(text []byte) ([]*x509.Certificate, error) {
+	var certs []*x509.Certificate
+	for {
+		var block *pem.Block
+		if block, text = pem.Decode(text); block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			return nil, fmt.Errorf("PEM block %q: want CERTIFICATE", block.Type)
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("certificate %d: %w", len(certs)+1, err)
+		}
+		certs = append(certs, cert)
+	}
+	if len(certs) == 0 {
+		return nil, errors.New("no PEM certificate")
+	}
+	return certs, nil
+}

@@ -1,0 +1,251 @@
+package manifest
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	strictjson "sigs.k8s.io/json"
+)
+
+// decoder makes objects of the documents of one file.
+type decoder struct {
+	scheme   *runtime.Scheme
+	file     string
+	objects  []Object
+	problems []Problem
+}
+
+// Parse reads the content of one file. The extension of name (.json or other)
+// says whether it is JSON or YAML; name appears in positions. Objects of good
+// documents are given even if others have problems.
+func Parse(scheme *runtime.Scheme, name string, content []byte) ([]Object, []Problem) {
+	d := decoder{scheme: scheme, file: name}
+	if strings.HasSuffix(name, ".json") {
+		roots, err := parseJSON(content)
+		if err != nil {
+			return nil, []Problem{d.problem(1, "", err)}
+		}
+		for _, root := range roots {
+			d.document(root, 1)
+		}
+		return d.objects, d.problems
+	}
+	for _, doc := range splitYAML(string(content)) {
+		d.yaml(doc)
+	}
+	return d.objects, d.problems
+}
+
+// yaml decodes one document of a YAML file, and says whether it is not YAML.
+func (d *decoder) yaml(doc document) (unreadable bool) {
+	if blank(doc.text) {
+		return false
+	}
+	root, err := parseYAML(stripDirectives(doc.text))
+	if err != nil {
+		d.problems = append(d.problems, d.problem(doc.line, "", err))
+		return true
+	}
+	d.document(root, doc.line)
+	return false
+}
+
+// stripDirectives blanks the lines that begin with %, which mean nothing here.
+func stripDirectives(text string) string {
+	if !strings.Contains(text, "%") {
+		return text
+	}
+	var b strings.Builder
+	started := false
+	for line := range strings.Lines(text) {
+		if !started && strings.HasPrefix(line, "%") {
+			b.WriteByte('\n')
+			continue
+		}
+		started = started || !blank(line)
+		b.WriteString(line)
+	}
+	return b.String()
+}
+
+// document decodes one root node whose lines count from first.
+func (d *decoder) document(root *yaml.Node, first int) {
+	var enc encoder
+	if err := enc.value(root, "", 0); err != nil {
+		d.problems = append(d.problems, d.problem(first, "", err))
+		return
+	}
+	var head struct {
+		APIVersion string `json:"apiVersion"`
+		Kind       string `json:"kind"`
+		Metadata   struct {
+			Name      string `json:"name"`
+			Namespace string `json:"namespace"`
+		} `json:"metadata"`
+	}
+	if err := json.Unmarshal(enc.out.Bytes(), &head); err != nil {
+		d.problems = append(d.problems, d.problem(first, "", typeError(&enc, err)))
+		return
+	}
+	gvk := schema.FromAPIVersionAndKind(head.APIVersion, head.Kind)
+	name := Key{Kind: head.Kind, Namespace: head.Metadata.Namespace, Name: head.Metadata.Name}.String()
+	fail := func(err error) { d.problems = append(d.problems, d.problem(first, name, err)) }
+	switch {
+	case head.APIVersion == "" || head.Kind == "":
+		fail(&nodeError{root.Line, "", "apiVersion and kind must be set: every document is one Kubernetes object"})
+	case gvk == listKind:
+		d.list(root, first, fail)
+	case !d.scheme.Recognizes(gvk):
+		fail(&nodeError{lineOf(root, "kind"), "kind", unknownKind(d.scheme, gvk)})
+	default:
+		obj, errs := d.object(gvk, &enc, root)
+		for _, err := range errs {
+			fail(err)
+		}
+		if len(errs) == 0 {
+			d.objects = append(d.objects, Object{obj, Position{d.file, first + root.Line - 1}})
+		}
+	}
+}
+
+// list unrolls a v1 List.
+func (d *decoder) list(root *yaml.Node, first int, fail func(error)) {
+	fields, err := new(encoder).fields(root, "", 0)
+	if err != nil {
+		fail(err)
+		return
+	}
+	for _, f := range fields {
+		switch f.name {
+		case "apiVersion", "kind", "metadata":
+		case "items":
+			items := f.value
+			if items.Kind == yaml.AliasNode {
+				items = items.Alias
+			}
+			if items.Kind != yaml.SequenceNode {
+				fail(&nodeError{f.key.Line, "items", "must be a list of objects"})
+				return
+			}
+			for _, item := range items.Content {
+				d.item(item, first, fail)
+			}
+		default:
+			fail(&nodeError{f.key.Line, f.name, "unknown field: a List has items"})
+		}
+	}
+}
+
+func (d *decoder) item(item *yaml.Node, first int, fail func(error)) {
+	if item.Kind == yaml.AliasNode {
+		item = item.Alias
+	}
+	// A List within a List could multiply without bound through aliases.
+	if line := lineOf(item, "kind"); isList(item) {
+		fail(&nodeError{line, "items", "a List within a List: write the objects of the inner one into the outer"})
+		return
+	}
+	d.document(item, first)
+}
+
+func isList(n *yaml.Node) bool {
+	fields, err := new(encoder).fields(n, "", 0)
+	if err != nil || n.Kind != yaml.MappingNode {
+		return false
+	}
+	for _, f := range fields {
+		value := f.value
+		if value.Kind == yaml.AliasNode {
+			value = value.Alias
+		}
+		if f.name == "kind" && value.Value == listKind.Kind {
+			return true
+		}
+	}
+	return false
+}
+
+// object decodes, defaults and validates one object.
+func (d *decoder) object(gvk schema.GroupVersionKind, enc *encoder, root *yaml.Node) (Resource, []error) {
+	made, err := d.scheme.New(gvk)
+	if err != nil {
+		return nil, []error{&nodeError{root.Line, "kind", err.Error()}}
+	}
+	obj, ok := made.(Resource)
+	if !ok {
+		return nil, []error{&nodeError{root.Line, "kind", "not an object"}}
+	}
+	strict, err := strictjson.UnmarshalStrict(enc.out.Bytes(), obj)
+	if err != nil {
+		return nil, []error{typeError(enc, err)}
+	}
+	var errs []error
+	for _, e := range strict {
+		errs = append(errs, unknownField(root, e))
+	}
+	if len(errs) > 0 {
+		return nil, errs
+	}
+	obj.GetObjectKind().SetGroupVersionKind(gvk)
+	setDefaults(obj)
+	for _, e := range validate(obj) {
+		errs = append(errs, &nodeError{lineOf(root, e.Field), e.Field, detail(e)})
+	}
+	return obj, errs
+}
+
+func detail(e *field.Error) string {
+	return e.ErrorBody()
+}
+
+func unknownField(root *yaml.Node, err error) error {
+	path := ""
+	var fe strictjson.FieldError
+	if errors.As(err, &fe) {
+		path = fe.FieldPath()
+	}
+	return &nodeError{lineOf(root, path), path, "unknown field: correct its spelling and place, or remove it"}
+}
+
+// typeError finds the place of a value that does not fit its field.
+func typeError(enc *encoder, err error) error {
+	var te *json.UnmarshalTypeError
+	if !errors.As(err, &te) {
+		return &nodeError{0, "", strings.TrimPrefix(err.Error(), "json: ")}
+	}
+	return &nodeError{enc.lineAt(int(te.Offset)), te.Field,
+		fmt.Sprintf("got %s, want %s", te.Value, wanted(te))}
+}
+
+func wanted(te *json.UnmarshalTypeError) string {
+	if te.Type == nil {
+		return "something else"
+	}
+	switch kind := te.Type.Kind().String(); kind {
+	case "struct", "map":
+		return "a mapping"
+	case "slice":
+		return "a list"
+	case "bool":
+		return "true or false"
+	default:
+		return kind
+	}
+}
+
+// problem places an error of a document that begins on line first.
+func (d *decoder) problem(first int, object string, err error) Problem {
+	p := Problem{Position: Position{d.file, first}, Object: object, Message: err.Error()}
+	var ne *nodeError
+	if errors.As(err, &ne) {
+		p.Field, p.Message = ne.field, ne.message
+		p.Position.Line += max(ne.line, 1) - 1
+	}
+	return p
+}

@@ -1,0 +1,59 @@
+package manifest
+
+import (
+	"slices"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+)
+
+// NewScheme gives a scheme of exactly the kinds that manifests may hold.
+func NewScheme() *runtime.Scheme {
+	s := runtime.NewScheme()
+	s.AddKnownTypes(corev1.SchemeGroupVersion,
+		&corev1.Namespace{}, &corev1.Node{}, &corev1.Pod{}, &corev1.Service{}, &corev1.ServiceAccount{})
+	s.AddKnownTypes(appsv1.SchemeGroupVersion, &appsv1.Deployment{}, &appsv1.StatefulSet{})
+	s.AddKnownTypes(discoveryv1.SchemeGroupVersion, &discoveryv1.EndpointSlice{})
+	s.AddKnownTypes(gatewayv1.SchemeGroupVersion,
+		&gatewayv1.GatewayClass{}, &gatewayv1.Gateway{}, &gatewayv1.ListenerSet{}, &gatewayv1.HTTPRoute{},
+		&gatewayv1.GRPCRoute{}, &gatewayv1.TLSRoute{}, &gatewayv1.TCPRoute{}, &gatewayv1.UDPRoute{},
+		&gatewayv1.BackendTLSPolicy{}, &gatewayv1.ReferenceGrant{})
+	return s
+}
+
+// clusterScoped tells the kinds that have no namespace.
+func clusterScoped(kind string) bool {
+	return kind == "Namespace" || kind == "Node" || kind == "GatewayClass"
+}
+
+// listKind is unrolled and never becomes an object.
+var listKind = schema.GroupVersionKind{Version: "v1", Kind: "List"}
+
+// unknownKind says what could have been written instead of gvk.
+func unknownKind(s *runtime.Scheme, gvk schema.GroupVersionKind) string {
+	var versions, kinds []string
+	for known := range s.AllKnownTypes() {
+		kinds = append(kinds, known.Kind)
+		if known.Kind == gvk.Kind {
+			versions = append(versions, known.GroupVersion().String())
+		}
+	}
+	slices.Sort(versions)
+	slices.Sort(kinds)
+	apiVersion, kind := gvk.ToAPIVersionAndKind()
+	if len(versions) > 0 {
+		return "kind " + quote(kind) + " is not known in apiVersion " + quote(apiVersion) +
+			": write apiVersion: " + strings.Join(versions, " or ")
+	}
+	return "kind " + quote(kind) + " of apiVersion " + quote(apiVersion) +
+		" is not one that the mesh reads: remove the document, or use one of " + strings.Join(slices.Compact(kinds), ", ")
+}
+
+var _ Resource = (*corev1.Pod)(nil)
+var _ metav1.Object = Object{}

@@ -1,0 +1,214 @@
+package manifest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+	"k8s.io/apimachinery/pkg/runtime"
+)
+
+// Config says what to watch.
+type Config struct {
+	// Dirs are overlaid: the same object in a later one supersedes.
+	Dirs []string
+	// Flat leaves out the directories below Dirs.
+	Flat bool
+	// Scheme has the kinds that may occur; NewScheme when nil.
+	Scheme *runtime.Scheme
+	// Debounce is how long the files have to be quiet before they are read; 20 ms
+	// when zero. After ten times that they are read in any case.
+	Debounce time.Duration
+	// Apply is called by Run, one call at a time. The first batch is everything
+	// there is, even if that is nothing; an empty batch does not follow it.
+	Apply func(Batch)
+}
+
+// Watcher follows directories. It is for one Run.
+type Watcher struct {
+	config  Config
+	overlay *overlay
+	notify  *fsnotify.Watcher // owned by Run
+	// inodes are the directories behind the watched paths.
+	inodes map[string]os.FileInfo
+}
+
+// NewWatcher checks the configuration and that every directory exists.
+func NewWatcher(cfg Config) (*Watcher, error) {
+	switch {
+	case len(cfg.Dirs) == 0:
+		return nil, errors.New("manifest watcher: no directory given")
+	case cfg.Apply == nil:
+		return nil, errors.New("manifest watcher: no Apply function given")
+	}
+	if cfg.Scheme == nil {
+		cfg.Scheme = NewScheme()
+	}
+	if cfg.Debounce == 0 {
+		cfg.Debounce = 20 * time.Millisecond
+	}
+	v, err := open(cfg.Dirs, cfg.Flat, cfg.Scheme)
+	if err != nil {
+		return nil, err
+	}
+	return &Watcher{config: cfg, overlay: v, inodes: make(map[string]os.FileInfo)}, nil
+}
+
+// Run delivers the initial state and then every change until ctx ends.
+func (w *Watcher) Run(ctx context.Context) error {
+	notify, err := fsnotify.NewBufferedWatcher(4096)
+	if err != nil {
+		return fmt.Errorf("watch manifest directories: %w: raise fs.inotify.max_user_instances", err)
+	}
+	defer notify.Close()
+	w.notify = notify
+	touched := w.overlay.scanAll(w.watch)
+	for _, l := range w.overlay.layers {
+		if l.problem != nil {
+			return *l.problem
+		}
+	}
+	batch, _ := w.overlay.settle(touched)
+	w.config.Apply(batch)
+	return w.follow(ctx)
+}
+
+// follow collects events until they pause, and then reads what they name.
+func (w *Watcher) follow(ctx context.Context) error {
+	var pending changes
+	var first time.Time
+	timer := time.NewTimer(w.nextLook())
+	defer timer.Stop()
+	for {
+		wasPending := pending.any()
+		select {
+		case <-ctx.Done():
+			return nil
+		case ev := <-w.notify.Events:
+			w.note(ev, &pending)
+		case <-w.notify.Errors:
+			// Events were lost, so that any file may have changed.
+			pending.all = true
+		case <-timer.C:
+			w.read(pending)
+			pending = changes{}
+			timer.Reset(w.nextLook())
+			continue
+		}
+		if !pending.any() {
+			continue
+		}
+		if !wasPending {
+			first = time.Now()
+		}
+		timer.Reset(max(0, min(w.config.Debounce, 10*w.config.Debounce-time.Since(first))))
+	}
+}
+
+// nextLook is when to look without an event: a root that is missing comes back
+// without one if its parent is missing too.
+func (w *Watcher) nextLook() time.Duration {
+	for _, l := range w.overlay.layers {
+		if l.problem != nil {
+			return 10 * w.config.Debounce
+		}
+	}
+	return time.Hour
+}
+
+// changes are what events named since the files were last read.
+type changes struct {
+	all   bool
+	paths map[string]bool
+}
+
+func (c *changes) any() bool { return c.all || len(c.paths) > 0 }
+
+// note sorts one event: a manifest is looked at alone, whatever else may have
+// changed the tree (directories, the ..data link of a ConfigMap volume, roots)
+// leads to a scan.
+func (w *Watcher) note(ev fsnotify.Event, pending *changes) {
+	ev.Name = filepath.Clean(ev.Name)
+	_, watchedDir := w.inodes[ev.Name]
+	name := filepath.Base(ev.Name)
+	switch {
+	case ev.Op == fsnotify.Chmod && !accepts(name):
+	case watchedDir:
+		if ev.Has(fsnotify.Remove) || ev.Has(fsnotify.Rename) {
+			delete(w.inodes, ev.Name)
+		}
+		pending.all = true
+	case w.layerOf(ev.Name) < 0:
+		// A neighbour of a root.
+	case isDir(ev.Name) || strings.HasPrefix(name, ".."):
+		pending.all = true
+	case accepts(name):
+		if pending.paths == nil {
+			pending.paths = make(map[string]bool)
+		}
+		pending.paths[ev.Name] = true
+	}
+}
+
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
+// read takes in what the events named and delivers the difference.
+func (w *Watcher) read(pending changes) {
+	pending.all = pending.all || w.nextLook() < time.Hour
+	var keys []Key
+	if pending.all {
+		keys = w.overlay.scanAll(w.watch)
+	}
+	for path := range pending.paths {
+		i := w.layerOf(path)
+		touched := w.overlay.layers[i].refresh(path, true)
+		keys = append(keys, w.overlay.replace(i, []touch{{path, touched}})...)
+	}
+	if b, changed := w.overlay.settle(keys); changed {
+		w.config.Apply(b)
+	}
+}
+
+// layerOf gives the index of the layer that a path belongs to, or -1.
+func (w *Watcher) layerOf(path string) int {
+	return slices.IndexFunc(w.overlay.layers, func(l *layer) bool {
+		return filepath.Dir(path) == l.root || !l.flat && inside(l.root, path)
+	})
+}
+
+// watch makes sure that dir, which may have been replaced by another directory
+// of that name, is watched, and of a root also what it is in.
+func (w *Watcher) watch(dir string) error {
+	if w.isRoot(dir) {
+		// A parent that cannot be watched is looked at by nextLook.
+		_ = w.notify.Add(filepath.Dir(dir))
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	old, known := w.inodes[dir]
+	if !known || !os.SameFile(old, info) {
+		_ = w.notify.Remove(dir) // fails when there is nothing to remove
+	}
+	w.inodes[dir] = info
+	// Added each time: the kernel drops the watch of a deleted directory, and its
+	// inode number may be used again at once.
+	if err := w.notify.Add(dir); err != nil {
+		return fmt.Errorf("watch: %w: raise fs.inotify.max_user_watches", err)
+	}
+	return nil
+}
+
+func (w *Watcher) isRoot(dir string) bool {
+	return slices.ContainsFunc(w.overlay.layers, func(l *layer) bool { return l.root == dir })
+}

@@ -1,0 +1,84 @@
+package testkit
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"math/big"
+	"testing"
+	"time"
+
+	"github.com/ambit-mesh/ambit/internal/identity"
+)
+
+// CA issues certificates for tests.
+type CA struct {
+	Root *x509.Certificate
+	key  *ecdsa.PrivateKey
+	t    testing.TB
+}
+
+// NewCA makes a self-signed root.
+func NewCA(t testing.TB) *CA {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test root"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &CA{Root: root, key: key, t: t}
+}
+
+// Issue makes a certificate for id; change may alter the template first.
+func (ca *CA) Issue(id identity.ID, change func(*x509.Certificate)) (*ecdsa.PrivateKey, *x509.Certificate) {
+	ca.t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		ca.t.Fatal(err)
+	}
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()),
+		NotBefore:    time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
+		KeyUsage:    x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	tmpl.URIs = append(tmpl.URIs, id.URL())
+	if change != nil {
+		change(tmpl)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, ca.Root, &key.PublicKey, ca.key)
+	if err != nil {
+		ca.t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		ca.t.Fatal(err)
+	}
+	return key, leaf
+}
+
+// Workload makes a valid certificate of the workload ns/sa in cluster.local.
+func (ca *CA) Workload(ns, sa string) *identity.Certificate {
+	ca.t.Helper()
+	id := identity.ID{TrustDomain: identity.DefaultTrustDomain, Namespace: ns, ServiceAccount: sa}
+	key, leaf := ca.Issue(id, nil)
+	c, err := identity.NewCertificate(id, key, []*x509.Certificate{leaf}, []*x509.Certificate{ca.Root}, time.Now())
+	if err != nil {
+		ca.t.Fatal(err)
+	}
+	return c
+}
