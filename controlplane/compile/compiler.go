@@ -1,8 +1,15 @@
 package compile
 
 import (
-	"k8s.io/apimachinery/pkg/types"
+	"cmp"
+	"fmt"
+	"slices"
+	"sync"
 
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/ambit-mesh/ambit/controlplane/compile/policy"
 	"github.com/ambit-mesh/ambit/controlplane/graph"
 	"github.com/ambit-mesh/ambit/internal/identity"
 )
@@ -21,100 +28,87 @@ type Options struct {
 	RootNamespace string
 }
 
-// Input is one batch of changes. All parts are optional.
-type Input struct {
-	// Upserts and Deletes are changes of objects. The caller must not modify an
-	// object after handing it in.
-	Upserts []graph.Entry
-	Deletes []graph.Key
-	// Restored is what Captured gave before the control plane restarted. It
-	// belongs in the first batch, together with all objects.
-	Restored []CapturedPod
-	// Reports are what node agents said since the last batch, in order.
-	Reports []CaptureReport
-	// Released confirms Result.Releasing: every connected ztunnel has
-	// acknowledged the workload without a tunnel, or was given up on.
-	Released []Release
-}
-
-// CapturedPod is a pod that peers reach by tunnel, or did until a moment ago.
-type CapturedPod struct {
-	UID  types.UID `json:"uid"`
-	Node string    `json:"node"`
-}
-
-// CaptureReport is a message of one node's agent. The node is the one that the
-// agent has proved to be: reports on pods of other nodes are disregarded.
-type CaptureReport struct {
-	Node string
-	// Snapshot says that pods of the node that are not named are released.
-	Snapshot bool
-	Pods     []PodCapture
-}
-
-// PodCapture is the state of one pod in its network namespace.
-type PodCapture struct {
-	UID      types.UID
-	Captured bool
-	// Message says why capturing failed; "" otherwise.
-	Message string
-}
-
-// Release names one attempt to release a pod. A confirmation of an attempt that
-// a label has overtaken in the meantime does nothing.
-type Release struct {
-	UID   types.UID
-	Epoch uint64
-}
-
-// Result is what a batch did.
-type Result struct {
-	Delta
-	// Releasing are pods whose workloads lost their tunnel in this batch and
-	// which stay captured until the caller confirms them in Input.Released.
-	Releasing []Release
-	// CapturedChanged says that Captured gives something else than before the
-	// batch: persist it before distributing the Delta.
-	CapturedChanged bool
+func (o Options) withDefaults() (Options, error) {
+	o.ClusterID = cmp.Or(o.ClusterID, "Kubernetes")
+	o.TrustDomain = cmp.Or(o.TrustDomain, identity.DefaultTrustDomain)
+	o.ClusterDomain = cmp.Or(o.ClusterDomain, "cluster.local")
+	o.RootNamespace = cmp.Or(o.RootNamespace, policy.DefaultRootNamespace)
+	if err := identity.ValidateTrustDomain(o.TrustDomain); err != nil {
+		return o, fmt.Errorf("trust domain: %w", err)
+	}
+	if msgs := validation.IsDNS1123Subdomain(o.ClusterDomain); len(msgs) > 0 {
+		return o, fmt.Errorf("cluster domain %q: %s", o.ClusterDomain, msgs[0])
+	}
+	if msgs := validation.IsDNS1123Label(o.RootNamespace); len(msgs) > 0 {
+		return o, fmt.Errorf("root namespace %q: %s", o.RootNamespace, msgs[0])
+	}
+	return o, nil
 }
 
 // Compiler holds the mesh and its output. Apply is called by one goroutine at a
 // time; all other methods may be called at any time from any goroutine.
 type Compiler struct {
 	options Options
+
+	mu       sync.RWMutex // guards everything below
+	graph    *graph.Graph
+	store    store
+	captures captures
+	policies policies
+	// podUID is the uid under which each pod has a capture state.
+	podUID map[types.NamespacedName]types.UID
+	// begun are the releases that began in the batch under way.
+	begun []Release
 }
 
 // New gives a compiler of an empty mesh.
 func New(opts Options) (*Compiler, error) {
-	return &Compiler{options: opts}, nil
+	opts, err := opts.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	return &Compiler{
+		options:  opts,
+		graph:    graph.New(),
+		store:    newStore(),
+		captures: newCaptures(),
+		policies: newPolicies(policy.Options{RootNamespace: opts.RootNamespace, TrustDomain: opts.TrustDomain}),
+		podUID:   make(map[types.NamespacedName]types.UID),
+	}, nil
 }
 
 // Apply takes a batch and gives what it changed in the output.
 func (c *Compiler) Apply(in Input) Result {
-	return Result{}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	dirty := c.graph.Apply(graph.Changes{Upserts: in.Upserts, Deletes: in.Deletes})
+	c.applyCaptures(in, dirty)
+	c.compilePolicies(dirty)
+	c.compilePeers(dirty)
+	for n := range dirty.Namespaces {
+		c.compileNamespace(n)
+	}
+	for n := range dirty.Services {
+		c.compileService(n)
+	}
+	for n := range dirty.Pods {
+		c.compilePod(n)
+	}
+	for n := range dirty.EndpointSlices {
+		c.compileSlice(n)
+	}
+	return c.result()
 }
 
-// Captured gives the pods to hand to a successor as Input.Restored, sorted by
-// uid.
-func (c *Compiler) Captured() []CapturedPod { return nil }
-
-// Releasing gives all releases that await confirmation, sorted by uid.
-func (c *Compiler) Releasing() []Release { return nil }
-
-// Lookup finds one resource of the output.
-func (c *Compiler) Lookup(k Key) (*Resource, bool) { return nil, false }
-
-// Resources gives all resources of a type, sorted by name.
-func (c *Compiler) Resources(typeURL string) []*Resource { return nil }
-
-// NodeRuns says whether a certificate for id may be given to a node: nil if a
-// live pod of that namespace and service account is bound to the node, or an
-// error wrapping ErrNotRunning that says why not. A pod is live until it has
-// finished (Succeeded, Failed) or is deleted; one that is terminating is.
-func (c *Compiler) NodeRuns(node string, id identity.ID) error { return ErrNotRunning }
-
-// Findings gives what is wrong with the objects, sorted by object.
-func (c *Compiler) Findings() []Finding { return nil }
-
-// Statuses gives the conditions of all policies, sorted by object.
-func (c *Compiler) Statuses() []Status { return nil }
+func (c *Compiler) result() Result {
+	out := Result{Releasing: c.begun, CapturedChanged: c.captures.changed}
+	out.Delta, out.NewFindings = c.store.finish()
+	for i := range out.NewFindings {
+		c.locate(&out.NewFindings[i])
+	}
+	c.begun, c.captures.changed = nil, false
+	clear(c.captures.restored)
+	slices.SortFunc(out.Releasing, func(a, b Release) int { return cmp.Compare(a.UID, b.UID) })
+	slices.SortFunc(out.NewFindings, Finding.compare)
+	return out
+}

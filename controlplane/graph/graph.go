@@ -37,12 +37,13 @@ type Graph struct {
 	podsByLabel     index[pair, name]
 	// podsByAddress has live pods only, and none that share the node's address.
 	podsByAddress index[netip.Addr, name]
-	podsByUID     map[types.UID]name
+	podsByUID     index[types.UID, name]
 	// podsByAccount has pods that have not finished and are bound to a node.
 	podsByAccount index[account, name]
 
 	servicesByNamespace index[string, name]
 	serviceSelectors    Selectors
+	servicesByAddress   index[netip.Addr, name]
 
 	slicesByService index[name, name]
 	slicesByAddress index[netip.Addr, name]
@@ -67,11 +68,12 @@ func New() *Graph {
 		podsByNode:      make(index[string, name]),
 		podsByLabel:     make(index[pair, name]),
 		podsByAddress:   make(index[netip.Addr, name]),
-		podsByUID:       make(map[types.UID]name),
+		podsByUID:       make(index[types.UID, name]),
 		podsByAccount:   make(index[account, name]),
 
 		servicesByNamespace: make(index[string, name]),
 		serviceSelectors:    NewSelectors(),
+		servicesByAddress:   make(index[netip.Addr, name]),
 
 		slicesByService: make(index[name, name]),
 		slicesByAddress: make(index[netip.Addr, name]),

@@ -52,9 +52,10 @@ func (g *Graph) setPod(n name, item *Item[*corev1.Pod], d *Dirty) {
 	}
 }
 
-// dirtyNeighbours marks what else is told of a pod's addresses: endpoint slices
-// that list one, and pods that claim the same.
+// dirtyNeighbours marks what else is told of a pod's addresses and uid: endpoint
+// slices that list one, and pods that claim the same.
 func (g *Graph) dirtyNeighbours(p *corev1.Pod, d *Dirty) {
+	maps.Copy(d.Pods, g.podsByUID[p.UID])
 	for _, a := range Addresses(p) {
 		for s := range g.slicesByAddress[a] {
 			d.EndpointSlices[s] = struct{}{}
@@ -69,7 +70,7 @@ func (g *Graph) linkPod(n name, p *corev1.Pod) {
 		g.podsByLabel.add(pair{n.Namespace, k, v}, n)
 	}
 	if p.UID != "" {
-		g.podsByUID[p.UID] = n
+		g.podsByUID.add(p.UID, n)
 	}
 	if p.Spec.NodeName != "" {
 		g.podsByNode.add(p.Spec.NodeName, n)
@@ -94,9 +95,7 @@ func (g *Graph) unlinkPod(n name, p *corev1.Pod) {
 	for k, v := range p.Labels {
 		g.podsByLabel.remove(pair{n.Namespace, k, v}, n)
 	}
-	if g.podsByUID[p.UID] == n {
-		delete(g.podsByUID, p.UID)
-	}
+	g.podsByUID.remove(p.UID, n)
 	g.podsByNode.remove(p.Spec.NodeName, n)
 	sa := ServiceAccount(p)
 	g.podsByAccount.remove(account{p.Spec.NodeName, n.Namespace, sa}, n)

@@ -33,10 +33,23 @@ func (g *Graph) Pod(n types.NamespacedName) (Item[*corev1.Pod], bool) {
 	return item, ok
 }
 
-// PodByUID finds the name of a pod.
+// Pods gives the names of all pods.
+func (g *Graph) Pods() map[types.NamespacedName]struct{} {
+	out := make(set[name], len(g.pods))
+	for n := range g.pods {
+		out[n] = struct{}{}
+	}
+	return out
+}
+
+// PodByUID finds the name of a pod. If several claim a uid, it is that of the one
+// whose name sorts first.
 func (g *Graph) PodByUID(uid types.UID) (types.NamespacedName, bool) {
-	n, ok := g.podsByUID[uid]
-	return n, ok
+	names := sorted(g.podsByUID[uid])
+	if len(names) == 0 {
+		return name{}, false
+	}
+	return names[0], true
 }
 
 // PodsAt gives the live pods that have an address of their own, sorted.
@@ -65,6 +78,11 @@ func (g *Graph) PodsRunningAs(node, namespace, serviceAccount string) []types.Na
 func (g *Graph) Service(n types.NamespacedName) (Item[*corev1.Service], bool) {
 	item, ok := g.services[n]
 	return item, ok
+}
+
+// ServicesAt gives the services that have a virtual address, sorted.
+func (g *Graph) ServicesAt(a netip.Addr) []types.NamespacedName {
+	return sorted(g.servicesByAddress[a])
 }
 
 // ServicesOf gives the services that a pod is behind, sorted.
@@ -182,4 +200,31 @@ func unsorted(s set[name]) []name {
 		out = append(out, n)
 	}
 	return out
+}
+
+// PodsOn gives the pods that are bound to a node, in no order.
+func (g *Graph) PodsOn(node string) []types.NamespacedName { return unsorted(g.podsByNode[node]) }
+
+// Origin gives where an object is defined, or "".
+func (g *Graph) Origin(k Key) string {
+	n := k.NamespacedName()
+	switch k.Kind {
+	case "Namespace":
+		return g.namespaces[k.Name].Origin
+	case "Node":
+		return g.nodes[k.Name].Origin
+	case "Pod":
+		return g.pods[n].Origin
+	case "Service":
+		return g.services[n].Origin
+	case "EndpointSlice":
+		return g.slices[n].Origin
+	case "Gateway":
+		return g.gateways[n].Origin
+	case meshv1alpha1.KindAuthorizationPolicy:
+		return g.authz[n].Origin
+	case meshv1alpha1.KindPeerAuthentication:
+		return g.peerAuthn[n].Origin
+	}
+	return ""
 }

@@ -10,6 +10,25 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
 
+// VirtualAddresses gives the valid cluster addresses of a service, in order. A
+// headless one has none, nor has one that was not given any yet.
+func VirtualAddresses(s *corev1.Service) []netip.Addr {
+	if s.Spec.Type == corev1.ServiceTypeExternalName {
+		return nil
+	}
+	ips := s.Spec.ClusterIPs
+	if len(ips) == 0 {
+		ips = []string{s.Spec.ClusterIP}
+	}
+	var out []netip.Addr
+	for _, ip := range ips {
+		if a, err := netip.ParseAddr(ip); err == nil && !a.IsUnspecified() && !a.IsLoopback() {
+			out = append(out, a.Unmap())
+		}
+	}
+	return out
+}
+
 func (g *Graph) setService(n name, item *Item[*corev1.Service], d *Dirty) {
 	old, had, changed := swap(g.services, n, item)
 	if !changed {
@@ -20,11 +39,19 @@ func (g *Graph) setService(n name, item *Item[*corev1.Service], d *Dirty) {
 		g.dirtyBehind(n, old.Object, d)
 		g.servicesByNamespace.remove(n.Namespace, n)
 		g.serviceSelectors.Remove(n)
+		for _, a := range VirtualAddresses(old.Object) {
+			g.servicesByAddress.remove(a, n)
+			maps.Copy(d.Services, g.servicesByAddress[a])
+		}
 	}
 	if item != nil {
 		g.servicesByNamespace.add(n.Namespace, n)
 		if len(item.Object.Spec.Selector) > 0 {
 			g.serviceSelectors.Set(n, labels.SelectorFromSet(item.Object.Spec.Selector))
+		}
+		for _, a := range VirtualAddresses(item.Object) {
+			g.servicesByAddress.add(a, n)
+			maps.Copy(d.Services, g.servicesByAddress[a])
 		}
 		g.dirtyBehind(n, item.Object, d)
 	}

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync/atomic"
 	"syscall"
 )
 
@@ -215,4 +216,47 @@ func (o *outlet) abort() {
 		_ = l.SetLinger(0)
 	}
 	_ = o.conn.Close()
+}
+
+// Relay copies between two connections until both directions have ended, keeping
+// half-closes and resets, with a buffer only while there are bytes. toB and toA
+// are counted as they go. It closes neither connection, except that one that
+// breaks resets the other.
+func Relay(a, b net.Conn, toB, toA *atomic.Int64) error {
+	one := func(from, to *outlet, count *atomic.Int64) error {
+		err := copyTo(from, to, count)
+		if err != nil {
+			from.abort()
+			to.abort()
+		}
+		return err
+	}
+	oa, ob := newOutlet(a), newOutlet(b)
+	back := make(chan error, 1)
+	go func() { back <- one(ob, oa, toA) }()
+	err := one(oa, ob, toB)
+	if berr := <-back; err == nil || errors.Is(err, net.ErrClosed) && berr != nil {
+		err = berr
+	}
+	return err
+}
+
+func copyTo(from, to *outlet, count *atomic.Int64) error {
+	for {
+		buf, n, err := from.read(bufSize)
+		if n > 0 {
+			werr := to.write((*buf)[frameHeaderLen : frameHeaderLen+n])
+			giveBuffer(buf)
+			if werr != nil {
+				return werr
+			}
+			count.Add(int64(n))
+		}
+		if err == io.EOF {
+			return to.closeWrite()
+		}
+		if err != nil {
+			return err
+		}
+	}
 }

@@ -11,6 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	meshv1alpha1 "github.com/ambit-mesh/ambit/apis/mesh/v1alpha1"
 )
 
 // NewScheme gives a scheme of exactly the kinds that manifests may hold.
@@ -24,6 +26,7 @@ func NewScheme() *runtime.Scheme {
 		&gatewayv1.GatewayClass{}, &gatewayv1.Gateway{}, &gatewayv1.ListenerSet{}, &gatewayv1.HTTPRoute{},
 		&gatewayv1.GRPCRoute{}, &gatewayv1.TLSRoute{}, &gatewayv1.TCPRoute{}, &gatewayv1.UDPRoute{},
 		&gatewayv1.BackendTLSPolicy{}, &gatewayv1.ReferenceGrant{})
+	s.AddKnownTypes(meshv1alpha1.GroupVersion(), &meshv1alpha1.AuthorizationPolicy{}, &meshv1alpha1.PeerAuthentication{})
 	return s
 }
 

@@ -149,13 +149,9 @@ func (c *Conn) pollConnected() error {
 		return cause(err)
 	}
 	var result error
-	asked := false
 	err = raw.Write(func(fd uintptr) bool {
-		if !asked {
-			// connect(2) has just said that it is under way: wait first.
-			asked = true
-			return false
-		}
+		// Asked before the first wait too: entering Write forgets a wake-up that
+		// came before.
 		var done bool
 		done, result = connected(int(fd))
 		return done

@@ -167,6 +167,7 @@ func TestSocketFromManyGoroutines(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer l.Close()
+		go discard(l)
 		for range 4 {
 			wg.Go(func() {
 				for range 20 {
@@ -184,6 +185,17 @@ func TestSocketFromManyGoroutines(t *testing.T) {
 		}
 	}
 	wg.Wait()
+}
+
+// discard closes every connection that l accepts, until l is closed.
+func discard(l *netns.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		c.Close()
+	}
 }
 
 // pair gives both ends of a connection inside a fresh namespace.

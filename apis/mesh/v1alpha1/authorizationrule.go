@@ -75,11 +75,12 @@ type AuthorizationSource struct {
 	// peer that has an identity.
 	// +optional
 	// +kubebuilder:validation:MinLength=10
-	// +kubebuilder:validation:MaxLength=2048
+	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:Pattern=`^spiffe://([a-z0-9._-]+/ns/[A-Za-z0-9._-]+/sa/[A-Za-z0-9._-]+|[a-z0-9._-]+/[A-Za-z0-9._/-]*[*]|[*][A-Za-z0-9._/-]*)$`
 	// +kubebuilder:validation:XValidation:rule="self.startsWith('spiffe://')",message="must start with spiffe://"
-	// +kubebuilder:validation:XValidation:rule="self.indexOf('*') < 0 || (self.indexOf('*') == self.lastIndexOf('*') && (self.endsWith('*') || self.startsWith('spiffe://*')))",message="one * may stand at the end, or directly after spiffe://"
-	// +kubebuilder:validation:XValidation:rule="self.contains('*') || self.matches('^spiffe://[a-z0-9._-]+/ns/[A-Za-z0-9._-]+/sa/[A-Za-z0-9._-]+$')",message="an identity without * must be spiffe://<trust domain>/ns/<namespace>/sa/<service account>"
-	// +kubebuilder:validation:XValidation:rule="!self.endsWith('*') || self == 'spiffe://*' || self.matches('^spiffe://[a-z0-9._-]+/[A-Za-z0-9._/-]*[*]$')",message="before a * at the end the whole trust domain must be given: spiffe://<trust domain>/...*"
+	// +kubebuilder:validation:XValidation:rule="!self.contains('*') || (self.indexOf('*') == self.lastIndexOf('*') && (self.startsWith('spiffe://*') || self.endsWith('*')))",message="one * may stand at the end, or directly after spiffe://"
+	// +kubebuilder:validation:XValidation:rule="self.contains('*') || (self.contains('/ns/') && self.contains('/sa/'))",message="an identity without * must be spiffe://<trust domain>/ns/<namespace>/sa/<service account>"
+	// +kubebuilder:validation:XValidation:rule="!self.endsWith('*') || self == 'spiffe://*' || !self.startsWith('spiffe://') || self.substring(9).contains('/')",message="before a * at the end the whole trust domain must be given: spiffe://<trust domain>/...*"
 	SPIFFE string `json:"spiffe,omitempty"`
 
 	// Namespace is every identity of that namespace.
@@ -130,14 +131,14 @@ type AuthorizationNetworkAttributes struct {
 	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=64
-	Ports []gatewayv1.PortNumber `json:"ports,omitempty"`
+	Ports []PortNumber `json:"ports,omitempty"`
 
 	// NotPorts that the connection must not go to.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=64
-	NotPorts []gatewayv1.PortNumber `json:"notPorts,omitempty"`
+	NotPorts []PortNumber `json:"notPorts,omitempty"`
 }
 
 // AuthorizationApplicationAttributes are properties of a request. All that are

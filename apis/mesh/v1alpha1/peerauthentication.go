@@ -113,7 +113,7 @@ type PeerAuthenticationMTLS struct {
 type PeerAuthenticationPort struct {
 	// Port that the workload listens on.
 	// +required
-	Port gatewayv1.PortNumber `json:"port"`
+	Port PortNumber `json:"port"`
 
 	// Mode of the port.
 	// +required

@@ -8,7 +8,8 @@ type PodSelector struct {
 	// MatchLabels are labels that a pod must have.
 	// +optional
 	// +kubebuilder:validation:MaxProperties=64
-	MatchLabels map[string]string `json:"matchLabels,omitempty"`
+	// +kubebuilder:validation:XValidation:rule="self.all(k, size(k) <= 317 && k.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$'))",message="must have label keys as its keys"
+	MatchLabels map[string]LabelValue `json:"matchLabels,omitempty"`
 
 	// MatchExpressions are requirements that a pod's labels must meet.
 	// +optional
@@ -25,6 +26,7 @@ type PodSelectorRequirement struct {
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=317
+	// +kubebuilder:validation:Pattern=`^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$`
 	Key string `json:"key"`
 
 	// Operator relates the label to the values.
@@ -36,8 +38,14 @@ type PodSelectorRequirement struct {
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=64
-	Values []string `json:"values,omitempty"`
+	Values []LabelValue `json:"values,omitempty"`
 }
+
+// LabelValue is the value of a label.
+//
+// +kubebuilder:validation:MaxLength=63
+// +kubebuilder:validation:Pattern=`^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$`
+type LabelValue string
 
 // LabelSelector gives the selector in the form that the Kubernetes libraries
 // take.
@@ -45,11 +53,19 @@ func (s *PodSelector) LabelSelector() *metav1.LabelSelector {
 	if s == nil {
 		return nil
 	}
-	out := &metav1.LabelSelector{MatchLabels: s.MatchLabels}
+	out := &metav1.LabelSelector{}
+	if s.MatchLabels != nil {
+		out.MatchLabels = make(map[string]string, len(s.MatchLabels))
+	}
+	for key, value := range s.MatchLabels {
+		out.MatchLabels[key] = string(value)
+	}
 	for _, r := range s.MatchExpressions {
-		out.MatchExpressions = append(out.MatchExpressions, metav1.LabelSelectorRequirement{
-			Key: r.Key, Operator: r.Operator, Values: r.Values,
-		})
+		requirement := metav1.LabelSelectorRequirement{Key: r.Key, Operator: r.Operator}
+		for _, value := range r.Values {
+			requirement.Values = append(requirement.Values, string(value))
+		}
+		out.MatchExpressions = append(out.MatchExpressions, requirement)
 	}
 	return out
 }

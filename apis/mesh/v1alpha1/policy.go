@@ -44,3 +44,9 @@ type PolicyStatus struct {
 	// +kubebuilder:validation:MaxItems=16
 	Ancestors []gatewayv1.PolicyAncestorStatus `json:"ancestors,omitempty"`
 }
+
+// PortNumber is a TCP port.
+//
+// +kubebuilder:validation:Minimum=1
+// +kubebuilder:validation:Maximum=65535
+type PortNumber int32

@@ -72,12 +72,12 @@ func (in *AuthorizationNetworkAttributes) DeepCopyInto(out *AuthorizationNetwork
 	*out = *in
 	if in.Ports != nil {
 		in, out := &in.Ports, &out.Ports
-		*out = make([]v1.PortNumber, len(*in))
+		*out = make([]PortNumber, len(*in))
 		copy(*out, *in)
 	}
 	if in.NotPorts != nil {
 		in, out := &in.NotPorts, &out.NotPorts
-		*out = make([]v1.PortNumber, len(*in))
+		*out = make([]PortNumber, len(*in))
 		copy(*out, *in)
 	}
 }
@@ -401,9 +401,7 @@ func (in *PeerAuthenticationSpec) DeepCopyInto(out *PeerAuthenticationSpec) {
 	if in.PortLevel != nil {
 		in, out := &in.PortLevel, &out.PortLevel
 		*out = make([]PeerAuthenticationPort, len(*in))
-		for i := range *in {
-			(*in)[i].DeepCopyInto(&(*out)[i])
-		}
+		copy(*out, *in)
 	}
 }
 
@@ -442,7 +440,7 @@ func (in *PodSelector) DeepCopyInto(out *PodSelector) {
 	*out = *in
 	if in.MatchLabels != nil {
 		in, out := &in.MatchLabels, &out.MatchLabels
-		*out = make(map[string]string, len(*in))
+		*out = make(map[string]LabelValue, len(*in))
 		for key, val := range *in {
 			(*out)[key] = val
 		}
@@ -471,7 +469,7 @@ func (in *PodSelectorRequirement) DeepCopyInto(out *PodSelectorRequirement) {
 	*out = *in
 	if in.Values != nil {
 		in, out := &in.Values, &out.Values
-		*out = make([]string, len(*in))
+		*out = make([]LabelValue, len(*in))
 		copy(*out, *in)
 	}
 }

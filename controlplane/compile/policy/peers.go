@@ -223,7 +223,7 @@ func (p *peer) status() v1alpha1.PolicyStatus {
 		v.message = "refused as a whole: " + listed(p.problems) + "; it counts as STRICT until then"
 	case p.supersededBy != "":
 		v.reason = string(gatewayv1.PolicyReasonConflicted)
-		v.message = "PeerAuthentication " + p.supersededBy + " has the same target and is older; delete one of the two"
+		v.message = "PeerAuthentication " + p.supersededBy + " has the same target and comes first, by age or else by name; delete one of the two"
 	}
 	return status(p.object.Generation, v, []verdict{v})
 }

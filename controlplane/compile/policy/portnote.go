@@ -5,7 +5,8 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/ambit-mesh/ambit/apis/mesh/v1alpha1"
 )
 
 // portNote points out a rule that names a Service's port where the workloads
@@ -29,7 +30,7 @@ func (t *translator) portNote() string {
 
 // servicePort finds the Service that has the port, unless some targeted
 // workload may listen on it.
-func (t *translator) servicePort(port gatewayv1.PortNumber) (*corev1.Service, corev1.ServicePort) {
+func (t *translator) servicePort(port v1alpha1.PortNumber) (*corev1.Service, corev1.ServicePort) {
 	var found *corev1.Service
 	var foundPort corev1.ServicePort
 	for _, svc := range t.found {
@@ -38,10 +39,10 @@ func (t *translator) servicePort(port gatewayv1.PortNumber) (*corev1.Service, co
 			if target == 0 && sp.TargetPort.StrVal == "" {
 				target = sp.Port
 			}
-			if target == port {
+			if v1alpha1.PortNumber(target) == port {
 				return nil, corev1.ServicePort{}
 			}
-			if sp.Port == port && found == nil {
+			if v1alpha1.PortNumber(sp.Port) == port && found == nil {
 				found, foundPort = svc, sp
 			}
 		}

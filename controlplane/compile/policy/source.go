@@ -66,6 +66,13 @@ func (r *report) serviceAccount(path string, a *v1alpha1.AuthorizationSourceServ
 	}
 }
 
+// maxSPIFFE bounds an identity, with or without a wildcard.
+const maxSPIFFE = 1024
+
+func notInPattern(r rune) bool {
+	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("._-/*", r)
+}
+
 var errWildcard = errors.New("one * may stand at the end, or directly after spiffe://")
 
 // checkSPIFFE checks an identity that may have a wildcard. An exact identity
@@ -76,8 +83,11 @@ func checkSPIFFE(s string) error {
 	if !ok {
 		return fmt.Errorf("%q must start with spiffe://", s)
 	}
-	if len(s) > 2048 {
-		return errors.New("longer than 2048 bytes")
+	if len(s) > maxSPIFFE {
+		return fmt.Errorf("longer than %d bytes", maxSPIFFE)
+	}
+	if i := strings.IndexFunc(id, notInPattern); i >= 0 {
+		return fmt.Errorf("%q has a character that no identity has, at byte %d", s, len("spiffe://")+i)
 	}
 	switch strings.Count(id, "*") {
 	case 0:

@@ -165,14 +165,14 @@ func (r *report) rule(path string, rule *v1alpha1.AuthorizationRule) {
 	}
 }
 
-func (r *report) ports(path string, ports []gatewayv1.PortNumber) {
+func (r *report) ports(path string, ports []v1alpha1.PortNumber) {
 	r.atMost(path, len(ports), maxPorts)
 	for i, p := range ports {
 		r.port(fmt.Sprintf("%s[%d]", path, i), p)
 	}
 }
 
-func (r *report) port(path string, p gatewayv1.PortNumber) {
+func (r *report) port(path string, p v1alpha1.PortNumber) {
 	if p < 1 || p > 65535 {
 		r.add(path, "%d is not a port; use 1 to 65535", p)
 	}

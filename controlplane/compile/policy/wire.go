@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	"google.golang.org/protobuf/types/known/anypb"
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/ambit-mesh/ambit/apis/mesh/v1alpha1"
 	"github.com/ambit-mesh/ambit/apis/security"
@@ -186,7 +185,7 @@ func block(s string) *security.Address {
 	return &security.Address{Address: prefix.Addr().AsSlice(), Length: uint32(max(prefix.Bits(), 0))}
 }
 
-func ports(in []gatewayv1.PortNumber) []uint32 {
+func ports(in []v1alpha1.PortNumber) []uint32 {
 	var out []uint32
 	for _, p := range in {
 		out = append(out, uint32(p))

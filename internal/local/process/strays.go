@@ -37,3 +37,11 @@ func KillIn(ns *os.File) (int, error) {
 	}
 	return killed, nil
 }
+
+// KillGroup sends SIGKILL to what a program that has just ended has left in its
+// process group. Its pid cannot name another group yet: the kernel hands out
+// pids in order and comes round to this one much later.
+func KillGroup(pid int) {
+	// ESRCH is the usual case: nobody is left.
+	_ = syscall.Kill(-pid, syscall.SIGKILL)
+}

@@ -48,16 +48,13 @@ func (p *Programmer) Program(t Table) error {
 
 // family holds what differs between IPv4 and IPv6.
 type family struct {
-	suffix     string
-	ipv6       bool
-	proto      byte
-	addr       nftables.SetDatatype
-	src, dst   uint32 // offsets in the header
-	size       uint32
-	port       uint32 // register that follows an address in a concatenation
-	services   *nftables.Set
-	loopbacks  *nftables.Set
-	hairpinKey nftables.SetDatatype
+	suffix   string
+	ipv6     bool
+	proto    byte
+	addr     nftables.SetDatatype
+	src, dst uint32 // offsets in the header
+	size     uint32
+	port     uint32 // register that follows an address in a concatenation
 }
 
 func families() []*family {
@@ -238,7 +235,7 @@ func (w *writer) hairpin(f *family, t Table) error {
 }
 
 // chunk bounds the elements of one netlink message, whose attributes hold 64 KB.
-const chunk = 400
+const chunk = 700
 
 func (w *writer) set(s *nftables.Set, elements []nftables.SetElement) error {
 	n := min(len(elements), chunk)

@@ -1,0 +1,32 @@
+package compile
+
+import (
+	"strconv"
+
+	"github.com/ambit-mesh/ambit/apis/node"
+	"github.com/ambit-mesh/ambit/controlplane/graph"
+)
+
+func (c *Compiler) compileNamespace(n string) {
+	owner := graph.Key{Kind: "Namespace", Name: n}
+	item, ok := c.graph.Namespace(n)
+	if !ok {
+		c.store.put(owner, nil, nil)
+		return
+	}
+	labels := item.Object.Labels
+	body := &node.Namespace{Name: n, Enrolled: labels[graph.LabelDataplaneMode] == graph.ModeAmbient}
+	findings := append(modeFindings(owner, labels, "no pod is enrolled by it"),
+		c.waypointFindings(owner, n, labels)...)
+	c.store.put(owner, []*Resource{resource(TypeNamespace, n, body)}, findings)
+}
+
+// modeFindings says that a dataplane-mode label has a value without a meaning.
+func modeFindings(owner graph.Key, labels map[string]string, effect string) []Finding {
+	value, ok := labels[graph.LabelDataplaneMode]
+	if !ok || value == graph.ModeAmbient || value == graph.ModeNone {
+		return nil
+	}
+	return []Finding{{Object: owner, Field: "metadata.labels[" + graph.LabelDataplaneMode + "]",
+		Message: strconv.Quote(value) + " is not a mode and " + effect + ": write ambient or none"}}
+}

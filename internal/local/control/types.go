@@ -1,0 +1,130 @@
+package control
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/ambit-mesh/ambit/internal/local/system"
+)
+
+// The operations.
+const (
+	OpStatus  = "status"
+	OpGet     = "get"
+	OpExec    = "exec"
+	OpLogs    = "logs"
+	OpRestart = "restart"
+	OpDown    = "down"
+	OpWatch   = "watch"
+)
+
+// request is the first line of a connection.
+type request struct {
+	Op   string          `json:"op"`
+	Args json.RawMessage `json:"args,omitempty"`
+}
+
+// frame is any later line.
+type frame struct {
+	Data   json.RawMessage `json:"data,omitempty"`
+	Error  string          `json:"error,omitempty"`
+	Exit   *int            `json:"exit,omitempty"`
+	Signal int             `json:"signal,omitempty"`
+}
+
+// GetArgs are the arguments of OpGet. The answer is a Kubernetes List.
+type GetArgs struct {
+	Kind      string `json:"kind"`
+	Name      string `json:"name,omitempty"`
+	Namespace string `json:"namespace,omitempty"` // empty is all
+}
+
+// Target names something to run in or to read the output of: a pod, deploy/NAME,
+// svc/NAME, a node, or a component.
+type Target struct {
+	Name      string `json:"name"`
+	Namespace string `json:"namespace,omitempty"`
+	Container string `json:"container,omitempty"`
+}
+
+// ExecArgs are the arguments of OpExec; the files are the three standard ones.
+type ExecArgs struct {
+	Target
+	Argv []string `json:"argv"`
+	// Env is added to the environment.
+	Env []string `json:"env,omitempty"`
+	// Dir is the working directory where the target is no container.
+	Dir string `json:"dir,omitempty"`
+}
+
+// LogsAnswer is the answer of OpLogs.
+type LogsAnswer struct {
+	// Path is the file with the output.
+	Path string `json:"path"`
+}
+
+// RestartArgs are the arguments of OpRestart.
+type RestartArgs struct {
+	Component string `json:"component"`
+	Signal    int    `json:"signal"`
+}
+
+// DownArgs are the arguments of OpDown. The stream ends when the sandbox does.
+type DownArgs struct {
+	Grace time.Duration `json:"grace"`
+}
+
+// Event is one thing that happened; OpWatch streams those of the past first.
+type Event struct {
+	Time    time.Time `json:"time"`
+	Level   string    `json:"level"` // info or warn
+	Message string    `json:"message"`
+	// Ready is set on the event that says that everything is up.
+	Ready bool `json:"ready,omitempty"`
+	// Fatal is set on the event that says that it never will be.
+	Fatal bool `json:"fatal,omitempty"`
+}
+
+// Status is the answer of OpStatus.
+type Status struct {
+	Name       string          `json:"name"`
+	Manifests  string          `json:"manifests"`
+	State      string          `json:"stateDirectory"`
+	Started    time.Time       `json:"started"`
+	Mesh       bool            `json:"mesh"`
+	Rootless   bool            `json:"rootless"`
+	Ready      bool            `json:"ready"`
+	Nodes      []Node          `json:"nodes"`
+	Components []system.Status `json:"components"`
+	Pods       []Pod           `json:"pods"`
+	Problems   []string        `json:"problems"`
+	// Notes are differences from a cluster that keep nothing from running.
+	Notes []string `json:"notes"`
+}
+
+// Node is a node in Status.
+type Node struct {
+	Name      string   `json:"name"`
+	Addresses []string `json:"addresses"`
+	PodBlocks []string `json:"podBlocks"`
+	Pods      int      `json:"pods"`
+}
+
+// Pod is a pod in Status.
+type Pod struct {
+	Namespace string   `json:"namespace"`
+	Name      string   `json:"name"`
+	UID       string   `json:"uid"`
+	Node      string   `json:"node"`
+	IPs       []string `json:"ips"`
+	Ready     string   `json:"ready"` // such as 1/2
+	State     string   `json:"state"`
+	Restarts  int      `json:"restarts"`
+	// Captured is yes, no, a reason, or empty where the mesh cannot be asked.
+	Captured string `json:"captured,omitempty"`
+	// Netns is the path of the network namespace inside the sandbox.
+	Netns string `json:"netns"`
+	// Pids are the process ids of the containers inside the sandbox.
+	Pids    map[string]int `json:"pids"`
+	Created time.Time      `json:"created"`
+}

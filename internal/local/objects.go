@@ -1,0 +1,71 @@
+package local
+
+import (
+	"maps"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/ambit-mesh/ambit/internal/local/wire"
+	"github.com/ambit-mesh/ambit/internal/manifest"
+)
+
+// nodeObject describes a node as a cluster would.
+func nodeObject(w *wire.Node) *corev1.Node {
+	o := &corev1.Node{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Node"},
+		ObjectMeta: metav1.ObjectMeta{
+			Name: w.Name, UID: newUID(), CreationTimestamp: metav1.Now(),
+			Labels: map[string]string{corev1.LabelHostname: w.Name, corev1.LabelOSStable: "linux"},
+		},
+		Spec: corev1.NodeSpec{PodCIDR: w.Block4.String(), PodCIDRs: []string{w.Block4.String()}},
+		Status: corev1.NodeStatus{
+			Addresses: []corev1.NodeAddress{
+				{Type: corev1.NodeHostName, Address: w.Name}, {Type: corev1.NodeInternalIP, Address: w.Addr4.String()},
+			},
+			Capacity:   corev1.ResourceList{corev1.ResourcePods: resource.MustParse("250")},
+			Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "Running"}},
+		},
+	}
+	if w.Addr6.IsValid() {
+		o.Spec.PodCIDRs = append(o.Spec.PodCIDRs, w.Block6.String())
+		o.Status.Addresses = append(o.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: w.Addr6.String()})
+	}
+	return o
+}
+
+// implied gives what a cluster makes by itself and the manifests do not define:
+// namespaces that are used, and each namespace's default service account.
+func implied(objects []manifest.Object) []manifest.Resource {
+	have := make(map[manifest.Key]bool)
+	namespaces := map[string]bool{metav1.NamespaceDefault: true}
+	for _, o := range objects {
+		k := o.Key()
+		have[k] = true
+		if k.Namespace != "" {
+			namespaces[k.Namespace] = true
+		}
+		if k.Kind == "Namespace" {
+			namespaces[k.Name] = true
+		}
+	}
+	var all []manifest.Resource
+	for _, ns := range slices.Sorted(maps.Keys(namespaces)) {
+		if !have[manifest.Key{Kind: "Namespace", Name: ns}] {
+			all = append(all, &corev1.Namespace{
+				TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"},
+				ObjectMeta: metav1.ObjectMeta{Name: ns, Labels: map[string]string{corev1.LabelMetadataName: ns}},
+				Status:     corev1.NamespaceStatus{Phase: corev1.NamespaceActive},
+			})
+		}
+		if !have[manifest.Key{Kind: "ServiceAccount", Namespace: ns, Name: "default"}] {
+			all = append(all, &corev1.ServiceAccount{
+				TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "ServiceAccount"},
+				ObjectMeta: metav1.ObjectMeta{Name: "default", Namespace: ns},
+			})
+		}
+	}
+	return all
+}

@@ -1,0 +1,81 @@
+package system
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/ambit-mesh/ambit/internal/local/process"
+)
+
+// watchReady asks for readiness until ctx ends: often while the process starts,
+// and now and then afterwards.
+func (c *Component) watchReady(ctx context.Context) {
+	client := Client(c.cfg.Namespaces.Net)
+	url := fmt.Sprintf("http://127.0.0.1:%d/healthz/ready", c.cfg.ReadyPort)
+	for {
+		ready, message := ask(ctx, client, url)
+		if ctx.Err() != nil {
+			return
+		}
+		c.set(func(s *Status) { s.Ready, s.Message = ready, message })
+		pause := 50 * time.Millisecond
+		if ready {
+			pause = 2 * time.Second
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+	}
+}
+
+func ask(ctx context.Context, client *http.Client, url string) (bool, string) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return false, err.Error()
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return false, "readiness port does not answer yet"
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
+	switch {
+	case err != nil:
+		return false, err.Error()
+	case resp.StatusCode == http.StatusOK:
+		return true, ""
+	default:
+		return false, strings.TrimSpace(string(body))
+	}
+}
+
+// Client gives an HTTP client whose connections to literal addresses are made
+// from inside a network namespace; nil is this process's own.
+func Client(ns *os.File) *http.Client {
+	dialer := &net.Dialer{}
+	transport := &http.Transport{DisableKeepAlives: true, DialContext: dialer.DialContext}
+	if ns != nil {
+		transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+			var conn net.Conn
+			err := process.InNet(ns, func() error {
+				var err error
+				conn, err = dialer.DialContext(ctx, network, address)
+				return err
+			})
+			return conn, err
+		}
+	}
+	return &http.Client{Transport: transport}
+}

@@ -1,0 +1,233 @@
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/ambit-mesh/ambit/internal/authz"
+	"github.com/ambit-mesh/ambit/internal/hbone"
+	"github.com/ambit-mesh/ambit/internal/identity"
+	"github.com/ambit-mesh/ambit/internal/netns"
+	"github.com/ambit-mesh/ambit/ztunnel/internal/state"
+)
+
+// Statuses of the answer to a CONNECT, reference section 1.5.
+const (
+	statusBadRequest   = 400
+	statusDenied       = 401
+	statusNotAvailable = 503
+)
+
+// certTimeout bounds how long a handshake waits for this pod's certificate.
+const certTimeout = 5 * time.Second
+
+// serveTunnel serves one tunnel connection to this pod.
+func (p *Pod) serveTunnel(ctx context.Context, sock *netns.Conn) {
+	select {
+	case p.handshakes <- struct{}{}:
+	default:
+		p.log.Warn("too many handshakes at a time; connection dropped", zap.Stringer("from", sock.RemoteAddr()))
+		return
+	}
+	sc, err := hbone.NewServerConn(ctx, sock, p.serverTLS(ctx), p.cfg.HBONE, p.serveStream)
+	<-p.handshakes
+	if err != nil {
+		c := &connection{direction: Inbound, start: time.Now(), tunnel: true, srcAddr: sock.RemoteAddrPort(), dstID: p.source.ID(), dst: p.workload()}
+		c.src = p.cfg.Store.Workload(c.srcAddr.Addr())
+		p.ended(sock, c, err)
+		return
+	}
+	p.mu.Lock()
+	p.tunnels[sc] = struct{}{}
+	closing := p.closing
+	p.mu.Unlock()
+	if closing {
+		sc.Drain()
+	}
+	if err := sc.Run(ctx); err != nil && !errors.Is(err, hbone.ErrClosed) {
+		p.log.Debug("tunnel connection ended", zap.Stringer("from", sock.RemoteAddr()), zap.Error(err))
+	}
+	p.mu.Lock()
+	delete(p.tunnels, sc)
+	p.mu.Unlock()
+}
+
+func (p *Pod) serverTLS(ctx context.Context) *tls.Config {
+	return identity.ServerConfig(func() (*identity.Certificate, error) {
+		ctx, cancel := context.WithTimeout(ctx, certTimeout)
+		defer cancel()
+		return p.source.Get(ctx)
+	})
+}
+
+// refusal is an answer other than 200.
+type refusal struct {
+	status int
+	// kind is the error type of Proxy-Status, RFC 9209 section 2.3.
+	kind string
+	err  error
+}
+
+func (r *refusal) Error() string { return r.err.Error() }
+func (r *refusal) Unwrap() error { return r.err }
+
+func refuse(status int, kind string, format string, args ...any) error {
+	return &refusal{status, kind, fmt.Errorf(format, args...)}
+}
+
+// serveStream serves one CONNECT.
+func (p *Pod) serveStream(ctx context.Context, in *hbone.Incoming) {
+	s := in.Stream()
+	c := &connection{direction: Inbound, start: time.Now(), tunnel: true, authority: in.Authority, dstID: p.source.ID(), moved: received(s), traceparent: in.Get("traceparent")}
+	c.srcAddr, _ = netip.ParseAddrPort(in.RemoteAddr.String())
+	c.srcAddr = netip.AddrPortFrom(c.srcAddr.Addr().Unmap(), c.srcAddr.Port())
+	up, err := p.admit(ctx, in, c)
+	if err == nil {
+		defer up.Close()
+		err = p.carry(in, up, c)
+	} else {
+		var r *refusal
+		if !errors.As(err, &r) {
+			r = &refusal{statusNotAvailable, "proxy_internal_error", err}
+		}
+		in.Refuse(r.status, hbone.ProxyStatus(r.kind, r.Error()))
+	}
+	if cut := c.cutReason(); cut != nil {
+		err = cut
+	}
+	p.conns.closed(c)
+	if !c.established {
+		p.cfg.Metrics.failed.WithLabelValues(c.labels(flagsOf(err))[:]...).Inc()
+	}
+	c.log(p.cfg.Access, err)
+}
+
+// received counts in the direction of a connection: towards its destination first.
+func received(s *hbone.Stream) func() (int64, int64) {
+	return func() (int64, int64) {
+		sent, recv := s.Transferred()
+		return recv, sent
+	}
+}
+
+func (p *Pod) carry(in *hbone.Incoming, up *netns.Conn, c *connection) error {
+	s, err := in.Accept(hbone.Field{Name: "baggage", Value: baggage(c.dst, p.cfg.Cluster)})
+	if err != nil {
+		return err
+	}
+	p.conns.established(c, p.cfg.Metrics.of(c.labels(flagNone)))
+	return s.Splice(up)
+}
+
+// admit decides about a CONNECT and connects to the application.
+func (p *Pod) admit(ctx context.Context, in *hbone.Incoming, c *connection) (*netns.Conn, error) {
+	var err error
+	if c.srcID, err = identity.FromState(in.Peer); err != nil {
+		return nil, refuse(statusBadRequest, "tls_certificate_error", "%w", err)
+	}
+	if c.dst, err = p.awaitWorkload(ctx); err != nil {
+		return nil, refuse(statusNotAvailable, "destination_not_found", "%w", err)
+	}
+	c.src = p.cfg.Store.Workload(c.srcAddr.Addr())
+	local, _ := netip.ParseAddrPort(in.LocalAddr.String())
+	if c.dstAddr, c.service, err = p.target(in.Authority, local.Addr().Unmap(), c.dst); err != nil {
+		return nil, err
+	}
+	// Registered before it is decided, so that a policy that changes in between
+	// finds the connection.
+	s := in.Stream()
+	c.onCut(func(error) { s.Reset(hbone.CodeCancel) })
+	if err := p.authorize(c); err != nil {
+		return nil, refuse(statusDenied, "http_request_denied", "%w", err)
+	}
+	return p.dialApp(ctx, c)
+}
+
+// authorize registers the connection and asks the policies.
+func (p *Pod) authorize(c *connection) error {
+	c.facts = authz.Connection{Source: c.srcID, SourceIP: c.srcAddr.Addr(), DestIP: c.dstAddr.Addr(), DestPort: c.dstAddr.Port()}
+	p.conns.add(c)
+	d := p.cfg.Store.Evaluator(c.dst).Decide(c.facts)
+	c.audits = d.Audits
+	if !d.Allowed {
+		c.denial = &d
+		p.cfg.Metrics.denied(c, &d)
+		return deniedBy(&d)
+	}
+	return nil
+}
+
+// target reads the authority: this pod's own address, or a service of it, and a
+// port that is not the proxy's.
+func (p *Pod) target(authority string, local netip.Addr, w *state.Workload) (netip.AddrPort, *state.Service, error) {
+	bad := func(format string, args ...any) (netip.AddrPort, *state.Service, error) {
+		return netip.AddrPort{}, nil, refuse(statusBadRequest, "http_request_error", format, args...)
+	}
+	dst, err := netip.ParseAddrPort(authority)
+	var svc *state.Service
+	switch {
+	case err == nil && dst.Addr().Zone() == "":
+		dst = netip.AddrPortFrom(dst.Addr().Unmap(), dst.Port())
+		if dst.Addr() != local {
+			return bad("authority %s is not this pod, which is %s", dst, local)
+		}
+	default:
+		at := strings.LastIndexByte(authority, ':')
+		port, perr := strconv.ParseUint(authority[at+1:], 10, 16)
+		if at <= 0 || perr != nil || strings.ContainsAny(authority[:at], "[]:@/ ") {
+			return bad("authority %q: want host:port", clip(authority))
+		}
+		var target uint16
+		svc, target, err = p.cfg.Store.ServiceTarget(w, authority[:at], uint16(port))
+		if err != nil {
+			return netip.AddrPort{}, nil, refuse(statusNotAvailable, "destination_not_found", "%w", err)
+		}
+		dst = netip.AddrPortFrom(local, target)
+	}
+	if dst.Port() == 0 {
+		return bad("authority %q: port 0", clip(authority))
+	}
+	if illegalPort(dst.Port()) {
+		return netip.AddrPort{}, nil, refuse(statusNotAvailable, "destination_ip_prohibited", "port %d is the proxy's own", dst.Port())
+	}
+	return dst, svc, nil
+}
+
+func clip(s string) string {
+	if len(s) > 100 {
+		return s[:100] + "..."
+	}
+	return s
+}
+
+// dialApp connects to the application from the address of the real client.
+func (p *Pod) dialApp(ctx context.Context, c *connection) (*netns.Conn, error) {
+	opts := netns.DialOptions{Mark: Mark, Timeout: p.cfg.ConnectTimeout}
+	if src := c.srcAddr.Addr(); src != c.dstAddr.Addr() && src.Is4() == c.dstAddr.Addr().Is4() {
+		opts.Source = netip.AddrPortFrom(src, 0)
+	}
+	up, err := netns.Dial(ctx, p.ns, opts, c.dstAddr)
+	switch {
+	case err == nil:
+		return up, nil
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return nil, refuse(statusNotAvailable, "connection_refused", "application at %s: %w", c.dstAddr, err)
+	case errors.Is(err, context.DeadlineExceeded), isTimeout(err):
+		return nil, refuse(statusNotAvailable, "connection_timeout", "application at %s: %w", c.dstAddr, err)
+	}
+	return nil, refuse(statusNotAvailable, "destination_unavailable", "application at %s: %w", c.dstAddr, err)
+}
+
+func isTimeout(err error) bool {
+	var t interface{ Timeout() bool }
+	return errors.As(err, &t) && t.Timeout()
+}

@@ -1,0 +1,242 @@
+package proxy
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/ambit-mesh/ambit/internal/hbone"
+	"github.com/ambit-mesh/ambit/internal/identity"
+	"github.com/ambit-mesh/ambit/internal/netns"
+	"github.com/ambit-mesh/ambit/ztunnel/internal/state"
+)
+
+// poolKey tells tunnel connections of a pod apart. With the uid a reused address
+// never meets the connection of the pod that had it before.
+type poolKey struct {
+	addr  netip.AddrPort
+	uid   string
+	peers string // identities, joined
+}
+
+// endpointTries is how many endpoints of a service are tried before the first byte.
+const endpointTries = 3
+
+func (p *Pod) serveOutbound(ctx context.Context, app *netns.Conn) {
+	c := &connection{direction: Outbound, start: time.Now(), srcAddr: app.RemoteAddrPort(), srcID: p.source.ID()}
+	err := p.outboundTo(ctx, app, c)
+	if cut := c.cutReason(); cut != nil {
+		err = cut
+	}
+	p.ended(app, c, err)
+}
+
+// ended closes the books of a connection. What failed is reset, so that the
+// application does not take it for an orderly end.
+func (p *Pod) ended(app *netns.Conn, c *connection, err error) {
+	if err != nil {
+		_ = app.SetLinger(0)
+	}
+	p.conns.closed(c)
+	if !c.established {
+		p.cfg.Metrics.failed.WithLabelValues(c.labels(flagsOf(err))[:]...).Inc()
+	}
+	c.log(p.cfg.Access, err)
+}
+
+func (p *Pod) outboundTo(ctx context.Context, app *netns.Conn, c *connection) error {
+	dst, err := netns.OriginalDst(app)
+	if err != nil {
+		return fmt.Errorf("where was it going: %w", err)
+	}
+	c.dstAddr = dst
+	if illegalPort(dst.Port()) && dst == app.LocalAddrPort() {
+		return fmt.Errorf("port %d is the proxy's own: nothing was redirected", dst.Port())
+	}
+	if c.src, err = p.awaitWorkload(ctx); err != nil {
+		return err
+	}
+	for try := 1; ; try++ {
+		route, err := p.cfg.Store.Route(c.src, dst)
+		c.service, c.dst = route.Service, route.Workload
+		if err != nil {
+			return err
+		}
+		if route.Tunnel {
+			err = p.tunnel(ctx, app, c, &route)
+		} else {
+			err = p.direct(ctx, app, c, &route)
+		}
+		if err == nil || c.established || !retryable(err) || try == endpointTries || route.Service == nil || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+// retryable tells failures of an endpoint from answers about the connection.
+func retryable(err error) bool {
+	var refused *hbone.RefusedError
+	return !errors.As(err, &refused) || refused.Status == 503
+}
+
+// tunnel carries the connection through HBONE.
+func (p *Pod) tunnel(ctx context.Context, app *netns.Conn, c *connection, r *state.Route) error {
+	c.tunnel, c.authority, c.dstID = true, r.Authority, r.Peers[0]
+	c.traceparent = newTraceparent()
+	done := r.Workload.Opened()
+	defer done()
+	octx, cancel := context.WithTimeout(ctx, p.cfg.ConnectTimeout)
+	defer cancel()
+	key := poolKey{addr: r.Connect, uid: r.Workload.UID, peers: joinIDs(r.Peers)}
+	s, _, cc, err := p.pool.Open(octx, key, hbone.Request{Authority: r.Authority, Fields: p.requestFields(c)})
+	if err != nil {
+		return err
+	}
+	peer := cc.PeerState()
+	if id, err := identity.FromState(&peer); err == nil {
+		c.dstID = id
+	}
+	c.moved = s.Transferred
+	c.onCut(func(error) { s.Reset(hbone.CodeCancel) })
+	p.conns.add(c)
+	p.conns.established(c, p.cfg.Metrics.of(c.labels(flagNone)))
+	return s.Splice(app)
+}
+
+// direct connects as the application would have: to what is not in the mesh.
+func (p *Pod) direct(ctx context.Context, app *netns.Conn, c *connection, r *state.Route) error {
+	c.tunnel, c.authority, c.dstID = false, "", identity.ID{}
+	up, err := netns.Dial(ctx, p.ns, netns.DialOptions{Mark: Mark, Timeout: p.cfg.ConnectTimeout}, r.Connect)
+	if err != nil {
+		return err
+	}
+	defer up.Close()
+	p.cfg.Metrics.plaintextSeen(c)
+	return p.relay(app, up, c)
+}
+
+// relay copies between app, who connected, and up, who was connected to.
+func (p *Pod) relay(app, up *netns.Conn, c *connection) error {
+	c.onCut(func(error) {
+		_ = up.SetLinger(0)
+		_ = up.Close()
+	})
+	p.conns.add(c)
+	p.conns.established(c, p.cfg.Metrics.of(c.labels(flagNone)))
+	return hbone.Relay(app, up, &c.toDst, &c.toSrc)
+}
+
+// dialTunnel sets up a tunnel connection from within the pod.
+func (p *Pod) dialTunnel(ctx context.Context, key poolKey) (*hbone.ClientConn, error) {
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.ConnectTimeout)
+	defer cancel()
+	cert, err := p.source.Get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	peers, err := splitIDs(key.peers)
+	if err != nil {
+		return nil, err
+	}
+	tlsConfig, err := cert.ClientConfig(peers...)
+	if err != nil {
+		return nil, err
+	}
+	sock, err := netns.Dial(ctx, p.ns, netns.DialOptions{Mark: Mark}, key.addr)
+	if err != nil {
+		return nil, fmt.Errorf("tunnel to %s: %w", key.addr, err)
+	}
+	cc, err := hbone.NewClientConn(ctx, sock, tlsConfig, p.cfg.HBONE)
+	if err != nil {
+		return nil, fmt.Errorf("tunnel to %s: %w", key.addr, err)
+	}
+	return cc, nil
+}
+
+func joinIDs(ids []identity.ID) string {
+	if len(ids) == 1 {
+		return ids[0].String()
+	}
+	var b strings.Builder
+	for i, id := range ids {
+		if i > 0 {
+			b.WriteByte(' ')
+		}
+		b.WriteString(id.String())
+	}
+	return b.String()
+}
+
+func splitIDs(s string) ([]identity.ID, error) {
+	var ids []identity.ID
+	for f := range strings.FieldsSeq(s) {
+		id, err := identity.Parse(f)
+		if err != nil {
+			return nil, err
+		}
+		ids = append(ids, id)
+	}
+	return ids, nil
+}
+
+// requestFields are the header fields of a CONNECT, reference section 1.3.
+func (p *Pod) requestFields(c *connection) []hbone.Field {
+	forwarded := `for="` + c.srcAddr.String() + `"`
+	if c.service != nil {
+		forwarded += ";host=" + c.service.Hostname
+	}
+	return []hbone.Field{
+		{Name: "baggage", Value: baggage(c.src, p.cfg.Cluster)},
+		{Name: "forwarded", Value: forwarded},
+		{Name: "traceparent", Value: c.traceparent},
+	}
+}
+
+// baggage describes a workload to the other end.
+func baggage(w *state.Workload, cluster string) string {
+	var b strings.Builder
+	add := func(key, value string) {
+		if value == "" {
+			return
+		}
+		if b.Len() > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(key)
+		b.WriteByte('=')
+		b.WriteString(value)
+	}
+	if w.Cluster != "" {
+		cluster = w.Cluster
+	}
+	add("k8s.cluster.name", cluster)
+	add("k8s.namespace.name", w.Namespace)
+	add("k8s."+w.Type+".name", w.Owner)
+	add("service.name", w.CanonicalName)
+	add("service.version", w.CanonicalRevision)
+	add("cloud.region", w.Region)
+	add("cloud.availability_zone", w.Zone)
+	return b.String()
+}
+
+// newTraceparent starts a trace, not sampled (W3C Trace Context section 3.2).
+func newTraceparent() string {
+	var id [24]byte
+	_, _ = rand.Read(id[:]) // never fails
+	b := make([]byte, 0, 55)
+	b = append(b, "00-"...)
+	b = hex.AppendEncode(b, id[:16])
+	b = append(b, '-')
+	b = hex.AppendEncode(b, id[16:])
+	return string(append(b, "-00"...))
+}
+
+// illegalPort tells ports that only the proxy itself listens on.
+func illegalPort(port uint16) bool {
+	return port == PortOutbound || port == PortPlaintext || port == PortHBONE || port == portDNS
+}

@@ -1,0 +1,277 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/ambit-mesh/ambit/internal/hbone"
+	"github.com/ambit-mesh/ambit/internal/identity"
+	"github.com/ambit-mesh/ambit/internal/netns"
+	"github.com/ambit-mesh/ambit/ztunnel/internal/certs"
+	"github.com/ambit-mesh/ambit/ztunnel/internal/state"
+)
+
+// Ports inside a captured pod's network namespace.
+const (
+	PortOutbound  = 15001
+	PortPlaintext = 15006
+	PortHBONE     = 15008
+	portDNS       = 15053
+)
+
+// Mark is on every packet of ours, so that capture leaves it alone.
+const Mark = 0x539
+
+// Config is what all pods share.
+type Config struct {
+	Store   *state.Store
+	Metrics *Metrics
+	Log     *zap.Logger
+	Access  *zap.Logger
+	HBONE   hbone.Config
+	// Cluster is the id of this cluster, for baggage.
+	Cluster string
+	// Network is the network that this node is in.
+	Network string
+	// ConnectTimeout bounds each attempt to connect; 10 s when zero.
+	ConnectTimeout time.Duration
+	// Drain bounds how long connections may go on after their pod was released or
+	// the proxy was told to stop; without bound when negative.
+	Drain time.Duration
+}
+
+// knownTimeout bounds the wait for the control plane to tell of a pod whose
+// traffic is already here.
+const knownTimeout = 5 * time.Second
+
+// maxHandshakes bounds the handshakes of a pod that are under way at a time.
+const maxHandshakes = 512
+
+// reportInterval is how often byte counters of open connections are updated.
+const reportInterval = 15 * time.Second
+
+// Info names a pod.
+type Info struct {
+	UID, Namespace, Name string
+}
+
+// Pod carries the connections of one captured pod.
+type Pod struct {
+	cfg    Config
+	info   Info
+	ns     *netns.Namespace
+	source *certs.Source
+	log    *zap.Logger
+
+	outbound, plaintext, inbound *netns.Listener
+	pool                         *hbone.Pool[poolKey]
+	conns                        *registry
+	handshakes                   chan struct{}
+	wg                           sync.WaitGroup // everything that serves a connection
+
+	mu      sync.Mutex
+	tunnels map[*hbone.ServerConn]struct{} // guarded by mu
+	closing bool                           // guarded by mu
+}
+
+// Open opens the pod's listeners, all or none. Run has to be called next; it owns
+// ns and the listeners from then on.
+func Open(cfg Config, info Info, ns *netns.Namespace, source *certs.Source) (*Pod, error) {
+	if cfg.ConnectTimeout == 0 {
+		cfg.ConnectTimeout = 10 * time.Second
+	}
+	p := &Pod{
+		cfg: cfg, info: info, ns: ns, source: source, conns: newRegistry(),
+		log:        cfg.Log.With(zap.String("pod", info.Namespace+"/"+info.Name), zap.String("uid", info.UID)),
+		handshakes: make(chan struct{}, maxHandshakes), tunnels: make(map[*hbone.ServerConn]struct{}),
+	}
+	p.pool = hbone.NewPool(p.dialTunnel, p.log)
+	for _, l := range []struct {
+		dst  **netns.Listener
+		port uint16
+	}{{&p.outbound, PortOutbound}, {&p.plaintext, PortPlaintext}, {&p.inbound, PortHBONE}} {
+		var err error
+		*l.dst, err = netns.Listen(ns, "tcp", netip.AddrPortFrom(netip.IPv6Unspecified(), l.port), netns.ListenOptions{
+			Mark: Mark, Transparent: true, ReusePort: true, Backlog: 4096,
+		})
+		if err != nil {
+			p.closeListeners()
+			return nil, fmt.Errorf("pod %s/%s: listen on %d: %w", info.Namespace, info.Name, l.port, err)
+		}
+	}
+	return p, nil
+}
+
+func (p *Pod) closeListeners() {
+	for _, l := range []*netns.Listener{p.outbound, p.plaintext, p.inbound} {
+		if l != nil {
+			_ = l.Close()
+		}
+	}
+}
+
+// Run serves the pod until ctx ends; then it takes no more connections, lets those
+// that are open go on for the drain time, and ends.
+func (p *Pod) Run(ctx context.Context) error {
+	defer p.ns.Close()
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	var accepting sync.WaitGroup
+	accept := func(l *netns.Listener, serve func(context.Context, *netns.Conn)) {
+		accepting.Add(1)
+		go func() {
+			defer accepting.Done()
+			p.accept(work, l, serve)
+		}()
+	}
+	accept(p.outbound, p.serveOutbound)
+	accept(p.plaintext, p.servePlaintext)
+	accept(p.inbound, p.serveTunnel)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		p.watch(work)
+	}()
+
+	<-ctx.Done()
+	p.closeListeners()
+	accepting.Wait()
+	p.drain()
+	cancel()
+	p.conns.endAll(errors.New("the proxy is shutting down"))
+	p.wg.Wait()
+	<-watched
+	return nil
+}
+
+// drain tells peers to go elsewhere and waits for the connections to end.
+func (p *Pod) drain() {
+	p.mu.Lock()
+	p.closing = true
+	for sc := range p.tunnels {
+		sc.Drain()
+	}
+	p.mu.Unlock()
+	ctx, cancel := context.WithCancel(context.Background())
+	if p.cfg.Drain >= 0 {
+		ctx, cancel = context.WithTimeout(context.Background(), p.cfg.Drain)
+	}
+	defer cancel()
+	idle := make(chan struct{})
+	go func() {
+		defer close(idle)
+		p.pool.Drain(ctx)
+		p.wg.Wait()
+	}()
+	select {
+	case <-idle:
+	case <-ctx.Done():
+		p.conns.endAll(errors.New("the drain time is over"))
+		p.mu.Lock()
+		for sc := range p.tunnels {
+			sc.Close("the drain time is over")
+		}
+		p.mu.Unlock()
+		<-idle
+	}
+}
+
+// accept serves each connection of a listener until the listener is closed.
+func (p *Pod) accept(ctx context.Context, l *netns.Listener, serve func(context.Context, *netns.Conn)) {
+	for {
+		c, err := l.AcceptConn()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			// For example no descriptors left: others may give some back.
+			p.log.Warn("accept", zap.Error(err))
+			select {
+			case <-time.After(50 * time.Millisecond):
+			case <-ctx.Done():
+				return
+			}
+			continue
+		}
+		p.wg.Add(1)
+		go func() {
+			defer p.wg.Done()
+			defer c.Close()
+			serve(ctx, c)
+		}()
+	}
+}
+
+// watch follows policies and workloads until ctx ends.
+func (p *Pod) watch(ctx context.Context) {
+	report := time.NewTicker(reportInterval)
+	defer report.Stop()
+	for {
+		changed := p.cfg.Store.Changed()
+		if w := p.workload(); w != nil {
+			p.conns.recheck(p.cfg.Store.Evaluator(w))
+		}
+		// An address that has gone to another pod, or to nobody: no new streams there.
+		p.pool.Retire(func(k poolKey) bool { return !p.cfg.Store.Reachable(k.uid, k.addr.Addr()) })
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		case <-report.C:
+			p.conns.report()
+		}
+	}
+}
+
+// workload is this pod as the control plane describes it; nil while it does not.
+func (p *Pod) workload() *state.Workload {
+	return p.cfg.Store.WorkloadByName(p.info.Namespace, p.info.Name)
+}
+
+// awaitWorkload waits a little for workload.
+func (p *Pod) awaitWorkload(ctx context.Context) (*state.Workload, error) {
+	var timeout <-chan time.Time
+	for {
+		changed := p.cfg.Store.Changed()
+		if w := p.workload(); w != nil {
+			return w, nil
+		}
+		if timeout == nil {
+			timer := time.NewTimer(knownTimeout)
+			defer timer.Stop()
+			timeout = timer.C
+		}
+		select {
+		case <-changed:
+		case <-timeout:
+			return nil, fmt.Errorf("the control plane has not told of pod %s/%s", p.info.Namespace, p.info.Name)
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// Connections lists what is open.
+func (p *Pod) Connections() []ConnectionInfo { return p.conns.snapshot() }
+
+// Info names the pod.
+func (p *Pod) Info() Info { return p.info }
+
+// NamespaceID identifies the pod's network namespace.
+func (p *Pod) NamespaceID() netns.ID { return p.ns.ID() }
+
+// Identity is whose traffic this is.
+func (p *Pod) Identity() identity.ID { return p.source.ID() }
+
+// Ready waits until the pod has a certificate.
+func (p *Pod) Ready(ctx context.Context) error {
+	_, err := p.source.Get(ctx)
+	return err
+}

@@ -1,0 +1,255 @@
+package state
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+
+	workloadpb "github.com/ambit-mesh/ambit/apis/workload"
+	"github.com/ambit-mesh/ambit/internal/identity"
+)
+
+// Route is where a connection goes.
+type Route struct {
+	// Tunnel says that it goes through HBONE. Otherwise it is connected as it is.
+	Tunnel bool
+	// Connect is the address to connect to: a tunnel port if Tunnel.
+	Connect netip.AddrPort
+	// Authority is the target of the CONNECT.
+	Authority string
+	// Peers are the identities of which the other end must prove one.
+	Peers []identity.ID
+	// Workload is what the connection reaches; nil when unknown. Service is what
+	// was addressed; nil when it was a workload's own address.
+	Workload *Workload
+	Service  *Service
+	// Waypoint says that Workload is the waypoint of Service, or of the workload
+	// that was addressed.
+	Waypoint bool
+	// Target is the address of the application at Workload.
+	Target netip.AddrPort
+}
+
+// Errors of Route. Each is wrapped with the name of what it is about.
+var (
+	// ErrNoEndpoint is a service that nobody serves.
+	ErrNoEndpoint = errors.New("no healthy endpoint")
+	// ErrNoPort is a port that a service does not have.
+	ErrNoPort = errors.New("no such port")
+	// ErrWaypoint is a waypoint that traffic must take and that cannot be reached.
+	ErrWaypoint = errors.New("waypoint is not available")
+)
+
+// tunnelPort is where workloads take HBONE.
+const tunnelPort = 15008
+
+// Route decides about a connection of workload src to dst. A destination that
+// nobody has told us of is connected to as it is.
+func (s *Store) Route(src *Workload, dst netip.AddrPort) (Route, error) {
+	dst = netip.AddrPortFrom(dst.Addr().Unmap(), dst.Port())
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if w := s.byAddr[dst.Addr()]; w != nil {
+		if w.Waypoint != nil && !s.isWaypoint(src, w.Waypoint) {
+			return s.viaWaypoint(src, w.Waypoint, nil, dst)
+		}
+		return toWorkload(w, nil, dst), nil
+	}
+	svc := s.serviceLocked(src.Namespace, dst.Addr())
+	if svc == nil || svc.Passthrough {
+		return Route{Connect: dst, Target: dst, Service: svc}, nil
+	}
+	if !svc.HasPort(dst.Port()) {
+		return Route{}, fmt.Errorf("service %s port %d: %w", svc.Key, dst.Port(), ErrNoPort)
+	}
+	if svc.Waypoint != nil && !s.isWaypoint(src, svc.Waypoint) {
+		return s.viaWaypoint(src, svc.Waypoint, svc, dst)
+	}
+	ep, target, err := s.pick(src, svc, dst.Port(), dst.Addr().Is4())
+	if err != nil {
+		return Route{}, err
+	}
+	return toWorkload(ep, svc, target), nil
+}
+
+func toWorkload(w *Workload, svc *Service, target netip.AddrPort) Route {
+	r := Route{Connect: target, Target: target, Workload: w, Service: svc}
+	if w.HBONE {
+		r.Tunnel = true
+		r.Connect = netip.AddrPortFrom(target.Addr(), tunnelPort)
+		r.Authority = target.String()
+		r.Peers = []identity.ID{w.Identity()}
+		if svc != nil {
+			r.Peers = append(r.Peers, svc.Identities...)
+		}
+	}
+	return r
+}
+
+// serviceLocked prefers a service of the client's own namespace, then the canonical one.
+func (s *Store) serviceLocked(namespace string, vip netip.Addr) *Service {
+	list := s.byVIP[vip]
+	for _, svc := range list {
+		if svc.Namespace == namespace {
+			return svc
+		}
+	}
+	for _, svc := range list {
+		if svc.Canonical {
+			return svc
+		}
+	}
+	if len(list) > 0 {
+		return list[0]
+	}
+	return nil
+}
+
+// isWaypoint reports whether w itself is the gateway.
+func (s *Store) isWaypoint(w *Workload, g *Gateway) bool {
+	if g.Address.IsValid() {
+		return slices.Contains(w.Addresses, g.Address)
+	}
+	return slices.ContainsFunc(w.Services, func(m Membership) bool { return m.Service == g.Service })
+}
+
+// viaWaypoint never falls back to going around the waypoint.
+func (s *Store) viaWaypoint(src *Workload, g *Gateway, svc *Service, dst netip.AddrPort) (Route, error) {
+	fail := func(err error) (Route, error) {
+		return Route{Service: svc}, fmt.Errorf("waypoint %s of %s: %w: %w", g, dst, ErrWaypoint, err)
+	}
+	var w *Workload
+	addr := g.Address
+	switch {
+	case addr.IsValid():
+		if w = s.byAddr[addr]; w == nil {
+			if wsvc := s.serviceLocked(src.Namespace, addr); wsvc != nil {
+				ep, at, err := s.pick(src, wsvc, g.Port, addr.Is4())
+				if err != nil {
+					return fail(err)
+				}
+				w, addr = ep, at.Addr()
+			}
+		}
+	case g.Service != "":
+		wsvc := s.services[g.Service]
+		if wsvc == nil {
+			return fail(errors.New("no such service"))
+		}
+		ep, at, err := s.pick(src, wsvc, g.Port, dst.Addr().Is4())
+		if err != nil {
+			return fail(err)
+		}
+		w, addr = ep, at.Addr()
+	}
+	if w == nil {
+		return fail(errors.New("no such workload"))
+	}
+	return Route{
+		Tunnel: true, Connect: netip.AddrPortFrom(addr, g.Port), Authority: dst.String(),
+		Peers: []identity.ID{w.Identity()}, Workload: w, Service: svc, Waypoint: true, Target: dst,
+	}, nil
+}
+
+// tries is how often two endpoints are drawn before all of them are looked at.
+const tries = 4
+
+// pick chooses an endpoint: the less loaded of two drawn at random.
+func (s *Store) pick(src *Workload, svc *Service, port uint16, v4 bool) (*Workload, netip.AddrPort, error) {
+	list := s.endpoints[svc.Key]
+	if len(svc.Scopes) > 0 {
+		list = preferred(src, svc, list, func(e endpoint) bool { _, ok := usable(svc, e, port, v4); return ok })
+	}
+	var best endpoint
+	var at netip.AddrPort
+	consider := func(e endpoint) {
+		if target, ok := usable(svc, e, port, v4); ok && (best.w == nil || less(e.w, best.w)) {
+			best, at = e, target
+		}
+	}
+	if n := len(list); n > 0 {
+		for try := 0; try < tries && best.w == nil; try++ {
+			consider(list[rand.N(n)])
+			consider(list[rand.N(n)])
+		}
+		if best.w == nil {
+			from := rand.N(n)
+			for i := range list {
+				if consider(list[(from+i)%n]); best.w != nil {
+					break
+				}
+			}
+		}
+	}
+	if best.w == nil {
+		return nil, netip.AddrPort{}, fmt.Errorf("service %s port %d: %w", svc.Key, port, ErrNoEndpoint)
+	}
+	return best.w, at, nil
+}
+
+// less compares load by weight.
+func less(a, b *Workload) bool {
+	return (a.Active()+1)*int64(max(1, b.Capacity)) < (b.Active()+1)*int64(max(1, a.Capacity))
+}
+
+// usable tells whether and where an endpoint takes the port.
+func usable(svc *Service, e endpoint, port uint16, v4 bool) (netip.AddrPort, bool) {
+	if !e.w.Healthy && !svc.AllowUnhealthy || e.w.Capacity == 0 {
+		return netip.AddrPort{}, false
+	}
+	target, ok := svc.Target(e.m, port)
+	if !ok {
+		return netip.AddrPort{}, false
+	}
+	var other netip.Addr
+	for _, a := range e.w.Addresses {
+		if a.Is4() == v4 {
+			return netip.AddrPortFrom(a, target), true
+		}
+		other = a
+	}
+	// A service of one family in front of endpoints of the other.
+	return netip.AddrPortFrom(other, target), other.IsValid()
+}
+
+// preferred keeps the endpoints that match the most scopes, or all of them if strict.
+func preferred(src *Workload, svc *Service, list []endpoint, ok func(endpoint) bool) []endpoint {
+	best, out := -1, []endpoint(nil)
+	for _, e := range list {
+		if !ok(e) {
+			continue
+		}
+		n := 0
+		for n < len(svc.Scopes) && sameScope(svc.Scopes[n], src, e.w) {
+			n++
+		}
+		switch {
+		case svc.Strict && n < len(svc.Scopes):
+		case n > best:
+			best, out = n, append(out[:0], e)
+		case n == best:
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+func sameScope(scope workloadpb.LoadBalancing_Scope, a, b *Workload) bool {
+	switch scope {
+	case workloadpb.LoadBalancing_REGION:
+		return a.Region == b.Region
+	case workloadpb.LoadBalancing_ZONE:
+		return a.Region == b.Region && a.Zone == b.Zone
+	case workloadpb.LoadBalancing_SUBZONE:
+		return a.Region == b.Region && a.Zone == b.Zone && a.Subzone == b.Subzone
+	case workloadpb.LoadBalancing_NODE:
+		return a.Node == b.Node
+	case workloadpb.LoadBalancing_CLUSTER:
+		return a.Cluster == b.Cluster
+	case workloadpb.LoadBalancing_NETWORK:
+		return a.Network == b.Network
+	}
+	return false
+}

@@ -1,0 +1,93 @@
+package state
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	workloadpb "github.com/ambit-mesh/ambit/apis/workload"
+	"github.com/ambit-mesh/ambit/internal/identity"
+)
+
+// Service is a name with virtual addresses.
+type Service struct {
+	Key             string // <namespace>/<hostname>
+	Name, Namespace string
+	Hostname        string
+	VIPs            []netip.Addr
+	Ports           []Port
+	Waypoint        *Gateway
+	Canonical       bool
+	// AllowUnhealthy sends traffic to endpoints that are not ready, too.
+	AllowUnhealthy bool
+	// Passthrough connects to the address that was asked for.
+	Passthrough bool
+	// Strict uses only endpoints that match every one of Scopes; otherwise those
+	// that match the most come first.
+	Strict bool
+	Scopes []workloadpb.LoadBalancing_Scope
+	// Identities are accepted for endpoints besides their own.
+	Identities []identity.ID
+}
+
+func serviceFrom(pb *workloadpb.Service) (*Service, error) {
+	key := pb.GetNamespace() + "/" + pb.GetHostname()
+	fail := func(err error) (*Service, error) { return nil, fmt.Errorf("service %s: %w", key, err) }
+	gw, err := gateway(pb.GetWaypoint())
+	if err != nil {
+		return fail(err)
+	}
+	ps, err := ports(pb.GetPorts())
+	if err != nil {
+		return fail(err)
+	}
+	lb := pb.GetLoadBalancing()
+	s := &Service{
+		Key: intern(key), Name: intern(pb.GetName()), Namespace: intern(pb.GetNamespace()), Hostname: intern(pb.GetHostname()),
+		Ports: ps, Waypoint: gw, Canonical: pb.GetCanonical(),
+		AllowUnhealthy: lb.GetHealthPolicy() == workloadpb.LoadBalancing_ALLOW_ALL,
+		Passthrough:    lb.GetMode() == workloadpb.LoadBalancing_PASSTHROUGH,
+		Strict:         lb.GetMode() == workloadpb.LoadBalancing_STRICT,
+	}
+	if m := lb.GetMode(); m == workloadpb.LoadBalancing_STRICT || m == workloadpb.LoadBalancing_FAILOVER {
+		s.Scopes = slices.Clone(lb.GetRoutingPreference())
+	}
+	for _, a := range pb.GetAddresses() {
+		if a.GetNetwork() != "" || a.Length != nil && int(a.GetLength()) != 8*len(a.GetAddress()) {
+			continue // blocks and other networks are not addressed by VIP here
+		}
+		ip, ok := netip.AddrFromSlice(a.GetAddress())
+		if !ok {
+			return fail(fmt.Errorf("address of %d bytes: want 4 or 16", len(a.GetAddress())))
+		}
+		s.VIPs = append(s.VIPs, ip.Unmap())
+	}
+	for _, san := range pb.GetSubjectAltNames() {
+		id, err := identity.Parse(san)
+		if err != nil {
+			return fail(fmt.Errorf("subject alt name: %w", err))
+		}
+		s.Identities = append(s.Identities, id)
+	}
+	return s, nil
+}
+
+// Target gives the port of a workload for a port of the service.
+func (s *Service) Target(m Membership, port uint16) (uint16, bool) {
+	for _, p := range m.Ports {
+		if p.Service == port && p.Target != 0 {
+			return p.Target, true
+		}
+	}
+	for _, p := range s.Ports {
+		if p.Service == port && p.Target != 0 {
+			return p.Target, true
+		}
+	}
+	return 0, false
+}
+
+// HasPort reports whether the service has the port.
+func (s *Service) HasPort(port uint16) bool {
+	return slices.ContainsFunc(s.Ports, func(p Port) bool { return p.Service == port })
+}

@@ -1,0 +1,267 @@
+package state
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	workloadpb "github.com/ambit-mesh/ambit/apis/workload"
+	"github.com/ambit-mesh/ambit/internal/authz"
+	"github.com/ambit-mesh/ambit/internal/identity"
+)
+
+// Store is the whole of it. Safe for concurrent use.
+type Store struct {
+	mu        sync.RWMutex
+	workloads map[string]*Workload           // by uid; guarded by mu
+	byAddr    map[netip.Addr]*Workload       // guarded by mu
+	byName    map[name]*Workload             // guarded by mu
+	services  map[string]*Service            // by key; guarded by mu
+	byVIP     map[netip.Addr][]*Service      // guarded by mu
+	endpoints map[string][]endpoint          // by service key; guarded by mu
+	position  map[member]int                 // of an endpoint in its slice; guarded by mu
+	policies  *authz.Set                     // guarded by mu
+	local     map[string]map[identity.ID]int // enrolled workloads by node and identity; guarded by mu
+	changed   chan struct{}                  // closed and replaced at each change; guarded by mu
+}
+
+type name struct{ namespace, name string }
+
+type member struct{ service, uid string }
+
+type endpoint struct {
+	w *Workload
+	m Membership
+}
+
+// New makes an empty store.
+func New() *Store {
+	return &Store{
+		workloads: make(map[string]*Workload), byAddr: make(map[netip.Addr]*Workload), byName: make(map[name]*Workload),
+		services: make(map[string]*Service), byVIP: make(map[netip.Addr][]*Service),
+		endpoints: make(map[string][]endpoint), position: make(map[member]int),
+		local:    make(map[string]map[identity.ID]int),
+		policies: authz.NewSet(), changed: make(chan struct{}),
+	}
+}
+
+// Change is a batch of updates that becomes visible at once.
+type Change struct {
+	s *Store
+}
+
+// Update runs f, which makes the changes, while nobody reads.
+func (s *Store) Update(f func(Change)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f(Change{s})
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// Changed gives a channel that is closed at the next change.
+func (s *Store) Changed() <-chan struct{} {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.changed
+}
+
+// Put stores an address resource under its name.
+func (c Change) Put(resource string, a *workloadpb.Address) error {
+	switch t := a.GetType().(type) {
+	case *workloadpb.Address_Workload:
+		w, err := workloadFrom(t.Workload)
+		if err != nil {
+			return err
+		}
+		if w.UID != resource {
+			return fmt.Errorf("workload %s: under the resource name %s", w.UID, resource)
+		}
+		c.removeService(resource)
+		c.putWorkload(w)
+	case *workloadpb.Address_Service:
+		svc, err := serviceFrom(t.Service)
+		if err != nil {
+			return err
+		}
+		if svc.Key != resource {
+			return fmt.Errorf("service %s: under the resource name %s", svc.Key, resource)
+		}
+		c.Remove(resource)
+		c.s.services[svc.Key] = svc
+		for _, vip := range svc.VIPs {
+			c.s.byVIP[vip] = append(c.s.byVIP[vip], svc)
+		}
+	default:
+		return fmt.Errorf("address %s: neither workload nor service", resource)
+	}
+	return nil
+}
+
+// Remove forgets the workload or service of that resource name.
+func (c Change) Remove(resource string) {
+	if w := c.s.workloads[resource]; w != nil {
+		c.removeWorkload(w)
+	}
+	c.removeService(resource)
+}
+
+func (c Change) putWorkload(w *Workload) {
+	s := c.s
+	if old := s.workloads[w.UID]; old != nil {
+		w.active = old.active
+		c.removeWorkload(old)
+	} else {
+		w.active = new(atomic.Int64)
+	}
+	s.workloads[w.UID] = w
+	s.byName[name{w.Namespace, w.Name}] = w
+	if !w.HostNetwork { // that address is the node's and identifies nobody
+		for _, a := range w.Addresses {
+			s.byAddr[a] = w
+		}
+	}
+	if w.HBONE {
+		if s.local[w.Node] == nil {
+			s.local[w.Node] = make(map[identity.ID]int)
+		}
+		s.local[w.Node][w.Identity()]++
+	}
+	for _, m := range w.Services {
+		s.position[member{m.Service, w.UID}] = len(s.endpoints[m.Service])
+		s.endpoints[m.Service] = append(s.endpoints[m.Service], endpoint{w, m})
+	}
+}
+
+func (c Change) removeWorkload(w *Workload) {
+	s := c.s
+	delete(s.workloads, w.UID)
+	if s.byName[name{w.Namespace, w.Name}] == w {
+		delete(s.byName, name{w.Namespace, w.Name})
+	}
+	if w.HBONE {
+		ids := s.local[w.Node]
+		if ids[w.Identity()]--; ids[w.Identity()] == 0 {
+			delete(ids, w.Identity())
+		}
+		if len(ids) == 0 {
+			delete(s.local, w.Node)
+		}
+	}
+	for _, a := range w.Addresses {
+		// An address may have gone to another pod before we hear of this one's end.
+		if s.byAddr[a] == w {
+			delete(s.byAddr, a)
+		}
+	}
+	for _, m := range w.Services {
+		list := s.endpoints[m.Service]
+		key := member{m.Service, w.UID}
+		at, last := s.position[key], len(list)-1
+		list[at] = list[last]
+		s.position[member{m.Service, list[at].w.UID}] = at
+		delete(s.position, key)
+		list[last] = endpoint{}
+		if last == 0 {
+			delete(s.endpoints, m.Service)
+		} else {
+			s.endpoints[m.Service] = list[:last]
+		}
+	}
+}
+
+func (c Change) removeService(key string) {
+	svc := c.s.services[key]
+	if svc == nil {
+		return
+	}
+	delete(c.s.services, key)
+	for _, vip := range svc.VIPs {
+		rest := slices.DeleteFunc(slices.Clone(c.s.byVIP[vip]), func(o *Service) bool { return o == svc })
+		if len(rest) == 0 {
+			delete(c.s.byVIP, vip)
+		} else {
+			c.s.byVIP[vip] = rest
+		}
+	}
+}
+
+// Policies replaces policies.
+func (c Change) Policies(updated []*authz.Policy, removed []authz.Key) {
+	c.s.policies = c.s.policies.With(updated, removed)
+}
+
+// Workload finds the workload behind an address, nil when it is not known.
+func (s *Store) Workload(a netip.Addr) *Workload {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.byAddr[a.Unmap()]
+}
+
+// WorkloadByName finds a workload by namespace and name.
+func (s *Store) WorkloadByName(namespace, n string) *Workload {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.byName[name{namespace, n}]
+}
+
+// Identities gives who runs on a node and is enrolled.
+func (s *Store) Identities(node string) map[identity.ID]struct{} {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	out := make(map[identity.ID]struct{}, len(s.local[node]))
+	for id := range s.local[node] {
+		out[id] = struct{}{}
+	}
+	return out
+}
+
+// Reachable reports whether the workload of that uid still takes tunnels at an address.
+func (s *Store) Reachable(uid string, a netip.Addr) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	w := s.workloads[uid]
+	return w != nil && w.HBONE && slices.Contains(w.Addresses, a)
+}
+
+// Evaluator gives the policies of a workload.
+func (s *Store) Evaluator(w *Workload) *authz.Evaluator {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.policies.For(w.Namespace, w.Policies)
+}
+
+// ServiceTarget finds the port of workload w behind a hostname and port.
+func (s *Store) ServiceTarget(w *Workload, hostname string, port uint16) (*Service, uint16, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, m := range w.Services {
+		if _, host, _ := strings.Cut(m.Service, "/"); host != hostname {
+			continue
+		}
+		svc := s.services[m.Service]
+		if svc == nil {
+			continue
+		}
+		target, ok := svc.Target(m, port)
+		if !ok {
+			return nil, 0, fmt.Errorf("service %s has no port %d at workload %s", m.Service, port, w.UID)
+		}
+		return svc, target, nil
+	}
+	return nil, 0, fmt.Errorf("workload %s is not of service %s", w.UID, hostname)
+}
+
+// Snapshot gives everything, sorted, for a dump.
+func (s *Store) Snapshot() (workloads []*Workload, services []*Service, policies []*authz.Policy) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	workloads = slices.SortedFunc(maps.Values(s.workloads), func(a, b *Workload) int { return strings.Compare(a.UID, b.UID) })
+	services = slices.SortedFunc(maps.Values(s.services), func(a, b *Service) int { return strings.Compare(a.Key, b.Key) })
+	policies = slices.SortedFunc(s.policies.All(), func(a, b *authz.Policy) int { return strings.Compare(a.Key().String(), b.Key().String()) })
+	return workloads, services, policies
+}

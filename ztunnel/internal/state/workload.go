@@ -1,0 +1,210 @@
+package state
+
+import (
+	"fmt"
+	"net/netip"
+	"sync/atomic"
+	"unique"
+
+	workloadpb "github.com/ambit-mesh/ambit/apis/workload"
+	"github.com/ambit-mesh/ambit/internal/identity"
+)
+
+// Workload is one program that can be connected to.
+type Workload struct {
+	UID, Name, Namespace   string
+	ServiceAccount         string
+	TrustDomain            string
+	Node, Network, Cluster string
+	CanonicalName          string
+	CanonicalRevision      string
+	Type, Owner            string // for example deployment and its name
+	Hostname               string
+	Region, Zone, Subzone  string
+	Addresses              []netip.Addr
+	// HBONE says that the workload is reached through its tunnel port only.
+	HBONE bool
+	// Native says that the workload terminates HBONE itself.
+	Native      bool
+	HostNetwork bool
+	Healthy     bool
+	Waypoint    *Gateway
+	// Policies that select the workload, as <namespace>/<name>.
+	Policies []string
+	Services []Membership
+	// Capacity is the weight in load balancing.
+	Capacity uint32
+
+	// active counts connections that this proxy has open to the workload. Shared
+	// with the versions of the workload before and after.
+	active *atomic.Int64
+}
+
+// Membership is a workload's place in a service.
+type Membership struct {
+	Service string // <namespace>/<hostname>
+	Ports   []Port
+}
+
+// Port maps a port of a service to one of the workload; Target is 0 where each
+// workload has its own.
+type Port struct {
+	Service, Target uint16
+}
+
+// Gateway is a proxy that traffic has to take: either Service or Address is set.
+type Gateway struct {
+	Service string // <namespace>/<hostname>
+	Address netip.Addr
+	Port    uint16
+}
+
+// String names the gateway for people.
+func (g *Gateway) String() string {
+	if g.Service != "" {
+		return g.Service
+	}
+	return g.Address.String()
+}
+
+// Identity is who the workload is.
+func (w *Workload) Identity() identity.ID {
+	return identity.ID{TrustDomain: w.TrustDomain, Namespace: w.Namespace, ServiceAccount: w.ServiceAccount}
+}
+
+// Opened notes a connection to the workload until the returned function is called.
+func (w *Workload) Opened() (closed func()) {
+	w.active.Add(1)
+	return func() { w.active.Add(-1) }
+}
+
+// Active gives the number of connections noted by Opened.
+func (w *Workload) Active() int64 { return w.active.Load() }
+
+// intern shares the memory of strings that many workloads have.
+func intern(s string) string {
+	if s == "" {
+		return ""
+	}
+	return unique.Make(s).Value()
+}
+
+// addrs reads addresses of 4 or 16 bytes.
+func addrs(list [][]byte) ([]netip.Addr, error) {
+	out := make([]netip.Addr, 0, len(list))
+	for _, b := range list {
+		a, ok := netip.AddrFromSlice(b)
+		if !ok {
+			return nil, fmt.Errorf("address of %d bytes: want 4 or 16", len(b))
+		}
+		out = append(out, a.Unmap())
+	}
+	return out, nil
+}
+
+func port16(p uint32, what string) (uint16, error) {
+	if p > 65535 {
+		return 0, fmt.Errorf("%s %d: out of range", what, p)
+	}
+	return uint16(p), nil
+}
+
+func ports(list []*workloadpb.Port) ([]Port, error) {
+	out := make([]Port, 0, len(list))
+	for _, p := range list {
+		s, err := port16(p.GetServicePort(), "service port")
+		if err != nil {
+			return nil, err
+		}
+		t, err := port16(p.GetTargetPort(), "target port")
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, Port{Service: s, Target: t})
+	}
+	return out, nil
+}
+
+func gateway(g *workloadpb.GatewayAddress) (*Gateway, error) {
+	if g == nil {
+		return nil, nil
+	}
+	p, err := port16(g.GetHboneMtlsPort(), "waypoint port")
+	if err != nil {
+		return nil, err
+	}
+	if p == 0 {
+		p = 15008
+	}
+	switch d := g.GetDestination().(type) {
+	case *workloadpb.GatewayAddress_Hostname:
+		return &Gateway{Service: d.Hostname.GetNamespace() + "/" + d.Hostname.GetHostname(), Port: p}, nil
+	case *workloadpb.GatewayAddress_Address:
+		a, ok := netip.AddrFromSlice(d.Address.GetAddress())
+		if !ok {
+			return nil, fmt.Errorf("waypoint address of %d bytes: want 4 or 16", len(d.Address.GetAddress()))
+		}
+		return &Gateway{Address: a.Unmap(), Port: p}, nil
+	}
+	// A waypoint was asked for, and none can be found: that is not the same as none.
+	return &Gateway{Port: p}, nil
+}
+
+func workloadFrom(pb *workloadpb.Workload) (*Workload, error) {
+	if pb.GetUid() == "" {
+		return nil, fmt.Errorf("workload %s/%s: no uid", pb.GetNamespace(), pb.GetName())
+	}
+	fail := func(err error) (*Workload, error) { return nil, fmt.Errorf("workload %s: %w", pb.GetUid(), err) }
+	as, err := addrs(pb.GetAddresses())
+	if err != nil {
+		return fail(err)
+	}
+	gw, err := gateway(pb.GetWaypoint())
+	if err != nil {
+		return fail(err)
+	}
+	w := &Workload{
+		UID: pb.GetUid(), Name: pb.GetName(), Namespace: intern(pb.GetNamespace()),
+		ServiceAccount: intern(or(pb.GetServiceAccount(), "default")), TrustDomain: intern(or(pb.GetTrustDomain(), identity.DefaultTrustDomain)),
+		Node: intern(pb.GetNode()), Network: intern(pb.GetNetwork()), Cluster: intern(pb.GetClusterId()),
+		CanonicalName: intern(pb.GetCanonicalName()), CanonicalRevision: intern(pb.GetCanonicalRevision()),
+		Type: workloadType(pb.GetWorkloadType()), Owner: intern(pb.GetWorkloadName()), Hostname: intern(pb.GetHostname()),
+		Region: intern(pb.GetLocality().GetRegion()), Zone: intern(pb.GetLocality().GetZone()), Subzone: intern(pb.GetLocality().GetSubzone()),
+		Addresses: as, HBONE: pb.GetTunnelProtocol() == workloadpb.TunnelProtocol_HBONE, Native: pb.GetNativeTunnel(),
+		HostNetwork: pb.GetNetworkMode() == workloadpb.NetworkMode_HOST_NETWORK,
+		Healthy:     pb.GetStatus() == workloadpb.WorkloadStatus_HEALTHY, Waypoint: gw, Capacity: 1,
+	}
+	if c := pb.GetCapacity(); c != nil {
+		w.Capacity = c.GetValue()
+	}
+	for _, p := range pb.GetAuthorizationPolicies() {
+		w.Policies = append(w.Policies, intern(p))
+	}
+	for key, list := range pb.GetServices() {
+		ps, err := ports(list.GetPorts())
+		if err != nil {
+			return fail(fmt.Errorf("service %s: %w", key, err))
+		}
+		w.Services = append(w.Services, Membership{Service: intern(key), Ports: ps})
+	}
+	return w, nil
+}
+
+func workloadType(t workloadpb.WorkloadType) string {
+	switch t {
+	case workloadpb.WorkloadType_CRONJOB:
+		return "cronjob"
+	case workloadpb.WorkloadType_JOB:
+		return "job"
+	case workloadpb.WorkloadType_POD:
+		return "pod"
+	}
+	return "deployment"
+}
+
+func or(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}

@@ -1,0 +1,214 @@
+package ztunnel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/ambit-mesh/ambit/internal/identity"
+	"github.com/ambit-mesh/ambit/internal/netns"
+	"github.com/ambit-mesh/ambit/internal/zds"
+	"github.com/ambit-mesh/ambit/ztunnel/internal/certs"
+	"github.com/ambit-mesh/ambit/ztunnel/internal/proxy"
+)
+
+// readyTimeout bounds how long the agent waits for a new pod's certificate. The
+// agent captures a pod after we said yes, so that a pod is not cut off by an
+// authority that does not answer.
+const readyTimeout = 3 * time.Second
+
+// pods are the captured pods that are proxied. It implements zds.Handler.
+type pods struct {
+	cfg         proxy.Config
+	trustDomain string
+	certs       *certs.Manager
+	log         *zap.Logger
+	metrics     podMetrics
+
+	mu      sync.Mutex
+	ctx     context.Context // of Run; guarded by mu
+	running map[string]*running
+	wg      sync.WaitGroup
+}
+
+// running is one pod.
+type running struct {
+	pod    *proxy.Pod
+	info   zds.Workload
+	netns  netns.ID
+	stop   context.CancelFunc
+	err    error // what keeps it from being ready; guarded by pods.mu
+	closed chan struct{}
+}
+
+type podMetrics struct {
+	active, pending  prometheus.Gauge
+	started, stopped prometheus.Counter
+}
+
+var _ zds.Handler = (*pods)(nil)
+
+func newPods(cfg proxy.Config, trustDomain string, manager *certs.Manager, r prometheus.Registerer) *pods {
+	m := podMetrics{
+		active:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "workload_manager_active_proxy_count", Help: "Pods that are proxied."}),
+		pending: prometheus.NewGauge(prometheus.GaugeOpts{Name: "workload_manager_pending_proxy_count", Help: "Pods that are to be proxied and are not ready."}),
+		started: prometheus.NewCounter(prometheus.CounterOpts{Name: "workload_manager_proxies_started_total", Help: "Pods whose proxying began."}),
+		stopped: prometheus.NewCounter(prometheus.CounterOpts{Name: "workload_manager_proxies_stopped_total", Help: "Pods whose proxying ended."}),
+	}
+	r.MustRegister(m.active, m.pending, m.started, m.stopped)
+	return &pods{cfg: cfg, trustDomain: trustDomain, certs: manager, log: cfg.Log, metrics: m, running: make(map[string]*running)}
+}
+
+// Run lets pods be added until ctx ends, and then waits until all have drained.
+func (p *pods) Run(ctx context.Context) error {
+	p.mu.Lock()
+	p.ctx = ctx
+	p.mu.Unlock()
+	<-ctx.Done()
+	p.mu.Lock()
+	for _, r := range p.running {
+		r.stop()
+	}
+	p.mu.Unlock()
+	p.wg.Wait()
+	return nil
+}
+
+// Add implements zds.Handler.
+func (p *pods) Add(ctx context.Context, uid string, w zds.Workload, ns *netns.Namespace) error {
+	p.mu.Lock()
+	r := p.running[uid]
+	if r != nil && r.netns == ns.ID() {
+		p.mu.Unlock()
+		_ = ns.Close()
+		return p.ready(ctx, r)
+	}
+	if r != nil {
+		p.dropLocked(uid)
+	}
+	r, err := p.startLocked(uid, w, ns)
+	p.mu.Unlock()
+	if err != nil {
+		_ = ns.Close()
+		return err
+	}
+	return p.ready(ctx, r)
+}
+
+func (p *pods) startLocked(uid string, w zds.Workload, ns *netns.Namespace) (*running, error) {
+	if p.ctx == nil || p.ctx.Err() != nil {
+		return nil, errors.New("ztunnel is starting or stopping")
+	}
+	id := identity.ID{TrustDomain: p.trustDomain, Namespace: w.Namespace, ServiceAccount: w.ServiceAccount}
+	if _, err := identity.Parse(id.String()); err != nil {
+		return nil, fmt.Errorf("pod %s/%s: %w", w.Namespace, w.Name, err)
+	}
+	source, release := p.certs.Use(id)
+	pod, err := proxy.Open(p.cfg, proxy.Info{UID: uid, Namespace: w.Namespace, Name: w.Name}, ns, source)
+	if err != nil {
+		release()
+		return nil, err
+	}
+	ctx, stop := context.WithCancel(p.ctx)
+	r := &running{pod: pod, info: w, netns: ns.ID(), stop: stop, closed: make(chan struct{})}
+	p.running[uid] = r
+	p.metrics.started.Inc()
+	p.metrics.active.Inc()
+	p.wg.Add(1)
+	go func() {
+		defer p.wg.Done()
+		defer close(r.closed)
+		defer p.metrics.stopped.Inc()
+		defer p.metrics.active.Dec()
+		defer release()
+		defer stop()
+		if err := pod.Run(ctx); err != nil {
+			p.log.Error("pod", zap.String("uid", uid), zap.Error(err))
+		}
+	}()
+	p.log.Info("proxying pod", zap.String("pod", w.Namespace+"/"+w.Name), zap.String("uid", uid), zap.Stringer("identity", id))
+	return r, nil
+}
+
+// ready waits for the pod's certificate. The pod stays, ready or not.
+func (p *pods) ready(ctx context.Context, r *running) error {
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	err := r.pod.Ready(ctx)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r.err = err
+	p.countPendingLocked()
+	return err
+}
+
+func (p *pods) countPendingLocked() {
+	n := 0
+	for _, r := range p.running {
+		if r.err != nil {
+			n++
+		}
+	}
+	p.metrics.pending.Set(float64(n))
+}
+
+// Keep implements zds.Handler.
+func (p *pods) Keep(_ context.Context, uid string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.running[uid] == nil {
+		return fmt.Errorf("pod %s: not proxied, and no network namespace was given", uid)
+	}
+	return nil
+}
+
+// Del implements zds.Handler. The pod's connections go on for the drain time.
+func (p *pods) Del(_ context.Context, uid string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.dropLocked(uid)
+	return nil
+}
+
+func (p *pods) dropLocked(uid string) {
+	r := p.running[uid]
+	if r == nil {
+		return
+	}
+	delete(p.running, uid)
+	r.stop()
+	p.countPendingLocked()
+	p.log.Info("no longer proxying pod", zap.String("pod", r.info.Namespace+"/"+r.info.Name), zap.String("uid", uid))
+}
+
+// Retain implements zds.Handler.
+func (p *pods) Retain(_ context.Context, named map[string]struct{}) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for uid := range p.running {
+		if _, ok := named[uid]; !ok {
+			p.dropLocked(uid)
+		}
+	}
+	return nil
+}
+
+func (p *pods) dump() map[string]podDump {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := make(map[string]podDump, len(p.running))
+	for uid, r := range p.running {
+		d := podDump{State: "Up", Netns: r.netns.String(), Connections: r.pod.Connections()}
+		if r.err != nil {
+			d.State, d.Error = "Pending", r.err.Error()
+		}
+		d.Info.Name, d.Info.Namespace, d.Info.ServiceAccount = r.info.Name, r.info.Namespace, r.info.ServiceAccount
+		out[uid] = d
+	}
+	return out
+}

@@ -1,0 +1,224 @@
+package ztunnel
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"runtime/debug"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/ambit-mesh/ambit/internal/admin"
+	"github.com/ambit-mesh/ambit/internal/lifecycle"
+	"github.com/ambit-mesh/ambit/internal/xdsclient"
+	"github.com/ambit-mesh/ambit/internal/zds"
+	"github.com/ambit-mesh/ambit/ztunnel/internal/certs"
+	"github.com/ambit-mesh/ambit/ztunnel/internal/proxy"
+	"github.com/ambit-mesh/ambit/ztunnel/internal/state"
+)
+
+// Ztunnel is one node's proxy.
+type Ztunnel struct {
+	cfg      Config
+	version  string
+	registry *prometheus.Registry
+	ready    *lifecycle.Readiness
+	store    *state.Store
+	certs    *certs.Manager
+	prefetch *prefetch
+	pods     *pods
+	xds      *xdsclient.Client
+	zds      *zds.Client
+	conns    []*grpc.ClientConn
+	access   *zapcore.BufferedWriteSyncer // nil for no access log
+}
+
+// New builds a ztunnel; Run starts it.
+func New(cfg Config) (*Ztunnel, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	cfg = cfg.withDefaults()
+	z := &Ztunnel{cfg: cfg, version: version(), registry: prometheus.NewRegistry(), ready: new(lifecycle.Readiness), store: state.New()}
+	z.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "istio_build", Help: "What is running."}, []string{"component", "tag"})
+	z.registry.MustRegister(build)
+	build.WithLabelValues("ztunnel", z.version).Set(1)
+
+	xdsConn, err := xdsclient.Connect(cfg.XDS)
+	if err != nil {
+		return nil, err
+	}
+	caConn, err := xdsclient.Connect(cfg.CA)
+	if err != nil {
+		_ = xdsConn.Close()
+		return nil, err
+	}
+	z.conns = []*grpc.ClientConn{xdsConn, caConn}
+	z.certs = certs.NewManager(certs.NewClient(caConn, cfg.CertTTL), cfg.Log, certs.NewMetrics(z.registry))
+	z.prefetch = newPrefetch(z.store, z.certs, cfg.Node)
+	z.pods = newPods(proxy.Config{
+		Store: z.store, Metrics: proxy.NewMetrics(z.registry), Log: cfg.Log, Access: z.accessLog(),
+		HBONE: cfg.HBONE, Cluster: cfg.Cluster, Network: cfg.Network, Drain: cfg.Drain,
+	}, cfg.TrustDomain, z.certs, z.registry)
+	res := &resources{store: z.store, log: cfg.Log, changed: z.prefetch.changed}
+	z.xds, err = xdsclient.New(xdsConn, xdsclient.Config{Node: z.node(), Logger: cfg.Log, Metrics: xdsclient.NewMetrics(z.registry)}, res.subscriptions()...)
+	if err != nil {
+		return nil, z.abandon(err)
+	}
+	z.zds, err = zds.NewClient(zds.ClientConfig{Path: cfg.ZDSSocket, Handler: z.pods, Logger: cfg.Log, Registerer: z.registry})
+	if err != nil {
+		return nil, z.abandon(err)
+	}
+	return z, nil
+}
+
+func (z *Ztunnel) abandon(err error) error {
+	for _, cc := range z.conns {
+		_ = cc.Close()
+	}
+	return err
+}
+
+// node says who asks: the id has the form that control planes know a ztunnel by.
+func (z *Ztunnel) node() *corev3.Node {
+	return &corev3.Node{Id: fmt.Sprintf("ztunnel~%s~ztunnel-%s.ambit-system~ambit-system.svc.cluster.local", localIP(), z.cfg.Node),
+		UserAgentName: "ambit-ztunnel", Metadata: &structpb.Struct{Fields: map[string]*structpb.Value{
+			"NAME":       structpb.NewStringValue("ztunnel-" + z.cfg.Node),
+			"NAMESPACE":  structpb.NewStringValue("ambit-system"),
+			"NODE_NAME":  structpb.NewStringValue(z.cfg.Node),
+			"CLUSTER_ID": structpb.NewStringValue(z.cfg.Cluster),
+		}}}
+}
+
+// localIP is an address of this node, for the node id only.
+func localIP() string {
+	addrs, err := net.InterfaceAddrs()
+	if err == nil {
+		for _, a := range addrs {
+			if n, ok := a.(*net.IPNet); ok && n.IP.IsGlobalUnicast() && n.IP.To4() != nil {
+				return n.IP.String()
+			}
+		}
+	}
+	return "127.0.0.1"
+}
+
+func (z *Ztunnel) accessLog() *zap.Logger {
+	if z.cfg.AccessLog == nil {
+		return zap.NewNop()
+	}
+	// Lines gather for a moment, so that connections do not wait for a disk one by one.
+	z.access = &zapcore.BufferedWriteSyncer{WS: zapcore.AddSync(z.cfg.AccessLog), Size: 64 << 10, FlushInterval: 100 * time.Millisecond}
+	enc := zap.NewProductionEncoderConfig()
+	enc.TimeKey = "time"
+	enc.EncodeTime = zapcore.RFC3339NanoTimeEncoder
+	enc.EncodeDuration = zapcore.StringDurationEncoder
+	return proxy.NewAccessLog(zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(enc), z.access, zapcore.InfoLevel)))
+}
+
+// Run serves until ctx ends, and then drains.
+func (z *Ztunnel) Run(ctx context.Context) error {
+	defer func() {
+		for _, cc := range z.conns {
+			_ = cc.Close()
+		}
+	}()
+	if z.access != nil {
+		defer func() { _ = z.access.Stop() }()
+	}
+	group := lifecycle.Group{StopTimeout: max(z.cfg.Drain, 0) + 10*time.Second}
+	if z.cfg.Drain < 0 {
+		group.StopTimeout = 1<<63 - 1
+	}
+	awaited := z.awaited()
+	if err := z.addServers(&group); err != nil {
+		return err
+	}
+	group.Add("certificates", z.certs)
+	group.Add("certificate prefetch", z.prefetch)
+	group.Add("xds", z.xds)
+	group.Add("pods", z.pods)
+	group.Add("readiness", lifecycle.RunnerFunc(func(ctx context.Context) error { return z.follow(ctx, awaited) }))
+	// Last, so that it is stopped first: no pods come while those we have drain.
+	group.Add("zds", lifecycle.RunnerFunc(z.runZDS))
+	z.cfg.Log.Info("ztunnel starts", zap.String("node", z.cfg.Node), zap.String("version", z.version), zap.String("xds", z.cfg.XDS.Address))
+	return group.Run(ctx)
+}
+
+// runZDS takes pods when it is known who they are.
+func (z *Ztunnel) runZDS(ctx context.Context) error {
+	for _, url := range []string{typeAddress, typeAuthorization} {
+		select {
+		case <-z.xds.Synced(url):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	return z.zds.Run(ctx)
+}
+
+// pending is something that has to happen before the proxy is ready.
+type pending struct {
+	task *lifecycle.Task
+	done <-chan struct{}
+}
+
+// awaited names what readiness waits for.
+func (z *Ztunnel) awaited() []pending {
+	return []pending{
+		{z.ready.Task("workloads from the control plane"), z.xds.Synced(typeAddress)},
+		{z.ready.Task("policies from the control plane"), z.xds.Synced(typeAuthorization)},
+		{z.ready.Task("pods from the node agent"), z.zds.Synced()},
+	}
+}
+
+// follow keeps readiness.
+func (z *Ztunnel) follow(ctx context.Context, awaited []pending) error {
+	for _, p := range awaited {
+		select {
+		case <-p.done:
+			p.task.Done()
+		case <-ctx.Done():
+		}
+	}
+	<-ctx.Done()
+	z.ready.Task("shutting down")
+	return nil
+}
+
+func (z *Ztunnel) addServers(g *lifecycle.Group) error {
+	mux := admin.NewMux(z.cfg.Level)
+	mux.HandleFunc("GET /config_dump", z.configDump)
+	adminServer, err := admin.Listen(z.cfg.AdminAddress, true, mux)
+	if err != nil {
+		return err
+	}
+	metrics, err := admin.Listen(z.cfg.MetricsAddress, false, admin.MetricsHandler(z.registry))
+	if err != nil {
+		return err
+	}
+	ready, err := admin.Listen(z.cfg.ReadyAddress, false, admin.ReadyHandler(z.ready))
+	if err != nil {
+		return err
+	}
+	g.Add("admin", adminServer)
+	g.Add("metrics", metrics)
+	g.Add("ready", ready)
+	return nil
+}
+
+// version is that of the build.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "devel"
+}
