@@ -49,17 +49,18 @@ func genConnection(t *rapid.T) authz.Connection {
 	}
 }
 
+// genPrincipalText gives a principal, or the beginning or the end of one, mostly
+// cut beside a slash.
 func genPrincipalText(t *rapid.T) string {
 	p := domains.Draw(t, "td") + "/ns/" + names.Draw(t, "namespace") + "/sa/" + names.Draw(t, "account")
-	from := rapid.IntRange(0, len(p)).Draw(t, "cut")
-	switch rapid.IntRange(0, 2).Draw(t, "part") {
-	case 0:
-		return p[:from]
-	case 1:
-		return p[from:]
-	default:
-		return p
+	cuts := []int{rapid.IntRange(0, len(p)).Draw(t, "cut"), 0, len(p)}
+	for i, r := range p {
+		if r == '/' {
+			cuts = append(cuts, i, i+1)
+		}
 	}
+	cut := rapid.SampledFrom(cuts).Draw(t, "cut at")
+	return rapid.SampledFrom([]string{p, p[:cut], p[cut:]}).Draw(t, "part")
 }
 
 // genStrings gives values of a string field; now and then one that cannot be

@@ -16,6 +16,8 @@ import (
 // function that may run sandboxes calls it before anything else.
 func Inside() (code int, inside bool) {
 	switch {
+	case isKeeper():
+		return keep(), true
 	case process.IsHelper():
 		return process.RunHelper(), true
 	case sandbox.IsInit():

@@ -40,11 +40,13 @@ type meshFiles struct {
 	state string // of the sandbox
 }
 
-func (f meshFiles) overlay() string           { return filepath.Join(f.state, "overlay") }
-func (f meshFiles) logs() string              { return filepath.Join(f.state, "logs") }
-func (f meshFiles) pods() string              { return filepath.Join(f.state, "pods") }
-func (f meshFiles) credentials() string       { return filepath.Join(f.state, "credentials", "nodes.json") }
-func (f meshFiles) token(node string) string  { return filepath.Join(f.state, "credentials", node+".token") }
+func (f meshFiles) overlay() string     { return filepath.Join(f.state, "overlay") }
+func (f meshFiles) logs() string        { return filepath.Join(f.state, "logs") }
+func (f meshFiles) pods() string        { return filepath.Join(f.state, "pods") }
+func (f meshFiles) credentials() string { return filepath.Join(f.state, "credentials", "nodes.json") }
+func (f meshFiles) token(node string) string {
+	return filepath.Join(f.state, "credentials", node+".token")
+}
 func (f meshFiles) controlPlane() string      { return filepath.Join(f.state, "controlplane") }
 func (f meshFiles) root() string              { return filepath.Join(f.controlPlane(), "root-cert.pem") }
 func (f meshFiles) agent(node string) string  { return filepath.Join(f.state, node, "nodeagent") }

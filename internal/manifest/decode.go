@@ -50,10 +50,19 @@ func (d *decoder) yaml(doc document) (unreadable bool) {
 	root, err := parseYAML(stripDirectives(doc.text))
 	if err != nil {
 		d.problems = append(d.problems, d.problem(doc.line, "", err))
-		return true
+		unreadable = true
+	} else {
+		d.document(root, doc.line)
 	}
-	d.document(root, doc.line)
-	return false
+	// YAML ends lines at more characters than editors do.
+	last := doc.line + strings.Count(doc.text, "\n")
+	for i := range d.problems {
+		d.problems[i].Position.Line = min(d.problems[i].Position.Line, last)
+	}
+	for i := range d.objects {
+		d.objects[i].Source.Line = min(d.objects[i].Source.Line, last)
+	}
+	return unreadable
 }
 
 // stripDirectives blanks the lines that begin with %, which mean nothing here.
@@ -94,7 +103,7 @@ func (d *decoder) document(root *yaml.Node, first int) {
 		return
 	}
 	gvk := schema.FromAPIVersionAndKind(head.APIVersion, head.Kind)
-	name := Key{Kind: head.Kind, Namespace: head.Metadata.Namespace, Name: head.Metadata.Name}.String()
+	name := strings.TrimSpace(Key{Kind: head.Kind, Namespace: head.Metadata.Namespace, Name: head.Metadata.Name}.String())
 	fail := func(err error) { d.problems = append(d.problems, d.problem(first, name, err)) }
 	switch {
 	case head.APIVersion == "" || head.Kind == "":

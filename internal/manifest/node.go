@@ -72,6 +72,10 @@ func parseYAML(text string) (*yaml.Node, error) {
 		if m := yamlErrorLine.FindStringSubmatch(msg); m != nil {
 			line, _ = strconv.Atoi(m[1])
 			msg = strings.TrimPrefix(msg, m[0])
+			// For errors of its grammar the library counts lines from 0.
+			if strings.HasPrefix(msg, "did not find expected") {
+				line = min(line+1, strings.Count(text, "\n")+1)
+			}
 		}
 		return nil, &nodeError{line: line, message: "not valid YAML: " + strings.TrimPrefix(msg, "yaml: ")}
 	}

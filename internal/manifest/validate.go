@@ -75,7 +75,9 @@ func validateService(s *corev1.ServiceSpec, path *field.Path) field.ErrorList {
 		at := path.Child("ports").Index(i)
 		errs = append(errs, validatePort(p.Port, at.Child("port"))...)
 		errs = append(errs, validateProtocol(p.Protocol, at.Child("protocol"))...)
-		errs = append(errs, validateTarget(p.TargetPort, at.Child("targetPort"))...)
+		if p.TargetPort != intstr.FromInt32(p.Port) {
+			errs = append(errs, validateTarget(p.TargetPort, at.Child("targetPort"))...)
+		}
 		if len(s.Ports) > 1 && p.Name == "" {
 			errs = append(errs, field.Required(at.Child("name"), "a name, because there is more than one port"))
 		} else if names[p.Name] {

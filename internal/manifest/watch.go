@@ -81,9 +81,12 @@ func (w *Watcher) Run(ctx context.Context) error {
 
 // follow collects events until they pause, and then reads what they name.
 func (w *Watcher) follow(ctx context.Context) error {
+	// A root can be moved together with what it is in, for which there is no
+	// event, so that it is looked at from time to time as well.
+	idle := 50 * w.config.Debounce
 	var pending changes
 	var first time.Time
-	timer := time.NewTimer(w.nextLook())
+	timer := time.NewTimer(idle)
 	defer timer.Stop()
 	for {
 		wasPending := pending.any()
@@ -96,9 +99,10 @@ func (w *Watcher) follow(ctx context.Context) error {
 			// Events were lost, so that any file may have changed.
 			pending.all = true
 		case <-timer.C:
+			pending.all = pending.all || w.rootsMoved()
 			w.read(pending)
 			pending = changes{}
-			timer.Reset(w.nextLook())
+			timer.Reset(idle)
 			continue
 		}
 		if !pending.any() {
@@ -111,15 +115,12 @@ func (w *Watcher) follow(ctx context.Context) error {
 	}
 }
 
-// nextLook is when to look without an event: a root that is missing comes back
-// without one if its parent is missing too.
-func (w *Watcher) nextLook() time.Duration {
-	for _, l := range w.overlay.layers {
-		if l.problem != nil {
-			return 10 * w.config.Debounce
-		}
-	}
-	return time.Hour
+// rootsMoved says whether a root is missing or another directory than before.
+func (w *Watcher) rootsMoved() bool {
+	return slices.ContainsFunc(w.overlay.layers, func(l *layer) bool {
+		info, err := os.Stat(l.root)
+		return l.problem != nil || err != nil || !os.SameFile(info, w.inodes[l.root])
+	})
 }
 
 // changes are what events named since the files were last read.
@@ -163,13 +164,15 @@ func isDir(path string) bool {
 
 // read takes in what the events named and delivers the difference.
 func (w *Watcher) read(pending changes) {
-	pending.all = pending.all || w.nextLook() < time.Hour
 	var keys []Key
 	if pending.all {
 		keys = w.overlay.scanAll(w.watch)
 	}
 	for path := range pending.paths {
 		i := w.layerOf(path)
+		if w.overlay.layers[i].problem != nil {
+			continue // the file is missing because the root is
+		}
 		touched := w.overlay.layers[i].refresh(path, true)
 		keys = append(keys, w.overlay.replace(i, []touch{{path, touched}})...)
 	}
@@ -185,19 +188,23 @@ func (w *Watcher) layerOf(path string) int {
 	})
 }
 
-// watch makes sure that dir, which may have been replaced by another directory
-// of that name, is watched, and of a root also what it is in.
+// watch makes sure that dir is watched, and of a root also what it is in, to see
+// it come back.
 func (w *Watcher) watch(dir string) error {
 	if w.isRoot(dir) {
-		// A parent that cannot be watched is looked at by nextLook.
-		_ = w.notify.Add(filepath.Dir(dir))
+		// A parent that cannot be watched is made up for by rootsMoved.
+		_ = w.add(filepath.Dir(dir))
 	}
+	return w.add(dir)
+}
+
+// add watches what is at a path now, which may be another directory than before.
+func (w *Watcher) add(dir string) error {
 	info, err := os.Stat(dir)
 	if err != nil {
 		return err
 	}
-	old, known := w.inodes[dir]
-	if !known || !os.SameFile(old, info) {
+	if old, known := w.inodes[dir]; !known || !os.SameFile(old, info) {
 		_ = w.notify.Remove(dir) // fails when there is nothing to remove
 	}
 	w.inodes[dir] = info

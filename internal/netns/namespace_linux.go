@@ -56,6 +56,52 @@ func Own() (*Namespace, error) {
 	return fromFD(home, "")
 }
 
+// New makes an empty namespace, which lives until Close and as long as sockets
+// in it do.
+func New() (*Namespace, error) {
+	type result struct {
+		fd  int
+		err error
+	}
+	c := make(chan result, 1)
+	go func() {
+		runtime.LockOSThread()
+		fd, err := unshare()
+		// Where the thread is not home again it ends with this goroutine.
+		if !errors.Is(err, errAstray) {
+			runtime.UnlockOSThread()
+		}
+		c <- result{fd, err}
+	}()
+	r := <-c
+	if r.err != nil {
+		return nil, fmt.Errorf("make a network namespace: %w", r.err)
+	}
+	return fromFD(r.fd, "")
+}
+
+var errAstray = errors.New("the thread cannot return")
+
+// unshare moves the locked thread to a new namespace, opens it, and comes back.
+func unshare() (int, error) {
+	home, err := unix.Open(threadPath, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(home)
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		return -1, os.NewSyscallError("unshare", err)
+	}
+	fd, err := unix.Open(threadPath, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if rerr := setns(home); rerr != nil {
+		if err == nil {
+			_ = unix.Close(fd)
+		}
+		return -1, fmt.Errorf("%w: %w", errAstray, rerr)
+	}
+	return fd, err
+}
+
 // openHome opens the namespace of the process. A new goroutine is on a thread
 // that nobody has moved, whatever the caller did to its own.
 func openHome() (int, error) {

@@ -88,7 +88,8 @@ func (c *client) answered(sub *subscription, nonce string, req *discovery.DeltaD
 	if p == nil || p.sub != sub {
 		return false
 	}
-	if _, ok := p.waiting[nonce]; !ok {
+	names, ok := p.waiting[nonce]
+	if !ok {
 		return false
 	}
 	delete(p.waiting, nonce)
@@ -97,7 +98,7 @@ func (c *client) answered(sub *subscription, nonce string, req *discovery.DeltaD
 		c.server.metrics.nacks.WithLabelValues(typeLabel(sub.typeURL)).Inc()
 		c.report.nack(sub.typeURL, detail.GetMessage())
 		c.log.Warn("client refused a push; it keeps what it had, and is told again when something changes",
-			zap.String("type", sub.typeURL), zap.String("nonce", nonce), zap.Int32("code", detail.GetCode()), zap.String("detail", clip(detail.GetMessage())))
+			zap.String("type", sub.typeURL), zap.String("nonce", nonce), zap.Strings("names", names), zap.Int32("code", detail.GetCode()), zap.String("detail", clip(detail.GetMessage())))
 	}
 	if !p.finished() {
 		return true
@@ -172,7 +173,7 @@ func (c *client) chunk() *discovery.DeltaDiscoveryResponse {
 	c.nonce++
 	resp.Nonce = strconv.FormatUint(c.nonce, 16)
 	resp.SystemVersionInfo = strconv.FormatUint(p.upTo, 10)
-	p.waiting[resp.Nonce] = struct{}{}
+	p.waiting[resp.Nonce] = someNames(resp)
 	label := typeLabel(p.sub.typeURL)
 	c.server.metrics.pushes.WithLabelValues(label).Inc()
 	c.server.metrics.pushed.WithLabelValues(label).Add(float64(names))

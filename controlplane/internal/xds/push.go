@@ -25,14 +25,15 @@ type push struct {
 	started time.Time
 	// done: all responses have been made.
 	done bool
-	// waiting are the nonces sent and not yet answered.
-	waiting map[string]struct{}
+	// waiting are the nonces sent and not yet answered, with the first of the
+	// names in each response.
+	waiting map[string][]string
 	refused bool
 }
 
 func newPush(sub *subscription, c *collector, chunkBytes int) *push {
 	p := &push{
-		sub: sub, upTo: c.upTo, chunkBytes: chunkBytes, waiting: make(map[string]struct{}),
+		sub: sub, upTo: c.upTo, chunkBytes: chunkBytes, waiting: make(map[string][]string),
 		items:   slices.Collect(maps.Values(c.items)),
 		removed: slices.Sorted(maps.Keys(c.removed)),
 	}
@@ -75,3 +76,13 @@ func withAliases(st *state) *discovery.Resource {
 
 // finished says whether every response has been answered.
 func (p *push) finished() bool { return p.done && len(p.waiting) == 0 }
+
+// someNames gives the first names of a response, for a log.
+func someNames(resp *discovery.DeltaDiscoveryResponse) []string {
+	const some = 10
+	var names []string
+	for _, r := range resp.Resources[:min(some, len(resp.Resources))] {
+		names = append(names, r.Name)
+	}
+	return append(names, resp.RemovedResources[:min(some-len(names), len(resp.RemovedResources))]...)
+}

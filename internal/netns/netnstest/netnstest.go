@@ -26,9 +26,9 @@ const childEnv = "AMBIT_NETNSTEST_CHILD"
 // to os.Exit. Without the privilege to make them it runs the test binary again
 // inside a user namespace.
 func Main(run func() int) int {
-	fd, err := unshared()
+	ns, err := netns.New()
 	if err == nil {
-		_ = unix.Close(fd)
+		_ = ns.Close()
 		return run()
 	}
 	if os.Getenv(childEnv) != "" {
@@ -57,48 +57,13 @@ func Main(run func() int) int {
 // New makes an empty namespace with loopback up, closed when the test ends.
 func New(t testing.TB) *netns.Namespace {
 	t.Helper()
-	fd, err := unshared()
-	if err != nil {
-		t.Fatalf("unshare a network namespace: %v", err)
-	}
-	ns, err := netns.FromFD(fd)
+	ns, err := netns.New()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = ns.Close() })
 	Up(t, ns, "lo")
 	return ns
-}
-
-// unshared gives a descriptor of a new namespace.
-func unshared() (int, error) {
-	type result struct {
-		fd  int
-		err error
-	}
-	c := make(chan result, 1)
-	go func() {
-		runtime.LockOSThread()
-		const path = "/proc/thread-self/ns/net"
-		home, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			c <- result{-1, err}
-			return
-		}
-		defer unix.Close(home)
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			runtime.UnlockOSThread()
-			c <- result{-1, err}
-			return
-		}
-		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if unix.Setns(home, unix.CLONE_NEWNET) == nil {
-			runtime.UnlockOSThread()
-		}
-		c <- result{fd, err}
-	}()
-	r := <-c
-	return r.fd, r.err
 }
 
 // Handle gives a netlink handle inside ns, closed when the test ends.

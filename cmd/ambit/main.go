@@ -1,0 +1,16 @@
+// Command ambit runs local meshes and looks into them.
+package main
+
+import (
+	"os"
+
+	"github.com/ambit-mesh/ambit/internal/cli"
+	"github.com/ambit-mesh/ambit/internal/local"
+)
+
+func main() {
+	if code, inside := local.Inside(); inside {
+		os.Exit(code)
+	}
+	os.Exit(cli.Main(os.Args[1:], cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}))
+}

@@ -1,0 +1,215 @@
+package nodes
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"golang.org/x/time/rate"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+)
+
+// pollInterval is how often the credentials file is looked at. A look costs one
+// stat, and works on file systems and mounts that give no notice of changes.
+const pollInterval = time.Second
+
+// Config is what an Authenticator is made of.
+type Config struct {
+	// File holds the credentials.
+	File string
+	// ClusterID is what callers that send a clusterid must send.
+	ClusterID string
+	Log       *zap.Logger
+	Metrics   prometheus.Registerer
+}
+
+// Authenticator tells which node a caller is.
+type Authenticator struct {
+	cfg      Config
+	failures *prometheus.CounterVec
+	quiet    *rate.Limiter // bounds what strangers make us log
+
+	mu      sync.Mutex
+	table   table                // guarded by mu
+	stamp   string               // guarded by mu; what the file looked like
+	streams map[*stream]struct{} // guarded by mu; authenticated and open
+}
+
+// stream is an open call and what it was let in by.
+type stream struct {
+	hash   [sha256.Size]byte
+	node   string
+	cancel context.CancelCauseFunc
+}
+
+// errWithdrawn ends the streams of a credential that is no longer in the file.
+var errWithdrawn = status.Error(codes.Unauthenticated, "the node credential of this stream has been withdrawn")
+
+// NewAuthenticator reads the credentials file, which must be good.
+func NewAuthenticator(cfg Config) (*Authenticator, error) {
+	if cfg.Log == nil {
+		cfg.Log = zap.NewNop()
+	}
+	a := &Authenticator{cfg: cfg, streams: make(map[*stream]struct{}), quiet: rate.NewLimiter(1, 20),
+		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "ambit_node_authentication_failures_total", Help: "Calls without a valid node credential, by reason.",
+		}, []string{"reason"})}
+	if cfg.Metrics != nil {
+		if err := cfg.Metrics.Register(a.failures); err != nil {
+			return nil, fmt.Errorf("nodes: metrics: %w", err)
+		}
+	}
+	a.stamp = stampOf(cfg.File)
+	var err error
+	if a.table, err = readTable(cfg.File); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+func stampOf(path string) string {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err.Error()
+	}
+	return fmt.Sprint(info.ModTime().UnixNano(), info.Size())
+}
+
+// Run follows the credentials file until ctx ends.
+func (a *Authenticator) Run(ctx context.Context) error {
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			a.reload()
+		}
+	}
+}
+
+// reload takes a changed file; a bad one leaves what is in use.
+func (a *Authenticator) reload() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	stamp := stampOf(a.cfg.File)
+	if stamp == a.stamp {
+		return
+	}
+	a.stamp = stamp
+	t, err := readTable(a.cfg.File)
+	if err != nil {
+		a.cfg.Log.Error("node credentials changed but are not usable; the former ones stay valid", zap.Error(err))
+		return
+	}
+	a.table = t
+	for s := range a.streams {
+		if node, ok := t.node(s.hash); !ok || node != s.node {
+			a.cfg.Log.Warn("node credential withdrawn: ending a stream", zap.String("node", s.node))
+			s.cancel(errWithdrawn)
+		}
+	}
+	a.cfg.Log.Info("node credentials reloaded", zap.Int("credentials", len(t)))
+}
+
+// authenticate reads a call's metadata.
+func (a *Authenticator) authenticate(ctx context.Context) (node string, hash [sha256.Size]byte, err error) {
+	md, _ := metadata.FromIncomingContext(ctx)
+	if ids := md.Get("clusterid"); len(ids) > 0 && a.cfg.ClusterID != "" && (len(ids) > 1 || ids[0] != a.cfg.ClusterID) {
+		return "", hash, a.refuse(ctx, "cluster", fmt.Sprintf("clusterid %q: this control plane is for cluster %q", clip(strings.Join(ids, ",")), a.cfg.ClusterID))
+	}
+	values := md.Get("authorization")
+	if len(values) != 1 {
+		return "", hash, a.refuse(ctx, "missing", "no node credential: send metadata authorization: Bearer <node token>")
+	}
+	token, ok := strings.CutPrefix(values[0], "Bearer ")
+	if !ok || token == "" {
+		return "", hash, a.refuse(ctx, "malformed", "authorization metadata: want Bearer <node token>")
+	}
+	hash = sha256.Sum256([]byte(token))
+	a.mu.Lock()
+	t := a.table
+	a.mu.Unlock()
+	if node, ok = t.node(hash); !ok {
+		return "", hash, a.refuse(ctx, "unknown", "the bearer token is not that of a node of this mesh; see the control plane's node credentials file")
+	}
+	return node, hash, nil
+}
+
+func (a *Authenticator) refuse(ctx context.Context, reason, message string) error {
+	a.failures.WithLabelValues(reason).Inc()
+	if a.quiet.Allow() {
+		fields := []zap.Field{zap.String("reason", reason), zap.String("detail", message)}
+		if p, ok := peer.FromContext(ctx); ok {
+			fields = append(fields, zap.Stringer("peer", p.Addr))
+		}
+		a.cfg.Log.Warn("call refused", fields...)
+	}
+	return status.Error(codes.Unauthenticated, message)
+}
+
+// Unary lets in calls of nodes.
+func (a *Authenticator) Unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+	node, _, err := a.authenticate(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return next(NewContext(ctx, node), req)
+}
+
+// Stream lets in streams of nodes, for as long as their credential is valid.
+func (a *Authenticator) Stream(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+	node, hash, err := a.authenticate(ss.Context())
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(NewContext(ss.Context(), node))
+	defer cancel(nil)
+	s := &stream{hash: hash, node: node, cancel: cancel}
+	if !a.enter(s) {
+		return errWithdrawn
+	}
+	defer a.leave(s)
+	err = next(srv, &authenticated{ss, ctx})
+	if cause := context.Cause(ctx); errors.Is(cause, errWithdrawn) {
+		return cause
+	}
+	return err
+}
+
+// enter registers a stream, unless its credential has gone in the meantime.
+func (a *Authenticator) enter(s *stream) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if node, ok := a.table.node(s.hash); !ok || node != s.node {
+		return false
+	}
+	a.streams[s] = struct{}{}
+	return true
+}
+
+func (a *Authenticator) leave(s *stream) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.streams, s)
+}
+
+// authenticated is a stream whose context carries the node.
+type authenticated struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (s *authenticated) Context() context.Context { return s.ctx }

@@ -1,0 +1,63 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ambit-mesh/ambit/internal/local/control"
+	"github.com/ambit-mesh/ambit/internal/local/sandbox"
+)
+
+func newDown(s Streams, f *localFlags) *cobra.Command {
+	var grace time.Duration
+	cmd := &cobra.Command{
+		Use:   "down",
+		Short: "Stop a local mesh and leave nothing behind",
+		Long: "Stops a local mesh and leaves nothing behind: no process, no network, no file. It also removes\n" +
+			"what a killed one left. Where there is nothing to stop it says so and succeeds.",
+		Example: "  ambit local down\n  ambit local down --name demo --grace 0s",
+		Args:    exactly(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			path, err := f.path()
+			if err != nil {
+				return err
+			}
+			err = down(cmd.Context(), path, f.name, grace)
+			var none *sandbox.NotRunningError
+			if errors.As(err, &none) {
+				_, err = fmt.Fprintf(s.Out, "local mesh %q is not running\n", f.name)
+			}
+			return err
+		},
+	}
+	cmd.Flags().DurationVar(&grace, "grace", 3*time.Second, "what programs have to end by themselves")
+	return cmd
+}
+
+// down ends a local mesh and waits until nothing of it is left.
+func down(ctx context.Context, path, name string, grace time.Duration) error {
+	err := sandbox.Clean(path, name)
+	var running *sandbox.RunningError
+	if !errors.As(err, &running) {
+		return err
+	}
+	if err := control.NewClient(path).Call(ctx, control.OpDown, control.DownArgs{Grace: grace}, nil); err != nil && sandbox.Running(path) {
+		return fmt.Errorf("%w; if it hangs, kill the process \"ambit-local-init\" of the local mesh: everything ends with it", err)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, grace+30*time.Second, fmt.Errorf("local mesh %q does not end: kill its process \"ambit-local-init\"", name))
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for sandbox.Running(path) {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick.C:
+		}
+	}
+	return nil
+}

@@ -1,0 +1,148 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/ambit-mesh/ambit/internal/local/control"
+)
+
+func newGet(s Streams, f *localFlags) *cobra.Command {
+	var args control.GetArgs
+	cmd := &cobra.Command{
+		Use:     "get KIND [NAME]",
+		Short:   "Show objects: the manifests', and what the local mesh made of them",
+		Example: "  ambit local get pods\n  ambit local get svc web -n shop -o yaml\n  ambit local get endpointslices",
+		Args:    exactly(cobra.RangeArgs(1, 2)),
+	}
+	out := addFormat(cmd)
+	cmd.Flags().StringVarP(&args.Namespace, "namespace", "n", "", "namespace; all by default")
+	cmd.RunE = func(cmd *cobra.Command, argv []string) error {
+		args.Kind = argv[0]
+		if len(argv) > 1 {
+			args.Name = argv[1]
+		}
+		client, err := f.client()
+		if err != nil {
+			return err
+		}
+		var list struct {
+			APIVersion string            `json:"apiVersion"`
+			Kind       string            `json:"kind"`
+			Items      []json.RawMessage `json:"items"`
+		}
+		if err := client.Call(cmd.Context(), control.OpGet, args, &list); err != nil {
+			return err
+		}
+		return out.print(s.Out, list, func(w *tabwriter.Writer) { objectTable(w, list.Items) })
+	}
+	return cmd
+}
+
+// objectTable prints objects of one kind.
+func objectTable(w *tabwriter.Writer, items []json.RawMessage) {
+	for i, raw := range items {
+		var meta metav1.PartialObjectMetadata
+		if json.Unmarshal(raw, &meta) != nil {
+			continue
+		}
+		columns := columnsOf(meta.Kind)
+		if i == 0 {
+			row(w, append([]any{"NAMESPACE", "NAME"}, columns.headings...)...)
+		}
+		row(w, append([]any{meta.Namespace, meta.Name}, columns.cells(raw)...)...)
+	}
+	if len(items) == 0 {
+		fmt.Fprintln(w, "none")
+	}
+}
+
+// columns are those of a kind, after namespace and name.
+type columns struct {
+	headings []any
+	cells    func(json.RawMessage) []any
+}
+
+// as decodes an object that came from its own type.
+func as[T any](f func(*T) []any) func(json.RawMessage) []any {
+	return func(raw json.RawMessage) []any {
+		var o T
+		if json.Unmarshal(raw, &o) != nil {
+			return nil
+		}
+		return f(&o)
+	}
+}
+
+func columnsOf(kind string) columns {
+	switch kind {
+	case "Pod":
+		return columns{[]any{"PHASE", "READY", "IPS", "NODE", "AGE"}, as(podCells)}
+	case "Service":
+		return columns{[]any{"TYPE", "CLUSTER-IPS", "PORTS", "SELECTOR"}, as(serviceCells)}
+	case "EndpointSlice":
+		return columns{[]any{"ADDRESSES", "PORTS"}, as(sliceCells)}
+	case "Node":
+		return columns{[]any{"ADDRESS", "POD-BLOCKS", "AGE"}, as(func(n *corev1.Node) []any {
+			return []any{n.Status.Addresses[1].Address, strings.Join(n.Spec.PodCIDRs, ","), age(n.CreationTimestamp.Time)}
+		})}
+	case "Deployment":
+		return columns{[]any{"REPLICAS", "COMMAND"}, as(func(d *appsv1.Deployment) []any {
+			return []any{*d.Spec.Replicas, strings.Join(d.Spec.Template.Spec.Containers[0].Command, " ")}
+		})}
+	default:
+		return columns{[]any{"LABELS"}, as(func(m *metav1.PartialObjectMetadata) []any {
+			return []any{labelList(m.Labels)}
+		})}
+	}
+}
+
+func podCells(p *corev1.Pod) []any {
+	ready := 0
+	for _, c := range p.Status.ContainerStatuses {
+		if c.Ready {
+			ready++
+		}
+	}
+	var ips []string
+	for _, ip := range p.Status.PodIPs {
+		ips = append(ips, ip.IP)
+	}
+	return []any{p.Status.Phase, fmt.Sprintf("%d/%d", ready, len(p.Status.ContainerStatuses)), strings.Join(ips, ","),
+		p.Spec.NodeName, age(p.CreationTimestamp.Time)}
+}
+
+func serviceCells(s *corev1.Service) []any {
+	var ports []string
+	for _, p := range s.Spec.Ports {
+		ports = append(ports, fmt.Sprintf("%d/%s", p.Port, p.Protocol))
+	}
+	return []any{s.Spec.Type, strings.Join(s.Spec.ClusterIPs, ","), strings.Join(ports, ","), labelList(s.Spec.Selector)}
+}
+
+func sliceCells(e *discoveryv1.EndpointSlice) []any {
+	var addrs, ports []string
+	for _, ep := range e.Endpoints {
+		text := strings.Join(ep.Addresses, ",")
+		if ep.Conditions.Ready != nil && !*ep.Conditions.Ready {
+			text += "(not ready)"
+		}
+		addrs = append(addrs, text)
+	}
+	for _, p := range e.Ports {
+		ports = append(ports, fmt.Sprint(*p.Port))
+	}
+	return []any{strings.Join(addrs, " "), strings.Join(ports, ",")}
+}
+
+func labelList(m map[string]string) string {
+	return metav1.FormatLabelSelector(&metav1.LabelSelector{MatchLabels: m})
+}

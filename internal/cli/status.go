@@ -1,0 +1,76 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ambit-mesh/ambit/internal/local/control"
+)
+
+func newStatus(s Streams, f *localFlags) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "status",
+		Short:   "Show nodes, the mesh's processes, pods and problems",
+		Example: "  ambit local status\n  ambit local status -o json",
+		Args:    exactly(cobra.NoArgs),
+	}
+	out := addFormat(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		client, err := f.client()
+		if err != nil {
+			return err
+		}
+		var st control.Status
+		if err := client.Call(cmd.Context(), control.OpStatus, nil, &st); err != nil {
+			return err
+		}
+		return out.print(s.Out, st, func(w *tabwriter.Writer) { statusTable(w, st) })
+	}
+	return cmd
+}
+
+func statusTable(w *tabwriter.Writer, st control.Status) {
+	state := "ready"
+	if !st.Ready {
+		state = "not ready"
+	}
+	fmt.Fprintf(w, "local mesh %s: %s, up %s, manifests %s\n\n", st.Name, state, age(st.Started), st.Manifests)
+	row(w, "NODE", "ADDRESSES", "POD BLOCKS", "PODS")
+	for _, n := range st.Nodes {
+		row(w, n.Name, strings.Join(n.Addresses, ","), strings.Join(n.PodBlocks, ","), n.Pods)
+	}
+	if st.Mesh {
+		fmt.Fprintln(w)
+		row(w, "COMPONENT", "PID", "UP", "RESTARTS", "READY", "MESSAGE")
+		for _, c := range st.Components {
+			row(w, c.Name, c.Pid, age(c.Started), c.Restarts, yesNo(c.Ready), c.Message)
+		}
+	}
+	fmt.Fprintln(w)
+	row(w, "NAMESPACE", "POD", "READY", "STATE", "RESTARTS", "IP", "NODE", "CAPTURED", "AGE")
+	for _, p := range st.Pods {
+		row(w, p.Namespace, p.Name, p.Ready, p.State, p.Restarts, strings.Join(p.IPs, ","), p.Node, p.Captured, age(p.Created))
+	}
+	list(w, "PROBLEMS", st.Problems)
+	list(w, "NOTES", st.Notes)
+}
+
+func list(w *tabwriter.Writer, heading string, lines []string) {
+	if len(lines) == 0 {
+		return
+	}
+	fmt.Fprintf(w, "\n%s\n", heading)
+	for _, l := range lines {
+		fmt.Fprintln(w, l)
+	}
+}
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}

@@ -1,0 +1,135 @@
+package local
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/ambit-mesh/ambit/internal/local/control"
+	"github.com/ambit-mesh/ambit/internal/local/system"
+	"github.com/ambit-mesh/ambit/internal/manifest"
+)
+
+// status describes the whole mesh.
+func (s *supervisor) status(ctx context.Context) control.Status {
+	s.mu.Lock()
+	v := s.view
+	s.mu.Unlock()
+	st := control.Status{
+		Name: s.options.Name, Manifests: s.options.Manifests, State: s.files.state, Started: s.began,
+		Mesh: s.options.Mesh, Rootless: s.options.Rootless, Ready: v.ready,
+		Problems: lines(v.problems), Notes: lines(v.notes),
+	}
+	for _, c := range s.components {
+		st.Components = append(st.Components, c.Status())
+	}
+	captured, problems := s.askControlPlane(ctx)
+	// The control plane reads the same manifests: what both find counts once.
+	for _, p := range problems {
+		if !slices.Contains(st.Problems, p) {
+			st.Problems = append(st.Problems, p)
+		}
+	}
+	perNode := make(map[string]int)
+	for _, m := range s.sweep() {
+		st.Pods = append(st.Pods, podStatus(m, captured))
+		perNode[m.node]++
+	}
+	for _, n := range s.nodes {
+		cn := control.Node{Name: n.wire.Name, Addresses: []string{n.wire.Addr4.String()}, PodBlocks: n.obj.Spec.PodCIDRs, Pods: perNode[n.wire.Name]}
+		if n.wire.Addr6.IsValid() {
+			cn.Addresses = append(cn.Addresses, n.wire.Addr6.String())
+		}
+		st.Nodes = append(st.Nodes, cn)
+	}
+	return st
+}
+
+func lines(problems []manifest.Problem) []string {
+	all := make([]string, len(problems))
+	for i, p := range problems {
+		all[i] = p.Error()
+	}
+	return all
+}
+
+func podStatus(m *member, captured map[string]string) control.Pod {
+	o := m.pod.Object()
+	p := control.Pod{
+		Namespace: o.Namespace, Name: o.Name, UID: string(o.UID), Node: o.Spec.NodeName, Netns: m.pod.Netns(),
+		Pids: m.pod.Pids(), Created: m.created, State: stateOf(o), Captured: captured[string(o.UID)],
+	}
+	for _, ip := range o.Status.PodIPs {
+		p.IPs = append(p.IPs, ip.IP)
+	}
+	ready := 0
+	for _, c := range o.Status.ContainerStatuses {
+		p.Restarts += int(c.RestartCount)
+		if c.Ready {
+			ready++
+		}
+	}
+	p.Ready = fmt.Sprintf("%d/%d", ready, len(o.Status.ContainerStatuses))
+	return p
+}
+
+// stateOf is the one word that says most about a pod.
+func stateOf(o *corev1.Pod) string {
+	switch {
+	case o.DeletionTimestamp != nil:
+		return "Terminating"
+	case o.Status.Message != "":
+		return "Waiting (" + o.Status.Message + ")"
+	}
+	for _, c := range append(slices.Clone(o.Status.InitContainerStatuses), o.Status.ContainerStatuses...) {
+		if w := c.State.Waiting; w != nil && w.Message != "" {
+			return w.Reason + " (" + w.Message + ")"
+		}
+	}
+	return string(o.Status.Phase)
+}
+
+// controlPlaneStatus is the part of the control plane's /debug/status that is
+// shown here.
+type controlPlaneStatus struct {
+	Pods []struct {
+		UID     string `json:"uid"`
+		State   string `json:"state"`
+		Message string `json:"message"`
+	} `json:"pods"`
+	Problems []string `json:"problems"`
+}
+
+// askControlPlane gives the capture state of pods by uid and the manifests'
+// problems as the control plane sees them; nothing where it does not answer.
+func (s *supervisor) askControlPlane(ctx context.Context) (map[string]string, []string) {
+	if !s.options.Mesh {
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/debug/status", portAdmin), nil)
+	if err != nil {
+		return nil, nil
+	}
+	resp, err := system.Client(nil).Do(req)
+	if err != nil {
+		return nil, nil
+	}
+	defer resp.Body.Close()
+	var st controlPlaneStatus
+	if resp.StatusCode != http.StatusOK || json.NewDecoder(resp.Body).Decode(&st) != nil {
+		return nil, nil
+	}
+	captured := make(map[string]string)
+	for _, p := range st.Pods {
+		captured[p.UID] = strings.TrimSuffix(strings.ToLower(p.State)+": "+p.Message, ": ")
+	}
+	return captured, st.Problems
+}

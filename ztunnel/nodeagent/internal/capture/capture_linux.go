@@ -1,0 +1,249 @@
+package capture
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/nftables"
+	nfnetlink "github.com/mdlayher/netlink"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/ambit-mesh/ambit/internal/netns"
+)
+
+// Capturer captures pods. It holds no state of theirs and is safe for concurrent
+// use on different namespaces.
+type Capturer struct {
+	shapes map[phase]*shape
+}
+
+// New makes a Capturer. It tries the rules in a namespace of its own first, and
+// fails with the name of the kernel feature that is missing.
+func New() (*Capturer, error) {
+	ns, err := netns.New()
+	if err != nil {
+		return nil, fmt.Errorf("probe capture: %w", err)
+	}
+	defer ns.Close()
+	c := &Capturer{shapes: make(map[phase]*shape)}
+	err = inside(ns, func(k *kernel) error {
+		if err := k.loopbackUp(); err != nil {
+			return err
+		}
+		for _, p := range []phase{phaseDraining, phaseCaptured} {
+			if err := replaceTable(k.nft, p); err != nil {
+				return errors.Join(missingFeatures(k.nft), err)
+			}
+			s, err := readTable(k.raw)
+			if err != nil {
+				return err
+			}
+			if s == nil {
+				return fmt.Errorf("table inet %s is not there after it was added", tableName)
+			}
+			c.shapes[p] = s
+		}
+		if _, err := ensureRouting(k.route); err != nil {
+			return fmt.Errorf("policy routing (CONFIG_IP_MULTIPLE_TABLES, CONFIG_IPV6_MULTIPLE_TABLES): %w", err)
+		}
+		if _, err := k.connections(); err != nil {
+			return fmt.Errorf("socket monitoring (CONFIG_INET_DIAG): %w", err)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("probe capture: %w", err)
+	}
+	return c, nil
+}
+
+// Capture brings the namespace to the captured state and names what it had to
+// change for that, nothing if all was in place.
+func (c *Capturer) Capture(ns *netns.Namespace) (changed []string, err error) {
+	return c.apply(ns, phaseCaptured)
+}
+
+// StopNew leaves new connections alone from now on. Those that are captured go
+// on. It is the first half of a release, and changes nothing in a namespace that
+// is not captured.
+func (c *Capturer) StopNew(ns *netns.Namespace) error {
+	state, err := c.Inspect(ns)
+	if err != nil || state == Absent {
+		return err
+	}
+	_, err = c.apply(ns, phaseDraining)
+	return err
+}
+
+func (c *Capturer) apply(ns *netns.Namespace, p phase) (changed []string, err error) {
+	err = inside(ns, func(k *kernel) error {
+		s, err := readTable(k.raw)
+		if err != nil {
+			return err
+		}
+		// Routes first: from the first redirected packet on, replies must find
+		// their way.
+		if changed, err = ensureRouting(k.route); err != nil {
+			return err
+		}
+		diff := s.diff(c.shapes[p])
+		if len(diff) == 0 {
+			return nil
+		}
+		changed = append(diff, changed...)
+		return replaceTable(k.nft, p)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("capture %s: %w", ns, err)
+	}
+	return changed, nil
+}
+
+// Connections counts the connections that are redirected or tunnelled: those
+// that Release would break.
+func (c *Capturer) Connections(ns *netns.Namespace) (int, error) {
+	n := 0
+	err := inside(ns, func(k *kernel) (err error) {
+		n, err = k.connections()
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("connections of %s: %w", ns, err)
+	}
+	return n, nil
+}
+
+// Release removes everything that Capture added. A namespace that was never
+// captured is left as it is.
+func (c *Capturer) Release(ns *netns.Namespace) error {
+	err := inside(ns, func(k *kernel) error {
+		s, err := readTable(k.raw)
+		if err != nil {
+			return err
+		}
+		if s != nil {
+			if err := deleteTable(k.nft); err != nil {
+				return err
+			}
+		}
+		return removeRouting(k.route)
+	})
+	if err != nil {
+		return fmt.Errorf("release %s: %w", ns, err)
+	}
+	return nil
+}
+
+// State is what Inspect finds.
+type State string
+
+// The states of a namespace.
+const (
+	Absent   State = "absent"   // nothing of ours
+	Captured State = "captured" // all rules are in place
+	Draining State = "draining" // redirects are gone, the rest is in place
+	Damaged  State = "damaged"  // something is missing or changed
+)
+
+// Inspect tells in which state a namespace is, and changes nothing.
+func (c *Capturer) Inspect(ns *netns.Namespace) (State, error) {
+	state := Damaged
+	err := inside(ns, func(k *kernel) error {
+		s, err := readTable(k.raw)
+		if err != nil {
+			return err
+		}
+		someRouting, allRouting, err := findRouting(k.route)
+		if err != nil {
+			return err
+		}
+		switch {
+		case s == nil && !someRouting:
+			state = Absent
+		case !allRouting:
+		case len(s.diff(c.shapes[phaseCaptured])) == 0:
+			state = Captured
+		case len(s.diff(c.shapes[phaseDraining])) == 0:
+			state = Draining
+		}
+		return nil
+	})
+	if err != nil {
+		return "", fmt.Errorf("inspect %s: %w", ns, err)
+	}
+	return state, nil
+}
+
+// kernel is netlink inside one namespace.
+type kernel struct {
+	nft   *nftables.Conn
+	raw   *nfnetlink.Conn
+	route *netlink.Handle
+}
+
+// netlinkTimeout bounds each answer of the kernel.
+const netlinkTimeout = 10 * time.Second
+
+// inside runs f on a thread in ns, with netlink sockets opened there.
+func inside(ns *netns.Namespace, f func(*kernel) error) error {
+	return ns.Do(func() error {
+		nft, err := nftables.New(nftables.AsLasting())
+		if err != nil {
+			return fmt.Errorf("nftables netlink (CONFIG_NF_TABLES): %w", err)
+		}
+		defer func() { _ = nft.CloseLasting() }()
+		raw, err := nfnetlink.Dial(unix.NETLINK_NETFILTER, nil)
+		if err != nil {
+			return fmt.Errorf("nftables netlink (CONFIG_NF_TABLES): %w", err)
+		}
+		defer raw.Close()
+		route, err := netlink.NewHandle(unix.NETLINK_ROUTE, unix.NETLINK_INET_DIAG)
+		if err != nil {
+			return fmt.Errorf("route netlink: %w", err)
+		}
+		defer route.Close()
+		if err := route.SetSocketTimeout(netlinkTimeout); err != nil {
+			return fmt.Errorf("route netlink: %w", err)
+		}
+		return f(&kernel{nft: nft, raw: raw, route: route})
+	})
+}
+
+func (k *kernel) loopbackUp() error {
+	lo, err := k.route.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	return k.route.LinkSetUp(lo)
+}
+
+// connections counts TCP sockets on the capture ports that still carry, or may
+// carry, bytes.
+func (k *kernel) connections() (int, error) {
+	n := 0
+	for _, af := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		sockets, err := k.route.SocketDiagTCP(af)
+		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+			if af == unix.AF_INET6 && errors.Is(err, unix.ENOENT) {
+				continue // a kernel without IPv6
+			}
+			return 0, err
+		}
+		for _, s := range sockets {
+			if isCapturePort(s.ID.SourcePort) && isOpen(s.State) {
+				n++
+			}
+		}
+	}
+	return n, nil
+}
+
+func isCapturePort(port uint16) bool {
+	return port == OutboundPort || port == InboundPort || port == TunnelPort
+}
+
+func isOpen(state uint8) bool {
+	return state != netlink.TCP_LISTEN && state != netlink.TCP_TIME_WAIT && state != netlink.TCP_CLOSE
+}

@@ -1,0 +1,241 @@
+package capture
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// The ports of a captured pod.
+const (
+	OutboundPort = 15001
+	InboundPort  = 15006
+	TunnelPort   = 15008
+)
+
+// Marks. The other bits of a mark belong to others and are kept.
+const (
+	// ProxyMark is on every packet that ztunnel's sockets send.
+	ProxyMark = 0x539
+	// deliveryMark is on connections that ztunnel opens over loopback, and on
+	// the replies to them.
+	deliveryMark = 0x111
+	markMask     = 0xfff
+)
+
+const tableName = "ambit"
+
+// Where the kubelet's probes come from. They must reach a pod that has no
+// identity to offer to them.
+var (
+	probeV4 = netip.MustParseAddr("169.254.7.127")
+	probeV6 = netip.MustParseAddr("fd16:9254:7127:1337:ffff:ffff:ffff:ffff")
+)
+
+// phase is which rules a namespace should have.
+type phase int
+
+const (
+	phaseCaptured phase = iota
+	phaseDraining       // the same without the redirects
+)
+
+// One before the usual priority: a redirect of the pod's own decides about what
+// ztunnel sends, not about what ztunnel is to be sent.
+const natPriority = nftables.ChainPriority(-101)
+
+// chain is a base chain and its rules.
+type chain struct {
+	nftables.Chain
+	rules [][]expr.Any
+}
+
+// ruleset is what the table holds in a phase.
+func ruleset(p phase) []chain {
+	table := &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}
+	priority := natPriority
+	chains := []chain{
+		{
+			Chain: nftables.Chain{
+				Name: "mark-delivery", Table: table, Type: nftables.ChainTypeFilter,
+				Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityMangle,
+			},
+			rules: [][]expr.Any{
+				slices.Concat(markIs(expr.CmpOpEq), setConnMark()),
+			},
+		},
+		{
+			// Of type route, so that the packet is routed by its new mark.
+			Chain: nftables.Chain{
+				Name: "mark-replies", Table: table, Type: nftables.ChainTypeRoute,
+				Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityMangle,
+			},
+			rules: [][]expr.Any{
+				slices.Concat(isReply(), connMarkIsDelivery(), setMark()),
+			},
+		},
+		{
+			Chain: nftables.Chain{
+				Name: "inbound", Table: table, Type: nftables.ChainTypeNAT,
+				Hooknum: nftables.ChainHookPrerouting, Priority: &priority,
+			},
+		},
+		{
+			Chain: nftables.Chain{
+				Name: "outbound", Table: table, Type: nftables.ChainTypeNAT,
+				Hooknum: nftables.ChainHookOutput, Priority: &priority,
+			},
+		},
+	}
+	if p == phaseCaptured {
+		chains[2].rules = inboundRules()
+		chains[3].rules = outboundRules()
+	}
+	return chains
+}
+
+func inboundRules() [][]expr.Any {
+	return [][]expr.Any{
+		slices.Concat(addressIs(probeV4, saddr, 32), accept()),
+		slices.Concat(addressIs(probeV6, saddr, 128), accept()),
+		slices.Concat(isSYN(), portIsNot(TunnelPort), markIs(expr.CmpOpNeq), redirect(InboundPort)),
+	}
+}
+
+func outboundRules() [][]expr.Any {
+	return [][]expr.Any{
+		slices.Concat(markIs(expr.CmpOpEq), accept()),
+		// To one's own addresses: a pod that calls itself.
+		slices.Concat(outputIsLoopback(), accept()),
+		slices.Concat(addressIs(netip.MustParseAddr("127.0.0.0"), daddr, 8), accept()),
+		slices.Concat(addressIs(netip.IPv6Loopback(), daddr, 128), accept()),
+		slices.Concat(isSYN(), redirect(OutboundPort)),
+	}
+}
+
+// reg is the one register that the rules use.
+const reg = 1
+
+func accept() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}} }
+
+func redirect(port uint16) []expr.Any {
+	const rangeProtoSpecified = 2 // NF_NAT_RANGE_PROTO_SPECIFIED
+	return []expr.Any{
+		&expr.Immediate{Register: reg, Data: binaryutil.BigEndian.PutUint16(port)},
+		&expr.Redir{RegisterProtoMin: reg, Flags: rangeProtoSpecified},
+	}
+}
+
+// isSYN matches the first packet of a TCP connection: SYN, and none of ACK, RST
+// and FIN.
+func isSYN() []expr.Any {
+	const flagsOffset, fin, syn, rst, ack = 13, 0x01, 0x02, 0x04, 0x10
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{unix.IPPROTO_TCP}},
+		&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseTransportHeader, Offset: flagsOffset, Len: 1},
+		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 1, Mask: []byte{fin | syn | rst | ack}, Xor: []byte{0}},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{syn}},
+	}
+}
+
+// portIsNot compares the TCP destination port.
+func portIsNot(port uint16) []expr.Any {
+	return []expr.Any{
+		&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: binaryutil.BigEndian.PutUint16(port)},
+	}
+}
+
+func outputIsLoopback() []expr.Any {
+	name := make([]byte, unix.IFNAMSIZ)
+	copy(name, "lo")
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: reg},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: name},
+	}
+}
+
+type direction int
+
+const (
+	saddr direction = iota
+	daddr
+)
+
+// addressIs matches the first bits of an address of the IP header.
+func addressIs(addr netip.Addr, which direction, bits int) []expr.Any {
+	// Offsets of RFC 791 and RFC 8200.
+	family, length, offset := byte(unix.NFPROTO_IPV4), 4, 12
+	if addr.Is6() {
+		family, length, offset = unix.NFPROTO_IPV6, 16, 8
+	}
+	if which == daddr {
+		offset += length
+	}
+	match := []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: reg},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{family}},
+		&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseNetworkHeader, Offset: uint32(offset), Len: uint32(length)},
+	}
+	if bits < length*8 {
+		mask := make([]byte, length)
+		for i := range bits {
+			mask[i/8] |= 0x80 >> (i % 8)
+		}
+		match = append(match, &expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: uint32(length), Mask: mask, Xor: make([]byte, length)})
+	}
+	return append(match, &expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: addr.AsSlice()})
+}
+
+func u32(v uint32) []byte { return binaryutil.NativeEndian.PutUint32(v) }
+
+// masked keeps the bits of keep and sets those of set.
+func masked(keep, set uint32) expr.Any {
+	return &expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 4, Mask: u32(keep), Xor: u32(set)}
+}
+
+// markIs compares the packet's mark with ztunnel's.
+func markIs(op expr.CmpOp) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: reg},
+		masked(markMask, 0),
+		&expr.Cmp{Op: op, Register: reg, Data: u32(ProxyMark)},
+	}
+}
+
+func setMark() []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: reg},
+		masked(^uint32(markMask), deliveryMark),
+		&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: reg},
+	}
+}
+
+func setConnMark() []expr.Any {
+	return []expr.Any{
+		&expr.Ct{Key: expr.CtKeyMARK, Register: reg},
+		masked(^uint32(markMask), deliveryMark),
+		&expr.Ct{Key: expr.CtKeyMARK, SourceRegister: true, Register: reg},
+	}
+}
+
+func connMarkIsDelivery() []expr.Any {
+	return []expr.Any{
+		&expr.Ct{Key: expr.CtKeyMARK, Register: reg},
+		masked(markMask, 0),
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: u32(deliveryMark)},
+	}
+}
+
+func isReply() []expr.Any {
+	const reply = 1 // IP_CT_DIR_REPLY
+	return []expr.Any{
+		&expr.Ct{Key: expr.CtKeyDIRECTION, Register: reg},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{reply}},
+	}
+}
