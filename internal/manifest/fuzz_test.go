@@ -3,6 +3,7 @@ package manifest
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 // FuzzParse looks for content that crashes, hangs, or is refused without a
@@ -25,7 +26,11 @@ func FuzzParse(f *testing.F) {
 		if len(content) > 1<<14 {
 			return
 		}
+		start := time.Now()
 		objects, problems := Parse(scheme, name, []byte(content))
+		if took := time.Since(start); took > 2*time.Second {
+			t.Errorf("%d bytes took %s", len(content), took)
+		}
 		lines := 1 + strings.Count(content, "\n")
 		for _, p := range problems {
 			if p.Message == "" || p.Position.Line < 1 || p.Position.Line > lines {

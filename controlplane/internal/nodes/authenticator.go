@@ -44,6 +44,7 @@ type Authenticator struct {
 	table   table                // guarded by mu
 	stamp   string               // guarded by mu; what the file looked like
 	streams map[*stream]struct{} // guarded by mu; authenticated and open
+	closed  bool                 // guarded by mu
 }
 
 // stream is an open call and what it was let in by.
@@ -53,8 +54,12 @@ type stream struct {
 	cancel context.CancelCauseFunc
 }
 
-// errWithdrawn ends the streams of a credential that is no longer in the file.
-var errWithdrawn = status.Error(codes.Unauthenticated, "the node credential of this stream has been withdrawn")
+// What ends streams: errWithdrawn those of a credential that is no longer in
+// the file, errStopping all.
+var (
+	errWithdrawn = status.Error(codes.Unauthenticated, "the node credential of this stream has been withdrawn")
+	errStopping  = status.Error(codes.Unavailable, "the control plane is stopping; connect again")
+)
 
 // NewAuthenticator reads the credentials file, which must be good.
 func NewAuthenticator(cfg Config) (*Authenticator, error) {
@@ -178,26 +183,39 @@ func (a *Authenticator) Stream(srv any, ss grpc.ServerStream, _ *grpc.StreamServ
 	ctx, cancel := context.WithCancelCause(NewContext(ss.Context(), node))
 	defer cancel(nil)
 	s := &stream{hash: hash, node: node, cancel: cancel}
-	if !a.enter(s) {
-		return errWithdrawn
+	if err := a.enter(s); err != nil {
+		return err
 	}
 	defer a.leave(s)
 	err = next(srv, &authenticated{ss, ctx})
-	if cause := context.Cause(ctx); errors.Is(cause, errWithdrawn) {
+	if cause := context.Cause(ctx); errors.Is(cause, errWithdrawn) || errors.Is(cause, errStopping) {
 		return cause
 	}
 	return err
 }
 
 // enter registers a stream, unless its credential has gone in the meantime.
-func (a *Authenticator) enter(s *stream) bool {
+func (a *Authenticator) enter(s *stream) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.closed {
+		return errStopping
+	}
 	if node, ok := a.table.node(s.hash); !ok || node != s.node {
-		return false
+		return errWithdrawn
 	}
 	a.streams[s] = struct{}{}
-	return true
+	return nil
+}
+
+// Close ends all streams and lets no new one begin.
+func (a *Authenticator) Close() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.closed = true
+	for s := range a.streams {
+		s.cancel(errStopping)
+	}
 }
 
 func (a *Authenticator) leave(s *stream) {

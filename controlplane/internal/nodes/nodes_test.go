@@ -297,9 +297,13 @@ func TestWithdrawnCredentialEndsItsStreams(t *testing.T) {
 		if len(two)+len(three) != 0 {
 			t.Fatal("streams of valid credentials ended")
 		}
+		a.Close()
+		for _, done := range []chan error{two, three, open("three")} {
+			if err := <-done; status.Code(err) != codes.Unavailable {
+				t.Errorf("stopping: %v", err)
+			}
+		}
 		cancel()
-		<-two
-		<-three
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}

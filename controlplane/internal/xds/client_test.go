@@ -280,21 +280,6 @@ func TestRemovalsAreForgottenWhenEverybodyKnows(t *testing.T) {
 	again.expect("+[] -[7]")
 }
 
-func TestCloseEndsStreams(t *testing.T) {
-	h := serve(t, xds.Config{})
-	p := h.connect("n1")
-	p.send(wildcard(compile.TypeAddress))
-	p.next()
-	h.Close()
-	h.Close()
-	if err := p.end(); status.Code(err) != codes.Unavailable {
-		t.Fatalf("ended with %v", err)
-	}
-	if err := h.connect("n1").end(); status.Code(err) != codes.Unavailable {
-		t.Fatalf("let in: %v", err)
-	}
-}
-
 func TestClientStatus(t *testing.T) {
 	h := serve(t, xds.Config{})
 	v := h.update(pod("a", "1", "10.0.0.1", "n1"))

@@ -37,8 +37,6 @@ type Server struct {
 	metrics  *metrics
 	store    *store
 	building chan struct{} // held while a whole mesh is being gathered
-	closing  chan struct{} // closed by Close
-	closed   sync.Once
 
 	mu        sync.Mutex
 	clients   map[*client]struct{} // guarded by mu
@@ -61,8 +59,8 @@ func New(cfg Config) (*Server, error) {
 	}
 	return &Server{
 		cfg: cfg, metrics: m, store: newStore(cfg.MaxTombstones),
-		building: make(chan struct{}, 2*runtime.GOMAXPROCS(0)), closing: make(chan struct{}),
-		clients: make(map[*client]struct{}), admission: make(map[string]*admitted), moves: make(chan struct{}),
+		building: make(chan struct{}, 2*runtime.GOMAXPROCS(0)),
+		clients:  make(map[*client]struct{}), admission: make(map[string]*admitted), moves: make(chan struct{}),
 	}, nil
 }
 
@@ -131,8 +129,12 @@ func (s *Server) Clients() []ClientStatus {
 	return list
 }
 
-// Close ends all streams and lets no new one begin.
-func (s *Server) Close() { s.closed.Do(func() { close(s.closing) }) }
+// Connected counts the open streams.
+func (s *Server) Connected() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.clients)
+}
 
 // AckedBy waits until every subscriber of a type that is connected now has
 // acknowledged everything up to a version, or is gone. When ctx ends first it

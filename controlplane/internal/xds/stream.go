@@ -8,8 +8,6 @@ import (
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"golang.org/x/time/rate"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 )
 
 // deltaStream is what of a gRPC stream is used.
@@ -47,8 +45,6 @@ func (c *client) run(stream deltaStream) error {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case <-c.server.closing:
-			return status.Error(codes.Unavailable, "the control plane is stopping; connect again")
 		case <-c.wake:
 		case <-stall.timer.C:
 			return c.stalled()

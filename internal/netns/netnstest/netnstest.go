@@ -139,6 +139,8 @@ func (e End) configure(t testing.TB, h *netlink.Handle) {
 			t.Fatalf("address %s on %s: %v", p, e.Link, err)
 		}
 	}
+	// Link-local addresses too, so that nothing changes behind a test's back.
+	Sysctl(t, e.NS, "net/ipv6/conf/"+e.Link+"/accept_dad", "0")
 	if err := h.LinkSetUp(l); err != nil {
 		t.Fatalf("link %s up: %v", e.Link, err)
 	}

@@ -155,14 +155,14 @@ func (c *Capturer) Inspect(ns *netns.Namespace) (State, error) {
 		if err != nil {
 			return err
 		}
-		someRouting, allRouting, err := findRouting(k.route)
+		ours, all, err := findRouting(k.route)
 		if err != nil {
 			return err
 		}
 		switch {
-		case s == nil && !someRouting:
+		case s == nil && !ours:
 			state = Absent
-		case !allRouting:
+		case !all:
 		case len(s.diff(c.shapes[phaseCaptured])) == 0:
 			state = Captured
 		case len(s.diff(c.shapes[phaseDraining])) == 0:

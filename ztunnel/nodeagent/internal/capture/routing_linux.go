@@ -219,9 +219,9 @@ func removeRules(h *netlink.Handle, f family) error {
 	return nil
 }
 
-// findRouting tells whether any rule or route is in place, and whether all are
-// that should be.
-func findRouting(h *netlink.Handle) (anyOfThem, all bool, err error) {
+// findRouting tells whether any of our rules and routes is there, and whether all
+// are in place that should be, whoever added them.
+func findRouting(h *netlink.Handle) (ours, all bool, err error) {
 	lo, err := h.LinkByName("lo")
 	if err != nil {
 		return false, false, fmt.Errorf("link lo: %w", err)
@@ -243,8 +243,10 @@ func findRouting(h *netlink.Handle) (anyOfThem, all bool, err error) {
 		wantRule, wantRoute := deliveryRule(f), deliveryRoute(f, lo)
 		rule := slices.ContainsFunc(rules, func(r netlink.Rule) bool { return sameRule(&r, wantRule) })
 		route := slices.ContainsFunc(routes, func(r netlink.Route) bool { return sameRoute(&r, wantRoute) })
-		anyOfThem = anyOfThem || rule || route
+		ours = ours ||
+			slices.ContainsFunc(rules, func(r netlink.Rule) bool { return r.Protocol == protocol }) ||
+			slices.ContainsFunc(routes, func(r netlink.Route) bool { return r.Protocol == protocol })
 		all = all && (f.off || rule && route)
 	}
-	return anyOfThem, all, nil
+	return ours, all, nil
 }

@@ -1,0 +1,69 @@
+// Command controlplane tells the nodes of a mesh what it consists of, and
+// certifies their workloads.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/pflag"
+
+	"github.com/ambit-mesh/ambit/controlplane"
+	"github.com/ambit-mesh/ambit/internal/telemetry"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	cfg, err := parse(os.Args[1:], os.Getenv)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "controlplane:", err)
+		os.Exit(2)
+	}
+	c, err := controlplane.New(cfg)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "controlplane:", err)
+		os.Exit(2)
+	}
+	if err := c.Run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "controlplane:", err)
+		os.Exit(1)
+	}
+}
+
+// parse reads flags, and from the environment what flags leave out: --xds-address
+// is AMBIT_XDS_ADDRESS.
+func parse(args []string, getenv func(string) string) (controlplane.Config, error) {
+	var cfg controlplane.Config
+	var log telemetry.LogConfig
+	f := pflag.NewFlagSet("controlplane", pflag.ContinueOnError)
+	f.StringArrayVar(&cfg.Manifests, "manifests", nil, "directory of manifests; of several, later ones overlay earlier ones")
+	f.StringVar(&cfg.StateDir, "state-dir", "", "directory for the authority, the captured set and root-cert.pem")
+	f.StringVar(&cfg.XDSAddress, "xds-address", "0.0.0.0:15012", "xDS, CA and node service, over TLS")
+	f.StringVar(&cfg.AdminAddress, "admin-address", "127.0.0.1:15000", "admin port, on loopback")
+	f.StringVar(&cfg.MetricsAddress, "metrics-address", ":15014", "metrics port")
+	f.StringVar(&cfg.ReadyAddress, "ready-address", ":15021", "readiness port")
+	f.StringVar(&cfg.TrustDomain, "trust-domain", "cluster.local", "trust domain of the workloads")
+	f.StringVar(&cfg.ClusterID, "cluster-id", "Kubernetes", "id of the cluster")
+	f.StringVar(&cfg.ClusterDomain, "cluster-domain", "cluster.local", "DNS suffix of services")
+	f.StringVar(&cfg.RootNamespace, "root-namespace", "ambit-system", "namespace of mesh-wide policies")
+	f.DurationVar(&cfg.CertTTL, "cert-ttl", 0, "longest life of a workload certificate; 24h if 0")
+	f.DurationVar(&cfg.RotationOverlap, "ca-rotation-overlap", 0, "how long a new root is known before it is used, at least --cert-ttl; a tenth more than that if 0")
+	f.StringVar(&cfg.NodeCredentials, "node-credentials", "", "file with the SHA-256 of each node's token")
+	f.StringArrayVar(&cfg.ServingNames, "serving-name", nil, "DNS name or address of the serving certificate; repeatable (default "+controlplane.DefaultServingName+")")
+	f.StringVar(&cfg.CARootCert, "ca-root-cert", "", "plugged-in CA: root bundle, PEM")
+	f.StringVar(&cfg.CACert, "ca-cert", "", "plugged-in CA: issuing certificate, PEM")
+	f.StringVar(&cfg.CAKey, "ca-key", "", "plugged-in CA: its key, PEM")
+	f.StringVar(&cfg.CAChain, "ca-chain", "", "plugged-in CA: certificates between it and a root, PEM")
+	f.StringVar(&log.Level, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&log.Format, "log-format", "json", "json or text")
+	if err := telemetry.ParseFlags(f, args, getenv); err != nil {
+		return cfg, err
+	}
+	var err error
+	cfg.Log, cfg.Level, err = telemetry.NewLogger(log, os.Stderr)
+	return cfg, err
+}

@@ -1,0 +1,108 @@
+package controlplane
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/ambit-mesh/ambit/internal/identity"
+)
+
+// Config says how a control plane runs. Zero values mean the defaults given.
+type Config struct {
+	// Manifests are directories; the same object in a later one supersedes.
+	// Required.
+	Manifests []string
+	// StateDir keeps the authority and the captured set, and publishes
+	// root-cert.pem. Required.
+	StateDir string
+	// XDSAddress serves nodes over TLS; 0.0.0.0:15012.
+	XDSAddress string
+	// AdminAddress (loopback), MetricsAddress and ReadyAddress are listened on;
+	// 127.0.0.1:15000, :15014 and :15021.
+	AdminAddress, MetricsAddress, ReadyAddress string
+	// TrustDomain, ClusterID, ClusterDomain and RootNamespace name the mesh;
+	// cluster.local, Kubernetes, cluster.local and ambit-system.
+	TrustDomain, ClusterID, ClusterDomain, RootNamespace string
+	// CertTTL is the longest life of a workload certificate; 24 h. RotationOverlap
+	// is how long a new root is known before it is used; somewhat more than that.
+	CertTTL, RotationOverlap time.Duration
+	// NodeCredentials is the file with the hashes of the nodes' tokens. Required.
+	NodeCredentials string
+	// ServingNames are the DNS names and addresses of the serving certificate;
+	// ambit-controlplane.ambit-system.svc.
+	ServingNames []string
+	// CARootCert, CACert, CAKey and CAChain are an operator's authority; one of
+	// our own is made when they are empty.
+	CARootCert, CACert, CAKey, CAChain string
+	// ReleaseTimeout bounds the wait for ztunnels before a pod is released; 5 s.
+	ReleaseTimeout time.Duration
+	// Log is where the control plane logs, Level what /logging changes.
+	Log   *zap.Logger
+	Level zap.AtomicLevel
+	// Registry has the metrics; a new one when nil.
+	Registry *prometheus.Registry
+}
+
+// DefaultServingName is what clients expect in the serving certificate.
+const DefaultServingName = "ambit-controlplane.ambit-system.svc"
+
+func (c Config) withDefaults() Config {
+	orDefault(&c.XDSAddress, "0.0.0.0:15012")
+	orDefault(&c.AdminAddress, "127.0.0.1:15000")
+	orDefault(&c.MetricsAddress, ":15014")
+	orDefault(&c.ReadyAddress, ":15021")
+	orDefault(&c.TrustDomain, identity.DefaultTrustDomain)
+	orDefault(&c.ClusterID, "Kubernetes")
+	orDefault(&c.ClusterDomain, "cluster.local")
+	orDefault(&c.RootNamespace, "ambit-system")
+	orDefault(&c.CertTTL, 24*time.Hour)
+	orDefault(&c.ReleaseTimeout, 5*time.Second)
+	if len(c.ServingNames) == 0 {
+		c.ServingNames = []string{DefaultServingName}
+	}
+	if c.Log == nil {
+		c.Log = zap.NewNop()
+	}
+	if c.Level == (zap.AtomicLevel{}) {
+		c.Level = zap.NewAtomicLevel()
+	}
+	if c.Registry == nil {
+		c.Registry = prometheus.NewRegistry()
+	}
+	return c
+}
+
+func orDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// validate checks what the parts do not check themselves.
+func (c Config) validate() error {
+	switch {
+	case len(c.Manifests) == 0:
+		return errors.New("no manifests: give --manifests a directory")
+	case c.StateDir == "":
+		return errors.New("no state directory: give --state-dir")
+	case c.NodeCredentials == "":
+		return errors.New("no node credentials: give --node-credentials a file with `nodes: [{node: NAME, tokenSHA256: HEX}]`")
+	case c.ReleaseTimeout < 0:
+		return fmt.Errorf("release timeout %s: must not be negative", c.ReleaseTimeout)
+	}
+	for flag, address := range map[string]string{
+		"--xds-address": c.XDSAddress, "--admin-address": c.AdminAddress,
+		"--metrics-address": c.MetricsAddress, "--ready-address": c.ReadyAddress,
+	} {
+		if _, _, err := net.SplitHostPort(address); err != nil {
+			return fmt.Errorf("%s %q: want host:port: %w", flag, address, err)
+		}
+	}
+	return nil
+}

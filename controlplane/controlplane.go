@@ -1,0 +1,156 @@
+package controlplane
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"go.uber.org/zap"
+
+	"github.com/ambit-mesh/ambit/controlplane/compile"
+	"github.com/ambit-mesh/ambit/controlplane/internal/ca"
+	"github.com/ambit-mesh/ambit/controlplane/internal/nodes"
+	"github.com/ambit-mesh/ambit/controlplane/internal/source/files"
+	"github.com/ambit-mesh/ambit/controlplane/internal/xds"
+	"github.com/ambit-mesh/ambit/internal/admin"
+	"github.com/ambit-mesh/ambit/internal/identity"
+	"github.com/ambit-mesh/ambit/internal/lifecycle"
+)
+
+// ControlPlane is one control plane.
+type ControlPlane struct {
+	cfg      Config
+	ready    lifecycle.Readiness
+	compiler *compile.Compiler
+	xds      *xds.Server
+	ca       *ca.Authority
+	auth     *nodes.Authenticator
+	engine   *engine
+	source   *files.Source
+	server   *server
+
+	admin, metrics, readiness *admin.Server
+}
+
+// New prepares everything that can fail before serving: it loads or makes the
+// authority, reads the credentials and the captured set, and takes the ports.
+func New(cfg Config) (*ControlPlane, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(cfg.StateDir, 0o755); err != nil {
+		return nil, fmt.Errorf("state directory: %w", err)
+	}
+	c := &ControlPlane{cfg: cfg}
+	for _, step := range []func() error{c.makeAuthority, c.makeEngine, c.listen} {
+		if err := step(); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+func (c *ControlPlane) makeAuthority() error {
+	var err error
+	cfg := &c.cfg
+	if c.auth, err = nodes.NewAuthenticator(nodes.Config{
+		File: cfg.NodeCredentials, ClusterID: cfg.ClusterID, Log: cfg.Log.Named("nodes"), Metrics: cfg.Registry,
+	}); err != nil {
+		return err
+	}
+	c.ca, err = ca.New(ca.Config{
+		TrustDomain: cfg.TrustDomain, Dir: filepath.Join(cfg.StateDir, "ca"), BundleFile: filepath.Join(cfg.StateDir, "root-cert.pem"),
+		PluggedIn: ca.Files{Root: cfg.CARootCert, Cert: cfg.CACert, Key: cfg.CAKey, Chain: cfg.CAChain},
+		TTL:       cfg.CertTTL, RotationOverlap: cfg.RotationOverlap, ServingNames: cfg.ServingNames,
+		Log: cfg.Log.Named("ca"), Metrics: cfg.Registry,
+	})
+	return err
+}
+
+func (c *ControlPlane) makeEngine() error {
+	cfg := &c.cfg
+	var err error
+	if c.compiler, err = compile.New(compile.Options{
+		ClusterID: cfg.ClusterID, TrustDomain: cfg.TrustDomain, ClusterDomain: cfg.ClusterDomain, RootNamespace: cfg.RootNamespace,
+	}); err != nil {
+		return err
+	}
+	if c.xds, err = xds.New(xds.Config{Log: cfg.Log.Named("xds"), Metrics: cfg.Registry}); err != nil {
+		return err
+	}
+	m, err := newMetrics(cfg.Registry)
+	if err != nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
+	if c.engine, err = newEngine(c.compiler, c.xds, filepath.Join(cfg.StateDir, capturedName), *cfg, m); err != nil {
+		return err
+	}
+	c.source, err = files.New(cfg.Manifests, c.engine)
+	return err
+}
+
+func (c *ControlPlane) listen() error {
+	cfg := &c.cfg
+	for _, own := range []prometheus.Collector{collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})} {
+		if err := cfg.Registry.Register(own); err != nil {
+			return fmt.Errorf("metrics: %w", err)
+		}
+	}
+	l, err := net.Listen("tcp", cfg.XDSAddress)
+	if err != nil {
+		return fmt.Errorf("xDS: listen on %s: %w", cfg.XDSAddress, err)
+	}
+	c.server = &server{
+		listener: l, tls: c.ca.ServerTLS(), auth: c.auth, after: c.engine.synced,
+		services: services{ads: c.xds, ca: ca.NewService(c.ca, authorizer{c.compiler}), node: nodes.NewService(c.engine, cfg.Log.Named("nodes"))},
+	}
+	if c.admin, err = admin.Listen(cfg.AdminAddress, true, c.adminHandler()); err != nil {
+		return fmt.Errorf("admin: %w", err)
+	}
+	if c.metrics, err = admin.Listen(cfg.MetricsAddress, false, admin.MetricsHandler(cfg.Registry)); err != nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
+	if c.readiness, err = admin.Listen(cfg.ReadyAddress, false, admin.ReadyHandler(&c.ready)); err != nil {
+		return fmt.Errorf("readiness: %w", err)
+	}
+	return nil
+}
+
+// authorizer lets a node have the identities of the live pods that it runs.
+type authorizer struct{ compiler *compile.Compiler }
+
+func (a authorizer) Authorize(node string, id identity.ID) error {
+	return a.compiler.NodeRuns(node, id)
+}
+
+// XDSAddr, AdminAddr, MetricsAddr and ReadyAddr are what is listened on.
+func (c *ControlPlane) XDSAddr() net.Addr     { return c.server.listener.Addr() }
+func (c *ControlPlane) AdminAddr() net.Addr   { return c.admin.Addr() }
+func (c *ControlPlane) MetricsAddr() net.Addr { return c.metrics.Addr() }
+func (c *ControlPlane) ReadyAddr() net.Addr   { return c.readiness.Addr() }
+
+// Run serves until ctx ends. It is called once.
+func (c *ControlPlane) Run(ctx context.Context) error {
+	synced := c.ready.Task("manifests: first complete state")
+	serving := c.ready.Task("xDS: serving")
+	c.server.serving = func() {
+		synced.Done()
+		serving.Done()
+		c.cfg.Log.Info("serving", zap.Stringer("xds", c.XDSAddr()), zap.Stringer("admin", c.AdminAddr()))
+	}
+	var g lifecycle.Group
+	g.Add("readiness", c.readiness)
+	g.Add("metrics", c.metrics)
+	g.Add("admin", c.admin)
+	g.Add("certificate authority", c.ca)
+	g.Add("node credentials", c.auth)
+	g.Add("engine", c.engine)
+	g.Add("manifests", c.source)
+	g.Add("xDS", c.server)
+	return g.Run(ctx)
+}

@@ -1,0 +1,10 @@
+// Command shop is the four services of the example shop, and who uses them, in
+// one program. None of them knows of a mesh.
+//
+//	load ─▶ web (HTTP) ─▶ cart (HTTP) ─┬▶ catalog (gRPC)
+//	                                   └▶ stock (TCP, the server speaks first)
+//
+//	shop web | cart | catalog | stock     serve; addresses come from the environment
+//	shop load                             buys without end, and counts what fails
+//	shop get URL                          fetches once; exit code 1 unless the status is 200
+package main

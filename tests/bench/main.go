@@ -1,0 +1,37 @@
+// Command bench measures what Ambit costs beside what it is compared with, over
+// real network namespaces, in one run. See README.md for the method.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	commands := map[string]func(context.Context, []string) error{
+		"run":   run,   // the whole benchmark
+		"serve": serve, // in the server's pod
+		"relay": relay, // in both pods: what Ambit is compared with
+		"load":  load,  // in the client's pod
+		"hold":  hold,  // keeps a pod alive
+	}
+	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
+		fmt.Fprintln(os.Stderr, "usage: bench run | serve | relay | load | hold")
+		os.Exit(2)
+	}
+	if err := commands[os.Args[1]](ctx, os.Args[2:]); err != nil && ctx.Err() == nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// hold waits to be told to end.
+func hold(ctx context.Context, _ []string) error {
+	<-ctx.Done()
+	return nil
+}

@@ -1,0 +1,298 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Names of the chains that are compared.
+const (
+	direct = "direct"
+	tcp    = "TCP relays"
+	tlsPer = "TLS relays"
+	ambit  = "Ambit"
+)
+
+var chainNames = []string{direct, tcp, tlsPer, ambit}
+
+// bench is one run.
+type bench struct {
+	self, cli, dir string
+	name           string
+	duration       time.Duration
+	results        map[string]map[string][]result // by row and chain
+}
+
+// run does the whole benchmark and prints its tables.
+func run(ctx context.Context, args []string) error {
+	f := flag.NewFlagSet("run", flag.ContinueOnError)
+	cli := f.String("ambit", "bin/ambit", "the ambit program")
+	rounds := f.Int("rounds", 3, "rounds; the median counts")
+	duration := f.Duration("duration", 4*time.Second, "of each measurement")
+	only := f.String("only", "", "data, idle, or mesh: one part of it")
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	path, err := filepath.Abs(*cli)
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "ambit-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	b := &bench{self: self, cli: path, dir: dir, name: "bench", duration: *duration, results: make(map[string]map[string][]result)}
+	if *only == "" || *only == "mesh" {
+		if err := b.mesh(ctx); err != nil {
+			return fmt.Errorf("mesh size: %w", err)
+		}
+	}
+	if *only == "mesh" {
+		return nil
+	}
+	return b.dataPath(ctx, *rounds, *only)
+}
+
+// dataPath measures bytes and connections between two pods on two nodes.
+func (b *bench) dataPath(ctx context.Context, rounds int, only string) error {
+	if err := b.manifests(false); err != nil {
+		return err
+	}
+	if err := b.ambit(ctx, "local", "up", "--name", b.name, "-f", filepath.Join(b.dir, "manifests"), "--nodes", "2", "--detach"); err != nil {
+		return err
+	}
+	defer func() { _ = b.ambit(context.WithoutCancel(ctx), "local", "down", "--name", b.name) }()
+	if only != "idle" {
+		for round := range rounds {
+			fmt.Fprintf(os.Stderr, "round %d of %d\n", round+1, rounds)
+			if err := b.round(ctx); err != nil {
+				return err
+			}
+		}
+		b.print()
+	}
+	if err := b.enrol(ctx, true); err != nil {
+		return err
+	}
+	return b.idle(ctx)
+}
+
+func (b *bench) ambit(ctx context.Context, args ...string) error {
+	cmd := exec.CommandContext(ctx, b.cli, args...)
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("ambit %s: %w", strings.Join(args, " "), err)
+	}
+	return nil
+}
+
+// workload is a load of one row of the table.
+type workload struct {
+	row, kind string
+	conns     int
+}
+
+var workloads = []workload{
+	{"bulk, 1 connection", "bulk", 1},
+	{"bulk, 8 connections", "bulk", 8},
+	{"1 KB round trip, 1 connection", "roundtrip", 1},
+	{"1 KB round trip, 64 connections", "roundtrip", 64},
+	{"new connections, 16 at a time", "connect", 16},
+}
+
+// targets are where the client connects for each chain: the echo and the sink.
+func targets(chain string) (echo, sink string) {
+	at := func(host string, base int) (string, string) {
+		return host + ":" + strconv.Itoa(base+echoPort), host + ":" + strconv.Itoa(base+sinkPort)
+	}
+	switch chain {
+	case tcp:
+		return at("127.0.0.1", 100)
+	case tlsPer:
+		return at("127.0.0.1", 200)
+	}
+	return at("server.bench.svc.cluster.local", 0)
+}
+
+func (b *bench) round(ctx context.Context) error {
+	for _, chain := range chainNames {
+		if err := b.enrol(ctx, chain == ambit); err != nil {
+			return err
+		}
+		echo, sink := targets(chain)
+		for _, w := range workloads {
+			target := echo
+			if w.kind == "bulk" {
+				target = sink
+			}
+			r, err := b.load(ctx, "--kind", w.kind, "--conns", strconv.Itoa(w.conns), "--target", target, "--duration", b.duration.String())
+			if err != nil {
+				return fmt.Errorf("%s over %s: %w", w.row, chain, err)
+			}
+			if b.results[w.row] == nil {
+				b.results[w.row] = make(map[string][]result)
+			}
+			b.results[w.row][chain] = append(b.results[w.row][chain], r)
+		}
+	}
+	return nil
+}
+
+func (b *bench) exec(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, b.cli, append([]string{"local", "exec", "--name", b.name, "-n", "bench", "client", "-c", "hold", "--", b.self}, args...)...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 10 * time.Second
+	cmd.Stderr = os.Stderr
+	return cmd
+}
+
+func (b *bench) load(ctx context.Context, args ...string) (result, error) {
+	var r result
+	out, err := b.exec(ctx, append([]string{"load"}, args...)...).Output()
+	if err != nil {
+		return r, err
+	}
+	return r, json.Unmarshal(out, &r)
+}
+
+// enrol labels the namespace, or takes the label away, and waits until it is so.
+func (b *bench) enrol(ctx context.Context, in bool) error {
+	if err := b.manifests(in); err != nil {
+		return err
+	}
+	want := "false"
+	if in {
+		want = "true"
+	}
+	deadline := time.Now().Add(30 * time.Second)
+	for {
+		captured, err := b.captured(ctx)
+		if err == nil && captured == want {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("pods are captured: %s, want %s (%w)", captured, want, err)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// captured tells whether both pods tunnel: true, false or mixed.
+func (b *bench) captured(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, b.cli, "local", "status", "--name", b.name, "-o", "json").Output()
+	if err != nil {
+		return "unknown", err
+	}
+	var st struct {
+		Pods []struct {
+			Namespace string `json:"namespace"`
+			Captured  *bool  `json:"captured"`
+		} `json:"pods"`
+	}
+	if err := json.Unmarshal(out, &st); err != nil {
+		return "unknown", err
+	}
+	var yes, no int
+	for _, p := range st.Pods {
+		switch {
+		case p.Namespace != "bench":
+		case p.Captured != nil && *p.Captured:
+			yes++
+		default:
+			no++
+		}
+	}
+	switch {
+	case yes+no < 2:
+		return "unknown", errors.New("pods are missing")
+	case no == 0:
+		return "true", nil
+	case yes == 0:
+		return "false", nil
+	}
+	return "mixed", nil
+}
+
+// manifests writes the two pods and their relays.
+func (b *bench) manifests(enrolled bool) error {
+	dir := filepath.Join(b.dir, "manifests")
+	if err := errors.Join(os.MkdirAll(dir, 0o755), os.Chmod(b.dir, 0o755)); err != nil {
+		return err
+	}
+	if _, err := os.Stat(filepath.Join(b.dir, "cert.pem")); err != nil {
+		if err := writeCerts(b.dir); err != nil {
+			return err
+		}
+	}
+	label := "none"
+	if enrolled {
+		label = "ambient"
+	}
+	container := func(name string, args ...string) string {
+		quoted := make([]string, len(args))
+		for i, a := range args {
+			quoted[i] = strconv.Quote(a)
+		}
+		return fmt.Sprintf("  - {name: %s, image: none, command: [%q, %s]}\n", name, b.self, strings.Join(quoted, ", "))
+	}
+	var client, server strings.Builder
+	client.WriteString(container("hold", "hold"))
+	server.WriteString(container("serve", "serve"))
+	for _, port := range []int{echoPort, sinkPort} {
+		remote := func(base int) string { return fmt.Sprintf("server.bench.svc.cluster.local:%d", base+port) }
+		local := func(base int) string { return fmt.Sprintf("127.0.0.1:%d", base+port) }
+		client.WriteString(container(fmt.Sprintf("tcp-%d", port), "relay", "--listen", local(100), "--to", remote(100)))
+		client.WriteString(container(fmt.Sprintf("tls-%d", port), "relay", "--listen", local(200), "--to", remote(200), "--tls", "client", "--certs", b.dir))
+		server.WriteString(container(fmt.Sprintf("tcp-%d", port), "relay", "--listen", fmt.Sprintf(":%d", 100+port), "--to", local(0)))
+		server.WriteString(container(fmt.Sprintf("tls-%d", port), "relay", "--listen", fmt.Sprintf(":%d", 200+port), "--to", local(0), "--tls", "server", "--certs", b.dir))
+	}
+	files := map[string]string{
+		"namespace.yaml": "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: bench\n  labels: {ambit-mesh.io/dataplane-mode: " + label + "}\n",
+		"service.yaml":   "apiVersion: v1\nkind: Service\nmetadata: {name: server, namespace: bench}\nspec:\n  clusterIP: None\n  selector: {app: server}\n  ports: [{name: echo, port: 7000}, {name: sink, port: 7001}]\n",
+		"client.yaml":    "apiVersion: v1\nkind: Pod\nmetadata: {name: client, namespace: bench, labels: {app: client}}\nspec:\n  nodeName: n1\n  containers:\n" + client.String(),
+		"server.yaml":    "apiVersion: v1\nkind: Pod\nmetadata: {name: server, namespace: bench, labels: {app: server}}\nspec:\n  nodeName: n2\n  containers:\n" + server.String(),
+	}
+	for name, text := range files {
+		path := filepath.Join(dir, name)
+		if old, err := os.ReadFile(path); err == nil && string(old) == text {
+			continue
+		}
+		tmp := filepath.Join(dir, "."+name)
+		if err := errors.Join(os.WriteFile(tmp, []byte(text), 0o644), os.Rename(tmp, path)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// median of a value of the results of a row and chain.
+func (b *bench) median(row, chain string, value func(result) float64) float64 {
+	var all []float64
+	for _, r := range b.results[row][chain] {
+		all = append(all, value(r))
+	}
+	slices.Sort(all)
+	if len(all) == 0 {
+		return 0
+	}
+	return all[len(all)/2]
+}

@@ -1,0 +1,200 @@
+package law
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+// reach says how far a rule looks.
+type reach int
+
+const (
+	// anywhere looks at everything that the package needs, however indirectly.
+	anywhere reach = iota
+	// ourCode looks at what the package and our packages that it needs import
+	// themselves; what a library imports is the library's affair.
+	ourCode
+)
+
+// rule forbids imports. Patterns are import paths, a path from the root of the
+// module when they begin with "./", and everything below when they end in "/...".
+type rule struct {
+	name    string
+	from    []string
+	exempt  []string // of from
+	forbid  []string
+	allow   []string // of forbid
+	reach   reach
+	because string
+}
+
+// components are the roles of the mesh, one process each.
+var components = []string{"./ztunnel/...", "./waypoint/...", "./nodeagent/...", "./controlplane/..."}
+
+// pure are the packages that take values and return values.
+var pure = []string{
+	"./controlplane/graph/...", "./controlplane/compile/...", "./controlplane/analyze/...",
+	"./waypoint/route/...", "./internal/authz/...",
+}
+
+// commandLine are the packages of the CLI.
+var commandLine = []string{"./internal/cli/...", "./internal/local/..."}
+
+var rules = []rule{
+	{
+		name:    "contracts stand alone",
+		from:    []string{"./apis/..."},
+		forbid:  []string{"./..."},
+		allow:   []string{"./apis/..."},
+		because: "the contracts are what other programs build against; they must not drag an implementation along",
+	},
+	apart("ztunnel", "./ztunnel/..."),
+	apart("waypoint", "./waypoint/..."),
+	apart("nodeagent", "./nodeagent/..."),
+	apart("controlplane", "./controlplane/..."),
+	{
+		name:    "mechanisms know no role",
+		from:    []string{"./internal/..."},
+		exempt:  commandLine,
+		forbid:  slices.Concat(components, commandLine, []string{"./cmd/..."}),
+		because: "a mechanism that knows who uses it cannot be used, tested or replaced alone",
+	},
+	{
+		name:    "the command line runs components, it does not link them",
+		from:    slices.Concat(commandLine, []string{"./cmd/ambit"}),
+		forbid:  components,
+		allow:   pure,
+		because: "the CLI starts the same programs as a cluster does, so that what it shows is what runs; only pure packages, which decide and do nothing, may be asked in process",
+	},
+	{
+		name: "the node side is free of Kubernetes clients",
+		from: []string{
+			"./cmd/ztunnel", "./cmd/waypoint", "./cmd/nodeagent", "./ztunnel/...", "./waypoint/...", "./nodeagent/...",
+			"./internal/hbone/...", "./internal/identity/...", "./internal/authz/...", "./internal/xdsclient/...", "./internal/netns/...", "./internal/zds/...",
+		},
+		forbid:  []string{"k8s.io/client-go/...", "sigs.k8s.io/controller-runtime/...", "helm.sh/helm/..."},
+		because: "proxies and node agents learn what they need by xDS and never talk to the Kubernetes API: a node that is taken over holds no cluster credential, and the binaries stay small",
+	},
+	{
+		name: "pure packages take values and return values",
+		from: pure,
+		forbid: []string{
+			"net", "net/http", "net/rpc", "os", "os/...", "io/ioutil", "syscall", "log", "log/...", "golang.org/x/sys/...",
+			"go.uber.org/zap/...", "google.golang.org/grpc/...", "k8s.io/client-go/...", "sigs.k8s.io/controller-runtime/...", "github.com/prometheus/...",
+			"github.com/fsnotify/...",
+		},
+		// Conditions name gRPC codes without a connection.
+		allow:   []string{"google.golang.org/grpc/codes"},
+		reach:   ourCode,
+		because: "a decision without sockets, files, clock and logger is the same in a test, in the CLI and in the control plane",
+	},
+	{
+		name:    "programs are leaves",
+		from:    []string{"./..."},
+		forbid:  []string{"./cmd/..."},
+		because: "cmd reads flags and environment and nothing else; code that others need belongs into a package",
+	},
+	{
+		name:    "test gear stays in tests",
+		from:    []string{"./..."},
+		exempt:  []string{"./tests/...", "./internal/testkit/...", "./internal/netns/netnstest/..."},
+		forbid:  []string{"testing", "go.uber.org/goleak/...", "pgregory.net/rapid/...", "./internal/testkit/...", "./internal/netns/netnstest/..."},
+		reach:   ourCode,
+		because: "a program must not carry its tests' tools",
+	},
+}
+
+// apart forbids a component to import another one.
+func apart(name, own string) rule {
+	return rule{
+		name:    name + " imports no other component",
+		from:    []string{own},
+		forbid:  components,
+		allow:   []string{own},
+		because: "components meet only in apis/ and on the wire, so that each can be adopted, upgraded and replaced alone",
+	}
+}
+
+func matches(path string, patterns []string) bool {
+	return slices.ContainsFunc(patterns, func(p string) bool {
+		if rest, ok := strings.CutPrefix(p, "./"); ok {
+			p = module + "/" + rest
+		}
+		prefix, below := strings.CutSuffix(p, "/...")
+		return path == prefix || below && strings.HasPrefix(path, prefix+"/")
+	})
+}
+
+func TestImports(t *testing.T) {
+	all := packages(t)
+	for _, r := range rules {
+		t.Run(r.name, func(t *testing.T) {
+			for path, p := range all {
+				if !p.ours() || !matches(path, r.from) || matches(path, r.exempt) {
+					continue
+				}
+				if chain := r.breach(all, path); chain != nil {
+					t.Errorf("%s\nbecause %s", strings.Join(chain, "\n\timports "), r.because)
+				}
+			}
+		})
+	}
+}
+
+// breach gives a shortest chain of imports from a package to a forbidden one.
+func (r rule) breach(all map[string]*pkg, from string) []string {
+	via := map[string]string{from: ""}
+	for queue := []string{from}; len(queue) > 0; queue = queue[1:] {
+		p := all[queue[0]]
+		if p == nil || r.reach == ourCode && !p.ours() {
+			continue
+		}
+		for _, next := range p.Imports {
+			if _, seen := via[next]; seen {
+				continue
+			}
+			via[next] = p.ImportPath
+			if matches(next, r.forbid) && !matches(next, r.allow) {
+				return chain(via, next)
+			}
+			queue = append(queue, next)
+		}
+	}
+	return nil
+}
+
+func chain(via map[string]string, end string) []string {
+	var c []string
+	for p := end; p != ""; p = via[p] {
+		c = append(c, strings.TrimPrefix(p, module+"/"))
+	}
+	slices.Reverse(c)
+	return c
+}
+
+// The rules must still be able to fail.
+func TestRulesBite(t *testing.T) {
+	fake := map[string]*pkg{}
+	add := func(path string, imports ...string) {
+		fake[path] = &pkg{ImportPath: path, Imports: imports}
+	}
+	add(module+"/ztunnel", module+"/internal/hbone")
+	add(module+"/internal/hbone", module+"/internal/x")
+	add(module+"/internal/x", "k8s.io/client-go/rest")
+	add(module+"/controlplane/graph", "lib")
+	add("lib", "net/http")
+
+	node := rules[slices.IndexFunc(rules, func(r rule) bool { return strings.HasPrefix(r.name, "the node side") })]
+	if got := len(node.breach(fake, module+"/ztunnel")); got != 4 {
+		t.Errorf("an indirect import of a Kubernetes client was not found (chain of %d)", got)
+	}
+	purity := rules[slices.IndexFunc(rules, func(r rule) bool { return strings.HasPrefix(r.name, "pure") })]
+	if c := purity.breach(fake, module+"/controlplane/graph"); c != nil {
+		t.Errorf("a library's own import counts as ours: %v", c)
+	}
+	fake[module+"/controlplane/graph"].Imports = []string{"os"}
+	if purity.breach(fake, module+"/controlplane/graph") == nil {
+		t.Error("a pure package that imports os was not found")
+	}
+}
