@@ -2,6 +2,7 @@ package controlplane
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -94,7 +95,7 @@ func (c *ControlPlane) makeEngine() error {
 	return err
 }
 
-func (c *ControlPlane) listen() error {
+func (c *ControlPlane) listen() (err error) {
 	cfg := &c.cfg
 	for _, own := range []prometheus.Collector{collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})} {
 		if err := cfg.Registry.Register(own); err != nil {
@@ -105,6 +106,11 @@ func (c *ControlPlane) listen() error {
 	if err != nil {
 		return fmt.Errorf("xDS: listen on %s: %w", cfg.XDSAddress, err)
 	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, l.Close())
+		}
+	}()
 	c.server = &server{
 		listener: l, tls: c.ca.ServerTLS(), auth: c.auth, after: c.engine.synced,
 		services: services{ads: c.xds, ca: ca.NewService(c.ca, authorizer{c.compiler}), node: nodes.NewService(c.engine, cfg.Log.Named("nodes"))},
@@ -128,11 +134,17 @@ func (a authorizer) Authorize(node string, id identity.ID) error {
 	return a.compiler.NodeRuns(node, id)
 }
 
-// XDSAddr, AdminAddr, MetricsAddr and ReadyAddr are what is listened on.
-func (c *ControlPlane) XDSAddr() net.Addr     { return c.server.listener.Addr() }
-func (c *ControlPlane) AdminAddr() net.Addr   { return c.admin.Addr() }
+// XDSAddr is where nodes are served.
+func (c *ControlPlane) XDSAddr() net.Addr { return c.server.listener.Addr() }
+
+// AdminAddr is where the control plane can be looked into.
+func (c *ControlPlane) AdminAddr() net.Addr { return c.admin.Addr() }
+
+// MetricsAddr is where metrics are served.
 func (c *ControlPlane) MetricsAddr() net.Addr { return c.metrics.Addr() }
-func (c *ControlPlane) ReadyAddr() net.Addr   { return c.readiness.Addr() }
+
+// ReadyAddr is where readiness is served.
+func (c *ControlPlane) ReadyAddr() net.Addr { return c.readiness.Addr() }
 
 // Run serves until ctx ends. It is called once.
 func (c *ControlPlane) Run(ctx context.Context) error {

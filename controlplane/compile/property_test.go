@@ -283,4 +283,3 @@ func drawPeerAuthn(t *rapid.T) *meshv1alpha1.PeerAuthentication {
 	}
 	return p
 }
-

@@ -54,6 +54,13 @@ func statusTable(w *tabwriter.Writer, st control.Status) {
 	for _, p := range st.Pods {
 		row(w, p.Namespace, p.Name, p.Ready, p.State, p.Restarts, strings.Join(p.IPs, ","), p.Node, p.Captured, age(p.Created))
 	}
+	var why []string
+	for _, p := range st.Pods {
+		if p.Message != "" {
+			why = append(why, fmt.Sprintf("%s/%s: %s", p.Namespace, p.Name, p.Message))
+		}
+	}
+	list(w, "WAITING", why)
 	list(w, "PROBLEMS", st.Problems)
 	list(w, "NOTES", st.Notes)
 }

@@ -161,7 +161,7 @@ func diagnose(ctx context.Context, client *control.Client, path string) string {
 	for _, p := range st.Pods {
 		if p.Ready == "0/0" || strings.Split(p.Ready, "/")[0] != strings.Split(p.Ready, "/")[1] {
 			var answer control.LogsAnswer
-			fmt.Fprintf(&b, "\npod %s/%s is not ready: %s", p.Namespace, p.Name, p.State)
+			fmt.Fprintf(&b, "\npod %s/%s is not ready: %s %s", p.Namespace, p.Name, p.State, p.Message)
 			if client.Call(ctx, control.OpLogs, control.Target{Name: p.Name, Namespace: p.Namespace}, &answer) == nil {
 				b.WriteString(tail(answer.Path, p.Name))
 			}

@@ -38,7 +38,11 @@ func (j *journal) warn(format string, args ...any) {
 
 func (j *journal) add(e control.Event) {
 	e.Time = time.Now()
-	j.log.Info(e.Message, zap.String("level", e.Level))
+	if e.Level == "warn" {
+		j.log.Warn(e.Message)
+	} else {
+		j.log.Info(e.Message)
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.events = append(j.events, e)

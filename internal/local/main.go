@@ -20,6 +20,8 @@ func Inside() (code int, inside bool) {
 		return keep(), true
 	case process.IsHelper():
 		return process.RunHelper(), true
+	case sandbox.IsRemover():
+		return sandbox.RunRemover(), true
 	case sandbox.IsInit():
 		return sandbox.RunInit(supervise), true
 	}

@@ -140,7 +140,7 @@ func (s *supervisor) ztunnel(n *node) *system.Component {
 	name := n.wire.Name
 	return s.component(name+"/ztunnel", programZtunnel, portReady, n.wire.Namespaces, s.needsRoot,
 		append(s.nodeArgs(name), "--zds-socket="+s.files.zds(name), "--cluster-id="+clusterID,
-			"--access-log="+s.files.access(name))...)
+			"--trust-domain="+s.options.TrustDomain, "--access-log="+s.files.access(name))...)
 }
 
 func (s *supervisor) nodeArgs(node string) []string {

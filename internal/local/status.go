@@ -29,7 +29,7 @@ func (s *supervisor) status(ctx context.Context) control.Status {
 	for _, c := range s.components {
 		st.Components = append(st.Components, c.Status())
 	}
-	captured, problems := s.askControlPlane(ctx)
+	captured, problems, known := s.askControlPlane(ctx)
 	// The control plane reads the same manifests: what both find counts once.
 	for _, p := range problems {
 		if !slices.Contains(st.Problems, p) {
@@ -38,7 +38,11 @@ func (s *supervisor) status(ctx context.Context) control.Status {
 	}
 	perNode := make(map[string]int)
 	for _, m := range s.sweep() {
-		st.Pods = append(st.Pods, podStatus(m, captured))
+		p := podStatus(m)
+		if known {
+			p.Captured = map[bool]string{true: "yes", false: "no"}[captured[p.UID]]
+		}
+		st.Pods = append(st.Pods, p)
 		perNode[m.node]++
 	}
 	for _, n := range s.nodes {
@@ -59,12 +63,13 @@ func lines(problems []manifest.Problem) []string {
 	return all
 }
 
-func podStatus(m *member, captured map[string]string) control.Pod {
+func podStatus(m *member) control.Pod {
 	o := m.pod.Object()
 	p := control.Pod{
 		Namespace: o.Namespace, Name: o.Name, UID: string(o.UID), Node: o.Spec.NodeName, Netns: m.pod.Netns(),
-		Pids: m.pod.Pids(), Created: m.created, State: stateOf(o), Captured: captured[string(o.UID)],
+		Pids: m.pod.Pids(), Created: m.created,
 	}
+	p.State, p.Message = stateOf(o)
 	for _, ip := range o.Status.PodIPs {
 		p.IPs = append(p.IPs, ip.IP)
 	}
@@ -79,57 +84,91 @@ func podStatus(m *member, captured map[string]string) control.Pod {
 	return p
 }
 
-// stateOf is the one word that says most about a pod.
-func stateOf(o *corev1.Pod) string {
+// stateOf is the one word that says most about a pod, and what there is to add.
+func stateOf(o *corev1.Pod) (state, message string) {
 	switch {
 	case o.DeletionTimestamp != nil:
-		return "Terminating"
+		return "Terminating", ""
 	case o.Status.Message != "":
-		return "Waiting (" + o.Status.Message + ")"
+		return "Waiting", o.Status.Message
 	}
 	for _, c := range append(slices.Clone(o.Status.InitContainerStatuses), o.Status.ContainerStatuses...) {
 		if w := c.State.Waiting; w != nil && w.Message != "" {
-			return w.Reason + " (" + w.Message + ")"
+			return w.Reason, "container " + c.Name + ": " + w.Message
 		}
 	}
-	return string(o.Status.Phase)
+	return string(o.Status.Phase), ""
 }
 
 // controlPlaneStatus is the part of the control plane's /debug/status that is
 // shown here.
 type controlPlaneStatus struct {
-	Pods []struct {
-		UID     string `json:"uid"`
-		State   string `json:"state"`
-		Message string `json:"message"`
-	} `json:"pods"`
-	Problems []string `json:"problems"`
+	Captured []struct {
+		UID string `json:"uid"`
+	} `json:"captured"`
+	Problems []complaint `json:"problems"`
+	Findings []complaint `json:"findings"`
 }
 
-// askControlPlane gives the capture state of pods by uid and the manifests'
-// problems as the control plane sees them; nothing where it does not answer.
-func (s *supervisor) askControlPlane(ctx context.Context) (map[string]string, []string) {
+// complaint is a manifest's problem, or an object's.
+type complaint struct {
+	At      string          `json:"at"`
+	Origin  string          `json:"origin"`
+	Object  json.RawMessage `json:"object"`
+	Field   string          `json:"field"`
+	Message string          `json:"message"`
+}
+
+func (c complaint) String() string {
+	var parts []string
+	for _, s := range []string{c.At, c.Origin, c.object(), c.Field, c.Message} {
+		if s != "" {
+			parts = append(parts, s)
+		}
+	}
+	return strings.Join(parts, ": ")
+}
+
+// object gives the name of the object, which is a text or a key.
+func (c complaint) object() string {
+	var text string
+	if json.Unmarshal(c.Object, &text) == nil {
+		return text
+	}
+	var key manifest.Key
+	if json.Unmarshal(c.Object, &key) == nil && key.Kind != "" {
+		return key.String()
+	}
+	return ""
+}
+
+// askControlPlane gives the uids of captured pods, and the manifests' problems
+// as the control plane sees them; ok is false where it does not answer.
+func (s *supervisor) askControlPlane(ctx context.Context) (captured map[string]bool, problems []string, ok bool) {
 	if !s.options.Mesh {
-		return nil, nil
+		return nil, nil, false
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/debug/status", portAdmin), nil)
 	if err != nil {
-		return nil, nil
+		return nil, nil, false
 	}
 	resp, err := system.Client(nil).Do(req)
 	if err != nil {
-		return nil, nil
+		return nil, nil, false
 	}
 	defer resp.Body.Close()
 	var st controlPlaneStatus
 	if resp.StatusCode != http.StatusOK || json.NewDecoder(resp.Body).Decode(&st) != nil {
-		return nil, nil
+		return nil, nil, false
 	}
-	captured := make(map[string]string)
-	for _, p := range st.Pods {
-		captured[p.UID] = strings.TrimSuffix(strings.ToLower(p.State)+": "+p.Message, ": ")
+	captured = make(map[string]bool)
+	for _, p := range st.Captured {
+		captured[p.UID] = true
 	}
-	return captured, st.Problems
+	for _, c := range slices.Concat(st.Problems, st.Findings) {
+		problems = append(problems, c.String())
+	}
+	return captured, problems, true
 }

@@ -9,7 +9,6 @@ import (
 	"go.yaml.in/yaml/v3"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 	strictjson "sigs.k8s.io/json"
 )
 
@@ -118,7 +117,7 @@ func (d *decoder) document(root *yaml.Node, first int) {
 			fail(err)
 		}
 		if len(errs) == 0 {
-			d.objects = append(d.objects, Object{obj, Position{d.file, first + root.Line - 1}})
+			d.objects = append(d.objects, newObject(obj, Position{d.file, first + root.Line - 1}))
 		}
 	}
 }
@@ -204,13 +203,9 @@ func (d *decoder) object(gvk schema.GroupVersionKind, enc *encoder, root *yaml.N
 	obj.GetObjectKind().SetGroupVersionKind(gvk)
 	setDefaults(obj)
 	for _, e := range validate(obj) {
-		errs = append(errs, &nodeError{lineOf(root, e.Field), e.Field, detail(e)})
+		errs = append(errs, &nodeError{lineOf(root, e.Field), e.Field, e.ErrorBody()})
 	}
 	return obj, errs
-}
-
-func detail(e *field.Error) string {
-	return e.ErrorBody()
 }
 
 func unknownField(root *yaml.Node, err error) error {

@@ -19,7 +19,7 @@ func setDefaults(obj Resource) {
 		obj.SetNamespace(metav1.NamespaceDefault)
 	}
 	if obj.GetUID() == "" {
-		obj.SetUID(derivedUID(Object{Resource: obj}.Key()))
+		obj.SetUID(derivedUID(keyOf(obj)))
 	}
 	switch o := obj.(type) {
 	case *corev1.Namespace:

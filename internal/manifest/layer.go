@@ -190,7 +190,6 @@ func (l *layer) parse(path string, f *file, content []byte) []Key {
 		return nil
 	}
 	f.objects, f.kept = objects, nil
-	touched := keysOf(slices.Concat(before, objects))
 	if len(problems) > 0 {
 		defined := map[Key]bool{}
 		for _, o := range objects {
@@ -202,7 +201,27 @@ func (l *layer) parse(path string, f *file, content []byte) []Key {
 			}
 		}
 	}
-	return touched
+	return differing(before, slices.Concat(f.objects, f.kept))
+}
+
+// differing gives the keys of the objects that are in one of two lists only.
+func differing(before, after []Object) []Key {
+	only := make(map[Object]bool, len(before))
+	for _, o := range before {
+		only[o] = true
+	}
+	for _, o := range after {
+		if only[o] {
+			delete(only, o)
+		} else {
+			only[o] = true
+		}
+	}
+	keys := make([]Key, 0, len(only))
+	for o := range only {
+		keys = append(keys, o.Key())
+	}
+	return keys
 }
 
 // decode parses the documents of a file that were not there before. unreadable

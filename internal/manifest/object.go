@@ -21,12 +21,25 @@ type Object struct {
 	Resource
 	// Source is the first line of the object's definition.
 	Source Position
+
+	// key spares reading the resource again; zero in literals of other packages.
+	key Key
 }
+
+// newObject makes an Object of a resource that has its kind set.
+func newObject(r Resource, source Position) Object { return Object{r, source, keyOf(r)} }
 
 // Key names the object.
 func (o Object) Key() Key {
-	gvk := o.GetObjectKind().GroupVersionKind()
-	return Key{Group: gvk.Group, Kind: gvk.Kind, Namespace: o.GetNamespace(), Name: o.GetName()}
+	if o.key == (Key{}) {
+		return keyOf(o.Resource)
+	}
+	return o.key
+}
+
+func keyOf(r Resource) Key {
+	gvk := r.GetObjectKind().GroupVersionKind()
+	return Key{Group: gvk.Group, Kind: gvk.Kind, Namespace: r.GetNamespace(), Name: r.GetName()}
 }
 
 // Key identifies an object. It does not include the version.

@@ -48,14 +48,18 @@ func newOverlay(layers []*layer) *overlay {
 func (v *overlay) replace(index int, touched []touch) []Key {
 	var keys []Key
 	for _, t := range touched {
+		concerned := make(map[Key]bool, len(t.keys))
 		for _, k := range t.keys {
+			concerned[k] = true
 			v.candidates[k] = slices.DeleteFunc(v.candidates[k], func(c candidate) bool {
 				return c.layer == index && c.object.Source.File == t.path
 			})
 		}
 		if f := v.layers[index].files[t.path]; f != nil {
 			for _, o := range slices.Concat(f.objects, f.kept) {
-				v.candidates[o.Key()] = append(v.candidates[o.Key()], candidate{index, o})
+				if concerned[o.Key()] {
+					v.candidates[o.Key()] = append(v.candidates[o.Key()], candidate{index, o})
+				}
 			}
 		}
 		keys = append(keys, t.keys...)

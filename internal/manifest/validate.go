@@ -151,25 +151,30 @@ func validateIP(ip string, path *field.Path) field.ErrorList {
 }
 
 func validatePodSpec(spec *corev1.PodSpec, path *field.Path) field.ErrorList {
-	var errs field.ErrorList
-	for list, containers := range map[string][]corev1.Container{"initContainers": spec.InitContainers, "containers": spec.Containers} {
-		for i, c := range containers {
-			at := path.Child(list).Index(i)
-			for _, msg := range validation.IsDNS1123Label(c.Name) {
-				errs = append(errs, field.Invalid(at.Child("name"), c.Name, msg))
-			}
-			for j, p := range c.Ports {
-				errs = append(errs, validatePort(p.ContainerPort, at.Child("ports").Index(j).Child("containerPort"))...)
-				errs = append(errs, validateProtocol(p.Protocol, at.Child("ports").Index(j).Child("protocol"))...)
-			}
-		}
-	}
+	errs := validateContainers(spec.InitContainers, path.Child("initContainers"))
+	errs = append(errs, validateContainers(spec.Containers, path.Child("containers"))...)
 	if len(spec.Containers) == 0 {
 		errs = append(errs, field.Required(path.Child("containers"), "at least one container"))
 	}
 	if sa := spec.ServiceAccountName; sa != "" {
 		for _, msg := range validation.IsDNS1123Subdomain(sa) {
 			errs = append(errs, field.Invalid(path.Child("serviceAccountName"), sa, msg))
+		}
+	}
+	return errs
+}
+
+func validateContainers(containers []corev1.Container, path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	for i, c := range containers {
+		at := path.Index(i)
+		for _, msg := range validation.IsDNS1123Label(c.Name) {
+			errs = append(errs, field.Invalid(at.Child("name"), c.Name, msg))
+		}
+		for j, p := range c.Ports {
+			port := at.Child("ports").Index(j)
+			errs = append(errs, validatePort(p.ContainerPort, port.Child("containerPort"))...)
+			errs = append(errs, validateProtocol(p.Protocol, port.Child("protocol"))...)
 		}
 	}
 	return errs

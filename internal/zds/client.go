@@ -26,7 +26,9 @@ type Handler interface {
 	// Keep says that a pod is to be proxied still, though the agent has no
 	// namespace to hand over.
 	Keep(ctx context.Context, uid string) error
-	// Del stops proxying a pod; a uid it does not have is no error.
+	// Del stops proxying a pod: it accepts nothing more and lets what is under way
+	// come to its end, without being waited for. A uid it does not have is no
+	// error.
 	Del(ctx context.Context, uid string) error
 	// Retain ends the list that follows each connect: pods that were not named
 	// are to be dropped.

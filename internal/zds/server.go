@@ -4,10 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"net"
-	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -17,6 +13,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/ambit-mesh/ambit/internal/netns"
+	"github.com/ambit-mesh/ambit/internal/unixsock"
 )
 
 // acceptRate is how many connections a second are accepted.
@@ -141,11 +138,11 @@ func (s *Server) Connections() int {
 
 // Run listens and serves until ctx ends. Ztunnels keep their pods then.
 func (s *Server) Run(ctx context.Context) error {
-	l, err := listen(s.cfg.Path)
+	l, err := unixsock.Listen("unixpacket", s.cfg.Path)
 	if err != nil {
 		return err
 	}
-	defer l.release()
+	defer l.Release()
 	ctx, cancel := context.WithCancel(ctx)
 	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
 	defer stop()
@@ -246,53 +243,4 @@ func (s *Server) unregister(sess *session) {
 	s.mu.Unlock()
 	s.metrics.connected.Dec()
 	s.cfg.OnConnections(n)
-}
-
-// listener is the socket and the file that leads to it.
-type listener struct {
-	*net.UnixListener
-	path string
-	info fs.FileInfo
-}
-
-// listen opens the socket under a temporary name and moves it into place, so
-// that a ztunnel that connects meets either the old agent's or this one.
-func listen(path string) (*listener, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
-		return nil, fmt.Errorf("directory of ZDS socket: %w", err)
-	}
-	if st, err := os.Lstat(path); err == nil && st.Mode().Type() != fs.ModeSocket {
-		return nil, fmt.Errorf("ZDS socket %s: is in the way and is no socket; remove it or choose another path", path)
-	}
-	temporary := path + ".new"
-	if err := os.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("ZDS socket: %w", err)
-	}
-	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: temporary, Net: "unixpacket"})
-	if err != nil {
-		return nil, fmt.Errorf("listen on ZDS socket %s: %w", path, err)
-	}
-	l.SetUnlinkOnClose(false)
-	err = os.Chmod(temporary, 0o600)
-	var info fs.FileInfo
-	if err == nil {
-		info, err = os.Lstat(temporary)
-	}
-	if err == nil {
-		err = os.Rename(temporary, path)
-	}
-	if err != nil {
-		_ = l.Close()
-		return nil, fmt.Errorf("ZDS socket: %w", err)
-	}
-	return &listener{UnixListener: l, path: path, info: info}, nil
-}
-
-// release closes the listener, and removes the socket unless a successor has put
-// its own there.
-func (l *listener) release() {
-	_ = l.Close()
-	if info, err := os.Lstat(l.path); err == nil && os.SameFile(info, l.info) {
-		_ = os.Remove(l.path)
-	}
 }

@@ -205,7 +205,7 @@ func (b *bench) captured(ctx context.Context) (string, error) {
 	var st struct {
 		Pods []struct {
 			Namespace string `json:"namespace"`
-			Captured  *bool  `json:"captured"`
+			Captured  string `json:"captured"`
 		} `json:"pods"`
 	}
 	if err := json.Unmarshal(out, &st); err != nil {
@@ -215,7 +215,7 @@ func (b *bench) captured(ctx context.Context) (string, error) {
 	for _, p := range st.Pods {
 		switch {
 		case p.Namespace != "bench":
-		case p.Captured != nil && *p.Captured:
+		case p.Captured == "yes":
 			yes++
 		default:
 			no++

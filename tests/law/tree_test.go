@@ -82,6 +82,10 @@ func (s *source) in(folders ...string) bool {
 	return slices.ContainsFunc(folders, func(f string) bool { return strings.HasPrefix(s.path, f+"/") })
 }
 
+func (s *source) imports(path string) bool {
+	return slices.ContainsFunc(s.file.Imports, func(i *ast.ImportSpec) bool { return strings.Trim(i.Path.Value, `"`) == path })
+}
+
 // uses gives the positions where the file uses package path's name, as in
 // time.Now.
 func (s *source) uses(path string, names ...string) []token.Pos {
@@ -102,8 +106,7 @@ func (s *source) uses(path string, names ...string) []token.Pos {
 		if !ok || !slices.Contains(names, sel.Sel.Name) {
 			return true
 		}
-		// Obj is nil for the name of a package and set for a variable.
-		if x, ok := sel.X.(*ast.Ident); ok && x.Name == local && x.Obj == nil {
+		if x, ok := sel.X.(*ast.Ident); ok && x.Name == local {
 			found = append(found, sel.Pos())
 		}
 		return true
@@ -111,23 +114,33 @@ func (s *source) uses(path string, names ...string) []token.Pos {
 	return found
 }
 
-// sources parses every Go file of the module.
-func sources(t *testing.T) (*token.FileSet, []*source) {
-	t.Helper()
-	fset := token.NewFileSet()
-	var all []*source
+// tree is the parsed source.
+type tree struct {
+	fset  *token.FileSet
+	files []*source
+}
+
+var parseTree = sync.OnceValues(func() (tree, error) {
+	t := tree{fset: token.NewFileSet()}
 	err := walk(".go", func(path string, text []byte) error {
-		f, err := parser.ParseFile(fset, path, text, parser.ParseComments)
+		f, err := parser.ParseFile(t.fset, path, text, parser.ParseComments|parser.SkipObjectResolution)
 		if err != nil {
 			return err
 		}
-		all = append(all, &source{path: path, file: f, generated: ast.IsGenerated(f)})
+		t.files = append(t.files, &source{path: path, file: f, generated: ast.IsGenerated(f)})
 		return nil
 	})
+	return t, err
+})
+
+// sources gives every Go file of the module.
+func sources(t *testing.T) (*token.FileSet, []*source) {
+	t.Helper()
+	all, err := parseTree()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return fset, all
+	return all.fset, all.files
 }
 
 // walk visits the files of the tree that end in suffix.

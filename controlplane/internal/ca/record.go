@@ -79,7 +79,7 @@ func decodeState(data []byte) (*state, error) {
 	if err := dec.Decode(&rec); err != nil {
 		return nil, err
 	}
-	if _, err := dec.Token(); err != io.EOF {
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("data after the end")
 	}
 	if rec.Format != recordFormat {

@@ -8,25 +8,25 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// refusal is a request that is not granted.
-type refusal struct {
+// refusedError is a request that is not granted.
+type refusedError struct {
 	code   codes.Code
 	reason string // label of the metric
 	err    error  // for the caller and the audit log
 }
 
-func (r *refusal) Error() string { return r.err.Error() }
-func (r *refusal) Unwrap() error { return r.err }
+func (r *refusedError) Error() string { return r.err.Error() }
+func (r *refusedError) Unwrap() error { return r.err }
 
 // GRPCStatus makes a refusal the status of the call.
-func (r *refusal) GRPCStatus() *status.Status { return status.New(r.code, r.err.Error()) }
+func (r *refusedError) GRPCStatus() *status.Status { return status.New(r.code, r.err.Error()) }
 
-func refuse(code codes.Code, reason, format string, args ...any) *refusal {
-	return &refusal{code: code, reason: reason, err: fmt.Errorf(format, args...)}
+func refuse(code codes.Code, reason, format string, args ...any) *refusedError {
+	return &refusedError{code: code, reason: reason, err: fmt.Errorf(format, args...)}
 }
 
 // refuseCSR maps the errors of parseCSR.
-func refuseCSR(err error) *refusal {
+func refuseCSR(err error) *refusedError {
 	reason := "csr_malformed"
 	switch {
 	case errors.Is(err, errCSRKey):
@@ -36,5 +36,5 @@ func refuseCSR(err error) *refusal {
 	case errors.Is(err, errCSRAuthority):
 		reason = "csr_authority"
 	}
-	return &refusal{code: codes.InvalidArgument, reason: reason, err: err}
+	return &refusedError{code: codes.InvalidArgument, reason: reason, err: err}
 }

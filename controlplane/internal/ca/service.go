@@ -68,7 +68,7 @@ func (s *Service) CreateCertificate(ctx context.Context, in *capb.IstioCertifica
 }
 
 // create takes a request through the gates of the package comment.
-func (s *Service) create(ctx context.Context, in *capb.IstioCertificateRequest, req *request) (*x509.Certificate, *trust, *refusal) {
+func (s *Service) create(ctx context.Context, in *capb.IstioCertificateRequest, req *request) (*x509.Certificate, *trust, *refusedError) {
 	cfg := &s.authority.cfg
 	node, ok := nodes.FromContext(ctx)
 	if !ok {
@@ -85,7 +85,7 @@ func (s *Service) create(ctx context.Context, in *capb.IstioCertificateRequest, 
 	}
 	req.id = id
 	if err := s.authorizer.Authorize(node, id); err != nil {
-		return nil, nil, &refusal{code: codes.PermissionDenied, reason: "not_authorized", err: err}
+		return nil, nil, &refusedError{code: codes.PermissionDenied, reason: "not_authorized", err: err}
 	}
 	pub, err := parseCSR(in.GetCsr(), id)
 	if err != nil {
@@ -98,24 +98,24 @@ func (s *Service) create(ctx context.Context, in *capb.IstioCertificateRequest, 
 	t := s.authority.current.Load()
 	notBefore, notAfter, err := t.issuer.validity(now, ttl)
 	if err != nil {
-		return nil, nil, &refusal{code: codes.Unavailable, reason: "issuer_expired", err: err}
+		return nil, nil, &refusedError{code: codes.Unavailable, reason: "issuer_expired", err: err}
 	}
 	leaf, err := t.issuer.signWorkload(id, pub, notBefore, notAfter)
 	if err != nil {
-		return nil, nil, &refusal{code: codes.Internal, reason: "internal", err: err}
+		return nil, nil, &refusedError{code: codes.Internal, reason: "internal", err: err}
 	}
 	return leaf, t, nil
 }
 
 // wanted reads the identity asked for, which must be of our trust domain.
-func (s *Service) wanted(in *capb.IstioCertificateRequest) (identity.ID, *refusal) {
+func (s *Service) wanted(in *capb.IstioCertificateRequest) (identity.ID, *refusedError) {
 	asked := impersonatedIdentity(in)
 	if asked == "" {
 		return identity.ID{}, refuse(codes.InvalidArgument, "no_identity", "metadata field %s is missing: a node has no certificate of its own, name the identity of one of its pods", impersonated)
 	}
 	id, err := identity.Parse(asked)
 	if err != nil {
-		return identity.ID{}, &refusal{code: codes.InvalidArgument, reason: "malformed_identity", err: err}
+		return identity.ID{}, &refusedError{code: codes.InvalidArgument, reason: "malformed_identity", err: err}
 	}
 	if td := s.authority.cfg.TrustDomain; id.TrustDomain != td {
 		return identity.ID{}, refuse(codes.PermissionDenied, "trust_domain", "identity %s: this CA is for trust domain %s only", id, td)
@@ -128,7 +128,7 @@ func impersonatedIdentity(in *capb.IstioCertificateRequest) string {
 }
 
 // ttl clamps the life asked for, in seconds; 0 asks for the longest.
-func (s *Service) ttl(seconds int64) (time.Duration, *refusal) {
+func (s *Service) ttl(seconds int64) (time.Duration, *refusedError) {
 	cfg := &s.authority.cfg
 	switch {
 	case seconds < 0:

@@ -18,6 +18,7 @@ import (
 
 	"github.com/ambit-mesh/ambit/controlplane/compile"
 	"github.com/ambit-mesh/ambit/controlplane/internal/xds"
+	"github.com/ambit-mesh/ambit/internal/testkit"
 )
 
 func TestNackIsNotRepeated(t *testing.T) {
@@ -29,7 +30,7 @@ func TestNackIsNotRepeated(t *testing.T) {
 	p.send(wildcard(compile.TypeAddress))
 	p.nack(p.unanswered(), "a: bad address")
 	p.quiet("after the refusal")
-	eventually(t, "NACK in the log", func() bool { return logs.Len() == 1 })
+	testkit.Until(t, "NACK in the log", func() bool { return logs.Len() == 1 })
 	fields := logs.All()[0].ContextMap()
 	if fields["detail"] != "a: bad address" || fields["node"] != "n1" {
 		t.Errorf("logged %v", fields)
@@ -41,7 +42,7 @@ func TestNackIsNotRepeated(t *testing.T) {
 	p.expect("+[b] -[]")
 	v := h.update(pod("a", "2", "10.0.0.1", "n1"))
 	p.expect("+[a] -[]")
-	eventually(t, "all acknowledged", func() bool { return typeOf(h, compile.TypeAddress).Acked == v })
+	testkit.Until(t, "all acknowledged", func() bool { return typeOf(h, compile.TypeAddress).Acked == v })
 	if problems, err := testutil.GatherAndLint(reg); err != nil || len(problems) > 0 {
 		t.Errorf("metrics: %v %v", problems, err)
 	}
@@ -127,8 +128,8 @@ func TestClientThatDoesNotReadIsDisconnected(t *testing.T) {
 	h.update(rs...)
 	p := h.dial("n1")
 	p.send(wildcard(compile.TypeAddress))
-	eventually(t, "connected", func() bool { return len(h.Clients()) == 1 })
-	eventually(t, "disconnected", func() bool { return len(h.Clients()) == 0 })
+	testkit.Until(t, "connected", func() bool { return len(h.Clients()) == 1 })
+	testkit.Until(t, "disconnected", func() bool { return len(h.Clients()) == 0 })
 	// Others are not held up.
 	q := h.connect("n2")
 	q.send(wildcard(compile.TypePod))
@@ -161,7 +162,7 @@ func TestFloodIsSlowedDownAndBounded(t *testing.T) {
 	if status.Code(err) != codes.ResourceExhausted {
 		t.Fatalf("ended with %v", err)
 	}
-	eventually(t, "forgotten", func() bool { return len(h.Clients()) == 0 })
+	testkit.Until(t, "forgotten", func() bool { return len(h.Clients()) == 0 })
 }
 
 func TestTypesAreBounded(t *testing.T) {
@@ -201,11 +202,11 @@ func TestReconnectStorm(t *testing.T) {
 		t.Fatalf("more streams than may be open: %s", code)
 	}
 	first.cancel()
-	eventually(t, "stream gone", func() bool { return len(h.Clients()) == 1 })
+	testkit.Until(t, "stream gone", func() bool { return len(h.Clients()) == 1 })
 	if _, code := open("n1"); code != codes.OK {
 		t.Fatalf("within the burst: %s", code)
 	}
-	eventually(t, "two streams", func() bool { return len(h.Clients()) == 2 })
+	testkit.Until(t, "two streams", func() bool { return len(h.Clients()) == 2 })
 	if _, code := open("n2"); code != codes.OK {
 		t.Fatalf("another node suffers: %s", code)
 	}
@@ -288,7 +289,7 @@ func TestClientStatus(t *testing.T) {
 	req.Node = nodeID("ztunnel~10.0.0.7~zt.ambit-system~ambit-system.svc.cluster.local")
 	p.send(req)
 	p.next()
-	eventually(t, "acknowledged", func() bool { return typeOf(h, compile.TypeAddress).Acked == v })
+	testkit.Until(t, "acknowledged", func() bool { return typeOf(h, compile.TypeAddress).Acked == v })
 	c := h.Clients()[0]
 	st := c.Types[0]
 	if c.Node != "n1" || c.ID != req.Node.Id || c.Connected.IsZero() || !st.Wildcard || st.Sent != v || st.Pushes != 1 || st.Pushed != 1 || st.LastPush.IsZero() {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"slices"
 	"testing"
 	"time"
 
@@ -18,9 +17,9 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
-	"github.com/ambit-mesh/ambit/apis/node"
-	"github.com/ambit-mesh/ambit/apis/security"
-	"github.com/ambit-mesh/ambit/apis/workload"
+	nodepb "github.com/ambit-mesh/ambit/apis/node"
+	securitypb "github.com/ambit-mesh/ambit/apis/security"
+	workloadpb "github.com/ambit-mesh/ambit/apis/workload"
 	"github.com/ambit-mesh/ambit/controlplane/compile"
 	"github.com/ambit-mesh/ambit/controlplane/internal/nodes"
 	"github.com/ambit-mesh/ambit/controlplane/internal/xds"
@@ -256,26 +255,26 @@ func address(name, version, ip string, related ...string) *compile.Resource {
 // pod is a workload on a node that serves services.
 func pod(name, version, ip, node string, services ...string) *compile.Resource {
 	r := address(name, version, ip)
-	w := &workload.Workload{Uid: name, Name: version, Node: node, Services: map[string]*workload.PortList{}}
+	w := &workloadpb.Workload{Uid: name, Name: version, Node: node, Services: map[string]*workloadpb.PortList{}}
 	for _, s := range services {
-		w.Services[s] = &workload.PortList{}
+		w.Services[s] = &workloadpb.PortList{}
 	}
-	r.Body = &workload.Address{Type: &workload.Address_Workload{Workload: w}}
+	r.Body = &workloadpb.Address{Type: &workloadpb.Address_Workload{Workload: w}}
 	return r
 }
 
 func service(name, version, ip string, workloads ...string) *compile.Resource {
 	r := address(name, version, ip, workloads...)
-	r.Body = &workload.Address{Type: &workload.Address_Service{Service: &workload.Service{Name: version, Hostname: name}}}
+	r.Body = &workloadpb.Address{Type: &workloadpb.Address_Service{Service: &workloadpb.Service{Name: version, Hostname: name}}}
 	return r
 }
 
 func policy(name, version string) *compile.Resource {
-	return &compile.Resource{Key: compile.Key{Type: compile.TypeAuthorization, Name: name}, Version: version, Body: &security.Authorization{Name: name}}
+	return &compile.Resource{Key: compile.Key{Type: compile.TypeAuthorization, Name: name}, Version: version, Body: &securitypb.Authorization{Name: name}}
 }
 
 func capture(uid, version, on string) *compile.Resource {
-	return &compile.Resource{Key: compile.Key{Type: compile.TypePod, Name: uid}, Version: version, Node: on, Body: &node.Pod{Uid: uid}}
+	return &compile.Resource{Key: compile.Key{Type: compile.TypePod, Name: uid}, Version: version, Node: on, Body: &nodepb.Pod{Uid: uid}}
 }
 
 // opaque is a resource of a size.
@@ -283,29 +282,6 @@ func opaque(name, version string, size int) *compile.Resource {
 	r := address(name, version, "")
 	r.Body = wrapperspb.Bytes(make([]byte, size))
 	return r
-}
-
-func names(resp *discovery.DeltaDiscoveryResponse) []string {
-	var list []string
-	for _, r := range resp.Resources {
-		list = append(list, r.Name)
-	}
-	return slices.Clip(list)
-}
-
-// eventually polls a condition that a metric or status shows.
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.After(patience)
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("not so after %s: %s", patience, what)
-		}
-	}
 }
 
 func nodeID(id string) *core.Node { return &core.Node{Id: id} }

@@ -112,6 +112,15 @@ func (s *Server) serve(ctx context.Context, conn *net.UnixConn) {
 	if err != nil {
 		// A client that is gone is told nothing.
 		_ = enc.Encode(frame{Error: err.Error()})
+		drain(conn)
+	}
+}
+
+// drain takes what the client still sends, so that the answer reaches it: a
+// socket that is closed with unread bytes drops what is on its way back.
+func drain(conn *net.UnixConn) {
+	if conn.CloseWrite() == nil && conn.SetReadDeadline(time.Now().Add(time.Second)) == nil {
+		_, _ = io.Copy(io.Discard, conn)
 	}
 }
 

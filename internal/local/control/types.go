@@ -119,8 +119,10 @@ type Pod struct {
 	IPs       []string `json:"ips"`
 	Ready     string   `json:"ready"` // such as 1/2
 	State     string   `json:"state"`
-	Restarts  int      `json:"restarts"`
-	// Captured is yes, no, a reason, or empty where the mesh cannot be asked.
+	// Message says why the pod is not ready, where that is known.
+	Message  string `json:"message,omitempty"`
+	Restarts int    `json:"restarts"`
+	// Captured is yes, no, or empty where the mesh cannot be asked.
 	Captured string `json:"captured,omitempty"`
 	// Netns is the path of the network namespace inside the sandbox.
 	Netns string `json:"netns"`

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -134,12 +135,19 @@ func (d *directory) empty() error {
 // they are empty now.
 func (d *directory) remove() error {
 	err := errors.Join(d.empty(), os.RemoveAll(d.path), d.lock.Close())
-	for dir := filepath.Dir(d.path); filepath.Base(dir) == "local" || filepath.Base(dir) == "ambit"; dir = filepath.Dir(dir) {
+	for dir := filepath.Dir(d.path); isOurs(dir); dir = filepath.Dir(dir) {
 		if os.Remove(dir) != nil {
-			break // another mesh runs, or it is not ours
+			break // another mesh runs
 		}
 	}
 	return err
+}
+
+// isOurs tells directories of RuntimeDir, which go when they are empty, from
+// those that the user named.
+func isOurs(dir string) bool {
+	base := filepath.Base(dir)
+	return base == "ambit" || strings.HasPrefix(base, "ambit-") || base == "local" && filepath.Base(filepath.Dir(dir)) == "ambit"
 }
 
 // checkOwner refuses directories that somebody else could have prepared, as is

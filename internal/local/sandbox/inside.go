@@ -86,7 +86,7 @@ func RunInit(main func(context.Context, *Inside) error) int {
 	o, err := prepare()
 	if err == nil {
 		in.Name, in.Path, in.Orders = o.Name, o.Path, o.Payload
-		go abandon(os.NewFile(fdLifeline, "lifeline"), parent, filepath.Base(o.Path))
+		go abandon(os.NewFile(fdLifeline, "lifeline"), parent, o.Path)
 		err = main(ctx, in)
 	}
 	if err != nil {
@@ -99,22 +99,49 @@ func RunInit(main func(context.Context, *Inside) error) int {
 
 // abandon ends everything once the keeper is gone. It is owned by the process,
 // and ends with it.
-func abandon(lifeline, parent *os.File, name string) {
+func abandon(lifeline, parent *os.File, path string) {
 	_, _ = io.Copy(io.Discard, lifeline)
 	// Everybody in this pid namespace but pid 1 itself, so that nobody writes
-	// into the directory while it is removed.
+	// into the directory while it is removed. For the same reason pid 1 becomes
+	// another program first, which has none of its goroutines.
 	_ = syscall.Kill(-1, syscall.SIGKILL)
-	code := 0
+	for _, fd := range []uintptr{parent.Fd(), fdLock} {
+		// On failure the directory is a leftover that the next start removes.
+		_, _ = unix.FcntlInt(fd, unix.F_SETFD, 0)
+	}
+	err := syscall.Exec("/proc/self/exe", []string{removerArg, path}, nil)
+	fmt.Fprintln(os.Stderr, "remove the state directory:", err)
+	os.Exit(1)
+}
+
+// removerArg is the argv[0] of a pid 1 that has nothing left to do but to clean
+// up.
+const removerArg = "ambit-local-remover"
+
+// IsRemover reports whether this process was started to remove a state
+// directory whose keeper is gone.
+func IsRemover() bool { return len(os.Args) == 2 && os.Args[0] == removerArg && os.Getpid() == 1 }
+
+// RunRemover removes the state directory and gives the exit code.
+func RunRemover() int {
+	path := os.Args[1]
 	// By handle: the path may not be what it is outside.
-	root, err := os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", parent.Fd()))
+	root, err := os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", fdParent))
 	if err == nil {
-		err = root.RemoveAll(name)
+		err = root.RemoveAll(filepath.Base(path))
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "remove the state directory:", err)
-		code = 1
+		return 1
 	}
-	os.Exit(code)
+	up := "../"
+	for dir := filepath.Dir(path); isOurs(dir); dir = filepath.Dir(dir) {
+		if unix.Unlinkat(fdParent, up+filepath.Base(dir), unix.AT_REMOVEDIR) != nil {
+			break // another mesh runs
+		}
+		up += "../"
+	}
+	return 0
 }
 
 func prepare() (orders, error) {

@@ -152,7 +152,7 @@ func (c *Component) once(ctx context.Context) (message string, asked bool) {
 	case sig := <-c.restart:
 		proc.Signal(sig)
 		asked = true
-		c.end(proc, 10*time.Second)
+		c.end(proc, restartGrace)
 	case <-ctx.Done():
 		proc.Signal(syscall.SIGTERM)
 		c.end(proc, c.cfg.Grace)
@@ -163,6 +163,10 @@ func (c *Component) once(ctx context.Context) (message string, asked bool) {
 	}
 	return fmt.Sprintf("ended with exit code %d: see its log", proc.ExitCode()), asked
 }
+
+// restartGrace is what a process has to end by itself when it is restarted: more
+// than a ztunnel drains for.
+const restartGrace = 35 * time.Second
 
 func (c *Component) end(proc *process.Process, grace time.Duration) {
 	timer := time.NewTimer(grace)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -122,6 +123,21 @@ func Veth(t testing.TB, a, b End) {
 	// Routes want both ends up.
 	a.route(t, ha)
 	b.route(t, hb)
+	a.settle(t, ha)
+	b.settle(t, hb)
+}
+
+// settle waits for what the kernel adds by itself once it sees the other end, so
+// that nothing changes behind a test's back.
+func (e End) settle(t testing.TB, h *netlink.Handle) {
+	t.Helper()
+	Eventually(t, e.Link+" has a link-local address", func() bool {
+		local, err := h.RouteListFiltered(netlink.FAMILY_V6, &netlink.Route{Table: unix.RT_TABLE_LOCAL}, netlink.RT_FILTER_TABLE)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.ContainsFunc(local, func(r netlink.Route) bool { return r.Dst != nil && r.Dst.IP.IsLinkLocalUnicast() })
+	})
 }
 
 func (e End) configure(t testing.TB, h *netlink.Handle) {
@@ -139,7 +155,7 @@ func (e End) configure(t testing.TB, h *netlink.Handle) {
 			t.Fatalf("address %s on %s: %v", p, e.Link, err)
 		}
 	}
-	// Link-local addresses too, so that nothing changes behind a test's back.
+	// Link-local addresses too are to be usable at once.
 	Sysctl(t, e.NS, "net/ipv6/conf/"+e.Link+"/accept_dad", "0")
 	if err := h.LinkSetUp(l); err != nil {
 		t.Fatalf("link %s up: %v", e.Link, err)

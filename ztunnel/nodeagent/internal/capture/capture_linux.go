@@ -101,16 +101,15 @@ func (c *Capturer) apply(ns *netns.Namespace, p phase) (changed []string, err er
 	return changed, nil
 }
 
-// Connections counts the connections that are redirected or tunnelled: those
-// that Release would break.
-func (c *Capturer) Connections(ns *netns.Namespace) (int, error) {
-	n := 0
+// Connections counts the connections that Release would break.
+func (c *Capturer) Connections(ns *netns.Namespace) (Connections, error) {
+	var n Connections
 	err := inside(ns, func(k *kernel) (err error) {
 		n, err = k.connections()
 		return err
 	})
 	if err != nil {
-		return 0, fmt.Errorf("connections of %s: %w", ns, err)
+		return Connections{}, fmt.Errorf("connections of %s: %w", ns, err)
 	}
 	return n, nil
 }
@@ -217,33 +216,4 @@ func (k *kernel) loopbackUp() error {
 		return err
 	}
 	return k.route.LinkSetUp(lo)
-}
-
-// connections counts TCP sockets on the capture ports that still carry, or may
-// carry, bytes.
-func (k *kernel) connections() (int, error) {
-	n := 0
-	for _, af := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		sockets, err := k.route.SocketDiagTCP(af)
-		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-			if af == unix.AF_INET6 && errors.Is(err, unix.ENOENT) {
-				continue // a kernel without IPv6
-			}
-			return 0, err
-		}
-		for _, s := range sockets {
-			if isCapturePort(s.ID.SourcePort) && isOpen(s.State) {
-				n++
-			}
-		}
-	}
-	return n, nil
-}
-
-func isCapturePort(port uint16) bool {
-	return port == OutboundPort || port == InboundPort || port == TunnelPort
-}
-
-func isOpen(state uint8) bool {
-	return state != netlink.TCP_LISTEN && state != netlink.TCP_TIME_WAIT && state != netlink.TCP_CLOSE
 }

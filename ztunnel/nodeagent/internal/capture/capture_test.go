@@ -127,8 +127,10 @@ func TestConnectionsSurvive(t *testing.T) {
 				mustConnect(t, b.pod, from(peerV4, ProxyMark), "10.9.0.2:80"),
 				mustConnect(t, b.pod, from(peerV6, ProxyMark), "[fd00:9::2]:80"),
 			}
-			if n, err := b.capturer.Connections(b.pod); err != nil || n != 4 {
-				t.Errorf("%d connections, %v; want 4", n, err)
+			serve(t, b.pod, "tunnel", TunnelPort)
+			during = append(during, mustConnect(t, b.peer, from("", 0), "10.9.0.2:15008"))
+			if n, err := b.capturer.Connections(b.pod); err != nil || n != (Connections{Live: 6, Tunnels: 1}) {
+				t.Errorf("%+v, %v; want 6 live ones and a tunnel", n, err)
 			}
 
 			b.stopNew(t)
@@ -146,7 +148,7 @@ func TestConnectionsSurvive(t *testing.T) {
 			}
 			netnstest.Eventually(t, "no captured connection is left", func() bool {
 				n, err := b.capturer.Connections(b.pod)
-				return err == nil && n == 0
+				return err == nil && n == (Connections{})
 			})
 
 			b.release(t)

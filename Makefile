@@ -1,0 +1,111 @@
+# Targets and what they do: make, or make help.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+GO ?= go
+# The race detector needs a C compiler; without one the tests run without it.
+RACE := $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race)
+# Programs carry the commit that they were built from, where it can be told.
+VCS := $(shell git rev-parse HEAD >/dev/null 2>&1 && echo auto || echo false)
+BUILD := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=$(VCS)
+
+PKG ?= ./...
+KEEP ?=
+FUZZTIME ?= 30s
+BENCH ?=
+
+TOOL := $(GO) tool -modfile=tools/go.mod
+LINTMOD := tools/lint/go.mod
+CACHE := .cache
+
+##@ Everyday
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*##"} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*##/ {printf "  %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build the programs, and the example shop, into bin/
+	$(BUILD) -o bin/ambit ./cmd/ambit
+	$(BUILD) -o bin/ambit-controlplane ./cmd/controlplane
+	$(BUILD) -o bin/ambit-ztunnel ./cmd/ztunnel
+	$(BUILD) -o bin/ambit-nodeagent ./cmd/nodeagent
+	$(BUILD) -o bin/shop ./examples/shop
+
+.PHONY: demo
+demo: ## Show the mesh on this machine, step by step, with evidence (KEEP=1 leaves it running)
+	KEEP=$(KEEP) $(GO) run ./tests/demo
+
+.PHONY: test
+test: ## Run the tests, fuzz corpora included, without root too (PKG=./internal/hbone/... for some)
+	@$(if $(RACE),,echo "no C compiler found: the tests run without the race detector" >&2)
+	$(GO) test $(RACE) $(PKG)
+
+.PHONY: lint
+lint: ## Lint and format check; builds the linters once, which takes minutes
+	$(GO) build -modfile=$(LINTMOD) -o $(CACHE)/bin/ github.com/golangci/golangci-lint/v2/cmd/golangci-lint mvdan.cc/gofumpt
+	$(CACHE)/bin/golangci-lint run
+	@test -z "$$($(CACHE)/bin/gofumpt -l $(GOFILES))" || { $(CACHE)/bin/gofumpt -l $(GOFILES); echo "not formatted: run make fmt" >&2; exit 1; }
+
+.PHONY: fmt
+fmt: ## Format the Go files
+	$(GO) build -modfile=$(LINTMOD) -o $(CACHE)/bin/ mvdan.cc/gofumpt
+	$(CACHE)/bin/gofumpt -w $(GOFILES)
+
+.PHONY: clean
+clean: ## Remove what was built
+	rm -rf bin $(CACHE)
+
+##@ Generated files
+
+# The Go files that people write.
+GOFILES = $$(git ls-files '*.go' ':!*.pb.go' ':!*zz_generated*')
+
+.PHONY: generate
+generate: ## Write the generated files: protobuf, deep copies, CRDs, reference pages
+	$(TOOL) buf generate
+	$(TOOL) controller-gen object paths=./apis/mesh/...
+	$(TOOL) controller-gen crd paths=./apis/mesh/... output:crd:dir=manifests/crds
+	$(GO) run ./docs/internal/generate -o docs/reference
+
+.PHONY: verify
+verify: verify-source verify-generated ## Fail if generated files, formatting, modules or go vet complain
+
+.PHONY: verify-source
+verify-source: ## The cheap half of verify: gofmt, go vet, modules, reference pages
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "not formatted: run gofmt -w" >&2; exit 1; }
+	$(GO) vet ./...
+	$(GO) mod tidy -diff
+	$(GO) run ./docs/internal/generate -check docs/reference
+
+.PHONY: verify-generated
+verify-generated: ## The other half: protobuf, deep copies and CRDs; builds their generators once
+	@rm -rf $(CACHE)/verify && mkdir -p $(CACHE)/verify/apis/mesh/v1alpha1 $(CACHE)/verify/crds
+	$(TOOL) buf lint
+	$(TOOL) buf generate -o $(CACHE)/verify
+	$(TOOL) controller-gen object paths=./apis/mesh/... output:object:dir=$(CACHE)/verify/apis/mesh/v1alpha1
+	$(TOOL) controller-gen crd paths=./apis/mesh/... output:crd:dir=$(CACHE)/verify/crds
+	@for f in $$(cd $(CACHE)/verify && find apis -type f); do diff -u "$$f" "$(CACHE)/verify/$$f" || { echo "$$f is stale: run make generate" >&2; exit 1; }; done
+	@for f in $$(git ls-files 'apis/*.pb.go' 'apis/*zz_generated*'); do test -f "$(CACHE)/verify/$$f" || { echo "$$f is generated from nothing: remove it" >&2; exit 1; }; done
+	@diff -ru manifests/crds $(CACHE)/verify/crds || { echo "manifests/crds is stale: run make generate" >&2; exit 1; }
+
+##@ Now and then
+
+.PHONY: bench
+bench: build ## Measure Ambit beside plain and TLS relays, over network namespaces (BENCH="-only data" for a part)
+	$(BUILD) -o bin/bench ./tests/bench
+	bin/bench run $(BENCH)
+
+.PHONY: fuzz
+fuzz: ## Fuzz every parser of outside bytes for FUZZTIME (30s) each
+	@for f in $$(git ls-files '*_test.go'); do \
+	  for t in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$$f"); do \
+	    echo "--- $$t in $$(dirname "$$f")"; \
+	    $(GO) test -run '^$$' -fuzz "^$$t\$$" -fuzztime $(FUZZTIME) "./$$(dirname "$$f")"; \
+	  done; done
+
+.PHONY: vulncheck
+vulncheck: ## Look for known vulnerabilities in what the programs call (needs the vulnerability database)
+	$(GO) tool -modfile=$(LINTMOD) govulncheck ./...

@@ -1,0 +1,101 @@
+package reference
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Metric is one metric as it is declared.
+type Metric struct {
+	Name, Help string
+	// Type is counter, gauge or histogram.
+	Type   string
+	Labels []string
+	// Package is the folder that declares it.
+	Package string
+}
+
+// exposers say which process exposes the metrics that a folder declares.
+var exposers = []struct{ folder, processes string }{
+	{"ztunnel/", "ztunnel"},
+	{"nodeagent/", "node agent"},
+	{"controlplane/", "control plane"},
+	{"internal/xdsclient", "ztunnel, node agent"},
+	{"internal/zds", "node agent"},
+}
+
+func (m Metric) exposedBy() (string, error) {
+	for _, e := range exposers {
+		if strings.HasPrefix(m.Package+"/", strings.TrimSuffix(e.folder, "/")+"/") {
+			return e.processes, nil
+		}
+	}
+	return "", fmt.Errorf("%s: nobody knows which process exposes the metrics of %s: say so in docs/internal/reference/metrics.go", m.Name, m.Package)
+}
+
+// Metrics reads the declarations of all metrics of the tree.
+func Metrics(root string) ([]Metric, error) {
+	var all []Metric
+	for _, folder := range []string{"ztunnel", "nodeagent", "waypoint", "controlplane", "internal"} {
+		found, err := declared(root, folder)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, found...)
+	}
+	for _, m := range all {
+		if _, err := m.exposedBy(); err != nil {
+			return nil, err
+		}
+	}
+	slices.SortFunc(all, func(a, b Metric) int {
+		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Package, b.Package))
+	})
+	return all, nil
+}
+
+func renderMetrics(all []Metric) string {
+	var b strings.Builder
+	b.WriteString(notice + "# Metrics\n\n")
+	b.WriteString("Names that begin with `istio_` and `workload_manager_` are published ones: boards and queries made for ambient meshes\n" +
+		"find them here. What those do not know begins with `ambit_`. A metric with labels appears with its first event.\n")
+	byProcess := map[string][]Metric{}
+	for _, m := range all {
+		process, _ := m.exposedBy() // checked by Metrics
+		byProcess[process] = append(byProcess[process], m)
+	}
+	shared := labelSets(all)
+	for _, process := range []string{"ztunnel", "ztunnel, node agent", "node agent", "control plane"} {
+		if len(byProcess[process]) == 0 {
+			continue
+		}
+		fmt.Fprintf(&b, "\n## %s\n\n| metric | type | labels | what it is |\n|---|---|---|---|\n", strings.ToUpper(process[:1])+process[1:])
+		for _, m := range byProcess[process] {
+			labels := strings.Join(m.Labels, ", ")
+			if _, long := shared[labels]; long {
+				labels = "[those of connections](#labels-of-connections)"
+			}
+			fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", m.Name, m.Type, labels, cell(m.Help))
+		}
+	}
+	for labels := range shared {
+		b.WriteString("\n## Labels of connections\n\n")
+		for l := range strings.SplitSeq(labels, ", ") {
+			fmt.Fprintf(&b, "- `%s`\n", l)
+		}
+	}
+	return b.String()
+}
+
+// labelSets gives the label lists that are too long for a table.
+func labelSets(all []Metric) map[string]struct{} {
+	sets := map[string]struct{}{}
+	for _, m := range all {
+		if len(m.Labels) > 10 {
+			sets[strings.Join(m.Labels, ", ")] = struct{}{}
+		}
+	}
+	return sets
+}

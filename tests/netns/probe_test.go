@@ -1,0 +1,292 @@
+package netns_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Ports of the probe's server. What it does on each is the name of the check.
+var servers = map[string]struct {
+	port  int
+	serve func(*net.TCPConn)
+}{
+	"echo":        {8080, serveEcho},
+	"greeting":    {8081, serveGreeting},
+	"halfclose":   {8082, serveHalfClose},
+	"whoami":      {8083, serveWhoAmI},
+	"reset":       {8084, serveReset},
+	"holdthenend": {8085, serveHold},
+}
+
+// check is one thing that a client does.
+type check struct {
+	Kind string `json:"kind"`
+	Addr string `json:"addr"`
+	Size int64  `json:"size,omitempty"`
+}
+
+// outcome is what came of it: Error is empty when it went as it should.
+type outcome struct {
+	Check check  `json:"check"`
+	Error string `json:"error,omitempty"`
+	Saw   string `json:"saw,omitempty"` // whoami: the client's address as the server saw it
+}
+
+// probe runs the role named by the arguments, in a pod.
+func probe(args []string) int {
+	var err error
+	switch args[0] {
+	case "serve":
+		err = probeServe()
+	case "checks":
+		err = probeChecks()
+	case "steady":
+		err = probeSteady(args[1])
+	case "hold":
+		err = probeHold(args[1])
+	default:
+		err = fmt.Errorf("unknown role %q", args[0])
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "probe:", err)
+		return 1
+	}
+	return 0
+}
+
+func probeServe() error {
+	for _, s := range servers {
+		l, err := net.Listen("tcp", fmt.Sprintf(":%d", s.port))
+		if err != nil {
+			return err
+		}
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				go func() {
+					defer c.Close()
+					s.serve(c.(*net.TCPConn))
+				}()
+			}
+		}()
+	}
+	select {}
+}
+
+func serveEcho(c *net.TCPConn) {
+	if _, err := io.Copy(c, struct{ io.Reader }{c}); err == nil {
+		_ = c.CloseWrite()
+	}
+}
+
+func serveGreeting(c *net.TCPConn) {
+	_, _ = c.Write([]byte("220 ready\r\n"))
+	serveEcho(c)
+}
+
+func serveHalfClose(c *net.TCPConn) {
+	h := sha256.New()
+	n, _ := io.Copy(h, c)
+	fmt.Fprintf(c, "%d %s", n, hex.EncodeToString(h.Sum(nil)))
+}
+
+func serveWhoAmI(c *net.TCPConn) {
+	at := c.RemoteAddr().(*net.TCPAddr).AddrPort()
+	_, _ = c.Write([]byte(at.Addr().Unmap().String()))
+}
+
+func serveReset(c *net.TCPConn) {
+	_, _ = c.Read(make([]byte, 1))
+	_ = c.SetLinger(0)
+}
+
+// serveHold answers each byte and keeps the connection.
+func serveHold(c *net.TCPConn) { serveEcho(c) }
+
+// probeChecks reads checks from standard input and prints their outcomes.
+func probeChecks() error {
+	var checks []check
+	if err := json.NewDecoder(os.Stdin).Decode(&checks); err != nil {
+		return err
+	}
+	outcomes := make([]outcome, len(checks))
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, 8)
+	for i, c := range checks {
+		wg.Add(1)
+		slots <- struct{}{}
+		go func() {
+			defer wg.Done()
+			defer func() { <-slots }()
+			outcomes[i] = c.run()
+		}()
+	}
+	wg.Wait()
+	return json.NewEncoder(os.Stdout).Encode(outcomes)
+}
+
+func (c check) run() outcome {
+	o := outcome{Check: c}
+	conn, err := net.DialTimeout("tcp", c.Addr, 20*time.Second)
+	if err == nil {
+		_ = conn.SetDeadline(time.Now().Add(2 * time.Minute))
+		o.Saw, err = clients[c.Kind](conn.(*net.TCPConn), c)
+		conn.Close()
+	}
+	if err != nil {
+		o.Error = err.Error()
+	}
+	return o
+}
+
+var clients = map[string]func(*net.TCPConn, check) (string, error){
+	"echo":      clientEcho,
+	"greeting":  clientGreeting,
+	"halfclose": clientHalfClose,
+	"whoami":    clientWhoAmI,
+	"reset":     clientReset,
+	"refused":   clientRefused,
+}
+
+func clientEcho(c *net.TCPConn, k check) (string, error) {
+	sent := sha256.New()
+	errs := make(chan error, 1)
+	go func() {
+		_, err := io.Copy(io.MultiWriter(c, sent), io.LimitReader(rand.NewChaCha8([32]byte{7}), k.Size))
+		errs <- errors.Join(err, c.CloseWrite())
+	}()
+	got := sha256.New()
+	n, err := io.Copy(got, c)
+	if err := errors.Join(err, <-errs); err != nil {
+		return "", err
+	}
+	if n != k.Size || !bytes.Equal(got.Sum(nil), sent.Sum(nil)) {
+		return "", fmt.Errorf("%d bytes came back, of %d, or others", n, k.Size)
+	}
+	return "", nil
+}
+
+func clientGreeting(c *net.TCPConn, _ check) (string, error) {
+	b := make([]byte, 11)
+	if _, err := io.ReadFull(c, b); err != nil || string(b) != "220 ready\r\n" {
+		return "", fmt.Errorf("greeting %q, %w", b, err)
+	}
+	return clientEcho(c, check{Size: 5})
+}
+
+func clientHalfClose(c *net.TCPConn, k check) (string, error) {
+	h := sha256.New()
+	if _, err := io.Copy(io.MultiWriter(c, h), io.LimitReader(rand.NewChaCha8([32]byte{9}), k.Size)); err != nil {
+		return "", err
+	}
+	if err := c.CloseWrite(); err != nil {
+		return "", err
+	}
+	got, err := io.ReadAll(c)
+	if want := fmt.Sprintf("%d %s", k.Size, hex.EncodeToString(h.Sum(nil))); err != nil || string(got) != want {
+		return "", fmt.Errorf("answer %q, want %q, %w", got, want, err)
+	}
+	return "", nil
+}
+
+func clientWhoAmI(c *net.TCPConn, _ check) (string, error) {
+	b, err := io.ReadAll(c)
+	if err == nil {
+		_, err = netip.ParseAddr(string(b))
+	}
+	return string(b), err
+}
+
+func clientReset(c *net.TCPConn, _ check) (string, error) {
+	_, _ = c.Write([]byte("x"))
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		return "", fmt.Errorf("saw %v, want a reset", err)
+	}
+	return "", nil
+}
+
+// clientRefused is content with a connection that ends without a byte.
+func clientRefused(c *net.TCPConn, _ check) (string, error) {
+	_, _ = c.Write([]byte("x"))
+	n, err := c.Read(make([]byte, 1))
+	if n > 0 {
+		return "", errors.New("was let in")
+	}
+	if !errors.Is(err, syscall.ECONNRESET) {
+		return "", fmt.Errorf("ended with %v, want a reset", err)
+	}
+	return "", nil
+}
+
+// probeSteady opens connection after connection to an echo server until standard
+// input ends, and prints how many worked, and each failure.
+func probeSteady(addr string) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		cancel()
+	}()
+	ok := 0
+	var failures []string
+	for ctx.Err() == nil {
+		c, err := net.DialTimeout("tcp", addr, 10*time.Second)
+		if err == nil {
+			_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+			_, err = clientEcho(c.(*net.TCPConn), check{Size: 100})
+			c.Close()
+		}
+		if err != nil {
+			failures = append(failures, fmt.Sprintf("%s %v", time.Now().Format("15:04:05.000"), err))
+		} else {
+			ok++
+		}
+		if ok == 1 {
+			fmt.Println("first")
+		}
+	}
+	fmt.Printf("%d %d %s\n", ok, len(failures), strings.Join(failures, "; "))
+	return nil
+}
+
+// probeHold opens one connection, sends a byte for each line of standard input and
+// prints what came of it.
+func probeHold(addr string) error {
+	c, err := net.DialTimeout("tcp", addr, 10*time.Second)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	buf := make([]byte, 1)
+	for {
+		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+		_, err := c.Write([]byte("x"))
+		if err == nil {
+			_, err = io.ReadFull(c, buf)
+		}
+		if err != nil {
+			fmt.Println(err)
+			return nil
+		}
+		fmt.Println("ok")
+		if _, err := os.Stdin.Read(buf); err != nil {
+			return nil
+		}
+	}
+}
