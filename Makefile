@@ -19,6 +19,7 @@ BENCH ?=
 TOOL := $(GO) tool -modfile=tools/go.mod
 LINTMOD := tools/lint/go.mod
 CACHE := .cache
+LINTER := $(CACHE)/golangci-lint
 
 ##@ Everyday
 
@@ -44,24 +45,21 @@ test: ## Run the tests, fuzz corpora included, without root too (PKG=./internal/
 	$(GO) test $(RACE) $(PKG)
 
 .PHONY: lint
-lint: ## Lint and format check; builds the linters once, which takes minutes
-	$(GO) build -modfile=$(LINTMOD) -o $(CACHE)/bin/ github.com/golangci/golangci-lint/v2/cmd/golangci-lint mvdan.cc/gofumpt
-	$(CACHE)/bin/golangci-lint run
-	@test -z "$$($(CACHE)/bin/gofumpt -l $(GOFILES))" || { $(CACHE)/bin/gofumpt -l $(GOFILES); echo "not formatted: run make fmt" >&2; exit 1; }
+lint: $(LINTER) ## Lint; builds the linter once, which takes minutes
+	$(LINTER) run
 
 .PHONY: fmt
-fmt: ## Format the Go files
-	$(GO) build -modfile=$(LINTMOD) -o $(CACHE)/bin/ mvdan.cc/gofumpt
-	$(CACHE)/bin/gofumpt -w $(GOFILES)
+fmt: $(LINTER) ## Format the Go files
+	$(LINTER) fmt
+
+$(LINTER): $(LINTMOD)
+	$(GO) build -modfile=$(LINTMOD) -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 
 .PHONY: clean
 clean: ## Remove what was built
 	rm -rf bin $(CACHE)
 
 ##@ Generated files
-
-# The Go files that people write.
-GOFILES = $$(git ls-files '*.go' ':!*.pb.go' ':!*zz_generated*')
 
 .PHONY: generate
 generate: ## Write the generated files: protobuf, deep copies, CRDs, reference pages

@@ -19,11 +19,14 @@ type chunk struct {
 	buf  *[]byte // what data lies in, given back when data is used up; may be nil
 }
 
-// newChunk copies p. Small pieces get memory of their own size, so that a
-// trickle does not pin a large buffer for each byte.
-func newChunk(p []byte) chunk {
+// newChunk copies p. Small pieces get memory of their own size, so that a trickle
+// does not pin a large buffer for each byte, but of at least room bytes up to a
+// bound, so that a long trickle does not become a long list.
+func newChunk(p []byte, room int) chunk {
 	if len(p) < bufSize/4 {
-		return chunk{data: append([]byte(nil), p...)}
+		data := make([]byte, len(p), max(len(p), min(room, bufSize/4)))
+		copy(data, p)
+		return chunk{data: data}
 	}
 	b := takeBuffer()
 	return chunk{data: (*b)[:copy(*b, p)], buf: b}

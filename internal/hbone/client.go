@@ -3,7 +3,6 @@ package hbone
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"net"
 	"strconv"
@@ -27,6 +26,7 @@ type Response struct {
 // ClientConn is the side of a tunnel connection that opens streams.
 type ClientConn struct {
 	c   *conn
+	tls *tls.Conn
 	enc *blockEncoder // guarded by the sender's lock
 }
 
@@ -35,26 +35,38 @@ type ClientConn struct {
 // is closed.
 func NewClientConn(ctx context.Context, sock net.Conn, tlsConfig *tls.Config, cfg Config) (*ClientConn, error) {
 	cfg = cfg.withDefaults()
+	born := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, cfg.HandshakeTimeout)
 	defer cancel()
 	under, hold := underTLS(sock)
 	t := tls.Client(hold, tlsConfig)
-	if err := t.HandshakeContext(ctx); err != nil {
-		_ = sock.Close()
-		return nil, &HandshakeError{Err: err}
-	}
-	if p := t.ConnectionState().NegotiatedProtocol; p != "h2" {
-		_ = sock.Close()
-		return nil, &HandshakeError{Err: fmt.Errorf("peer does not speak h2 (ALPN %q)", p)}
-	}
-	c := newConn(t, under, hold, cfg, false)
-	cc := &ClientConn{c: c, enc: newBlockEncoder()}
-	c.headers = cc.onHeaders
-	if err := c.out.send(c.greeting([]byte(preface))); err != nil {
-		_ = sock.Close()
+	if err := shakeHands(ctx, t, sock); err != nil {
 		return nil, err
 	}
+	c := newConn(t, under, hold, cfg, false)
+	c.born = born
+	cc := &ClientConn{c: c, tls: t, enc: newBlockEncoder()}
+	c.headers = cc.onHeaders
+	c.post(c.greeting([]byte(preface)))
 	return cc, nil
+}
+
+// shakeHands does the TLS handshake, which has to agree on h2. If it fails, the
+// peer is told why by an alert and sock is closed.
+func shakeHands(ctx context.Context, t *tls.Conn, sock net.Conn) error {
+	if err := t.HandshakeContext(ctx); err != nil {
+		closeWrite(sock)
+		linger(sock)
+		return &HandshakeError{Err: err}
+	}
+	if p := t.ConnectionState().NegotiatedProtocol; p != "h2" {
+		_ = sock.SetWriteDeadline(time.Now().Add(closeTimeout))
+		_ = t.CloseWrite()
+		closeWrite(sock)
+		linger(sock)
+		return &HandshakeError{Err: fmt.Errorf("peer does not speak h2 (ALPN %q)", p)}
+	}
+	return nil
 }
 
 // HandshakeError is a TLS handshake that failed.
@@ -77,48 +89,34 @@ func (cc *ClientConn) Done() <-chan struct{} { return cc.c.done }
 func (cc *ClientConn) Drain() { cc.c.drain() }
 
 // PeerState is what TLS knows of the peer.
-func (cc *ClientConn) PeerState() tls.ConnectionState { return cc.c.tls.ConnectionState() }
+func (cc *ClientConn) PeerState() tls.ConnectionState { return cc.tls.ConnectionState() }
 
 // LocalAddr is the connection's own address.
 func (cc *ClientConn) LocalAddr() net.Addr { return cc.c.under.LocalAddr() }
 
-// load gives the number of streams, and how many more could be opened; 0 when draining.
+// load gives the number of streams, and how many more could be opened; 0 when
+// draining or out of stream numbers.
 func (cc *ClientConn) load() (streams, room int) {
-	cc.c.mu.Lock()
-	defer cc.c.mu.Unlock()
-	if cc.c.draining {
-		return len(cc.c.streams), 0
+	c := cc.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.draining || c.nextID > maxWindow {
+		return len(c.streams), 0
 	}
-	return len(cc.c.streams), max(0, cc.c.peerStreams-len(cc.c.streams))
+	return len(c.streams), max(0, c.peerStreams-len(c.streams))
 }
 
-// usable reports whether the connection takes new streams at all.
-func (cc *ClientConn) usable() bool {
-	cc.c.mu.Lock()
-	defer cc.c.mu.Unlock()
-	return !cc.c.draining
-}
+// errFull is a connection that carries as many streams as its peer allows.
+var errFull = fmt.Errorf("%w now: it carries as many as the peer allows", ErrDraining)
 
 // Open opens a stream and waits for the answer. A *RefusedError is an answer other
 // than 200. Unprocessed tells whether it may be tried elsewhere.
 func (cc *ClientConn) Open(ctx context.Context, req Request) (*Stream, *Response, error) {
-	c := cc.c
 	var s *Stream
-	err := c.out.open(func(b []byte) ([]byte, error) {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if c.draining || len(c.streams) >= c.peerStreams || c.nextID > maxWindow-2 {
-			return nil, ErrDraining
-		}
-		s = newStream(c, c.nextID)
-		s.response = make(chan *header, 1)
-		b, err := cc.enc.headersFrame(b, s.id, false, []Field{{Name: ":method", Value: "CONNECT"}, {Name: ":authority", Value: req.Authority}}, req.Fields)
-		if err != nil {
-			return nil, err
-		}
-		c.nextID += 2
-		c.registerLocked(s)
-		return b, nil
+	err := cc.c.out.open(false, func(b []byte) ([]byte, error) {
+		var err error
+		s, b, err = cc.begin(b, req)
+		return b, err
 	})
 	if err != nil {
 		if s != nil {
@@ -128,7 +126,6 @@ func (cc *ClientConn) Open(ctx context.Context, req Request) (*Stream, *Response
 	}
 	select {
 	case h := <-s.response:
-		s.response = nil
 		return cc.answered(s, h)
 	case <-s.done:
 		select {
@@ -143,16 +140,36 @@ func (cc *ClientConn) Open(ctx context.Context, req Request) (*Stream, *Response
 	}
 }
 
+// begin numbers a stream and appends its HEADERS.
+func (cc *ClientConn) begin(b []byte, req Request) (*Stream, []byte, error) {
+	c := cc.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.draining || c.nextID > maxWindow:
+		return nil, nil, ErrDraining
+	case len(c.streams) >= c.peerStreams:
+		return nil, nil, errFull
+	}
+	b, err := cc.enc.headersFrame(b, c.nextID, false, []Field{{Name: ":method", Value: "CONNECT"}, {Name: ":authority", Value: req.Authority}}, req.Fields)
+	if err != nil {
+		return nil, nil, err
+	}
+	s := newStream(c, c.nextID)
+	s.response = make(chan *header, 1)
+	c.nextID += 2
+	c.registerLocked(s)
+	return s, b, nil
+}
+
 func (cc *ClientConn) answered(s *Stream, h *header) (*Stream, *Response, error) {
+	s.response = nil
 	if h.status == "200" {
 		return s, &Response{Fields: h.fields}, nil
 	}
 	s.reset(CodeCancel)
-	status, err := strconv.Atoi(h.status)
-	if err != nil {
-		return nil, nil, connError(CodeProtocol, "status %q", h.status)
-	}
-	return nil, nil, &RefusedError{Status: status, ProxyStatus: h.get("proxy-status")}
+	status, _ := strconv.Atoi(h.status) // three digits, see onHeaders
+	return nil, nil, &RefusedError{Status: status, ProxyStatus: clip(h.get("proxy-status"))}
 }
 
 // Get gives the first value of a field of the response.
@@ -165,50 +182,48 @@ func (r *Response) Get(name string) string {
 	return ""
 }
 
-func (cc *ClientConn) onHeaders(id uint32, h *header, endStream bool) error {
+// costInterim is what an answer before the answer takes from the peer's budget.
+const costInterim = 1
+
+func (cc *ClientConn) onHeaders(id uint32, h *header, endStream bool) (cost float64, err error) {
 	s, err := cc.c.stream(id)
 	if s == nil || err != nil {
-		return err
-	}
-	if h.malformed != "" || h.tooLarge || h.status == "" {
-		s.reset(CodeProtocol)
-		return nil
+		return costLate, err
 	}
 	s.mu.Lock()
-	first := !s.accepted
-	s.accepted = first || s.accepted
+	answered := s.accepted
+	interim := !answered && isStatus(h.status) && h.status[0] == '1' && !endStream
+	s.accepted = !interim
 	s.mu.Unlock()
-	if first && h.status[0] == '1' {
-		s.mu.Lock()
-		s.accepted = false // an interim response, RFC 9110 section 15.2
-		s.mu.Unlock()
-		return nil
-	}
-	if first {
+	malformed := h.malformed != "" || h.tooLarge || h.method != "" || h.authority != ""
+	switch {
+	case malformed, answered && !endStream, !answered && !isStatus(h.status), h.status != "" && h.status[0] == '1' && !interim:
+		s.reset(CodeProtocol)
+		return 0, nil
+	case interim: // RFC 9110 section 15.2
+		return costInterim, nil
+	case !answered:
 		s.response <- h
 	}
 	if endStream {
 		s.remoteEnd()
 	}
-	return nil
+	return 0, nil
+}
+
+func isStatus(s string) bool {
+	return len(s) == 3 && s[0] >= '1' && s[0] <= '5' && s[1] >= '0' && s[1] <= '9' && s[2] >= '0' && s[2] <= '9'
 }
 
 // Ready waits until the peer's settings have come: a peer that refuses our
-// certificate says so only after our side of a TLS 1.3 handshake is done.
+// certificate says so only after our side of a TLS 1.3 handshake is done. Run has
+// to be running.
 func (cc *ClientConn) Ready(ctx context.Context) error {
-	timer := time.NewTimer(cc.c.cfg.HandshakeTimeout)
-	defer timer.Stop()
 	select {
 	case <-cc.c.settings:
 		return nil
 	case <-cc.c.done:
-		err := cc.c.reason()
-		if errors.Is(err, ErrClosed) {
-			return err
-		}
-		return &HandshakeError{Err: err}
-	case <-timer.C:
-		return &HandshakeError{Err: errors.New("no SETTINGS from the peer")}
+		return cc.c.reason()
 	case <-ctx.Done():
 		return ctx.Err()
 	}

@@ -2,61 +2,82 @@ package hbone
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
+	"fmt"
+	"io"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// closeTimeout bounds saying goodbye to a peer that takes nothing.
-const closeTimeout = 100 * time.Millisecond
+// closeTimeout bounds saying goodbye to a peer that takes nothing, and
+// lingerTimeout the wait for the peer to close too.
+const (
+	closeTimeout  = 100 * time.Millisecond
+	lingerTimeout = 250 * time.Millisecond
+)
+
+// initialStreams is how many streams are opened before the peer has said how many
+// it takes; RFC 9113 section 6.5.2 asks for no less.
+const initialStreams = 100
+
+// secured is the TLS layer.
+type secured interface {
+	net.Conn
+	// CloseWrite says that nothing more will be sent.
+	CloseWrite() error
+}
 
 // conn is what both ends of a tunnel connection have in common.
 type conn struct {
 	cfg    Config
-	tls    *tls.Conn
+	tls    secured
 	under  *rawConn // below the TLS layer
 	out    *sender
 	server bool
-	// headers handles a complete header block. Called by the read loop.
-	headers func(stream uint32, h *header, endStream bool) error
+	born   time.Time // when the handshake began
+	// headers handles a complete header block and says what that takes from the
+	// peer's budget. Called by the read loop.
+	headers func(stream uint32, h *header, endStream bool) (cost float64, err error)
 
 	// Written by the read loop, read elsewhere too.
 	lastRead  atomic.Int64 // unix nanoseconds of the last frame
 	recvAvail atomic.Int64 // bytes that the peer may still send on the connection
 	recvFreed atomic.Int64 // bytes taken by readers and not yet given back to the peer
 
-	mu            sync.Mutex
-	streams       map[uint32]*Stream // guarded by mu
-	sendWindow    int64              // guarded by mu
-	peerWindow    int64              // initial window of new streams; guarded by mu
-	peerMaxFrame  int                // guarded by mu
-	peerStreams   int                // peer's limit of our streams; guarded by mu
-	lastPeerID    uint32             // highest stream the peer opened; guarded by mu
-	nextID        uint32             // next stream that we open; guarded by mu
-	running       int                // server: handlers that have not returned; guarded by mu
-	draining      bool               // no new streams; guarded by mu
-	idleSince     time.Time          // zero while there are streams; guarded by mu
-	err           error              // why it ended; guarded by mu
-	done          chan struct{}      // closed with err
-	settings      chan struct{}      // closed by the first SETTINGS
-	settingsOnce  sync.Once
-	pingSent      time.Time    // guarded by mu
-	flooded       atomic.Int32 // streams beyond the limit
-	onIdleOrEnded func()       // called without mu when a stream left; may be nil
+	mu           sync.Mutex
+	streams      map[uint32]*Stream // guarded by mu
+	sendWindow   int64              // guarded by mu
+	peerWindow   int64              // initial window of new streams; guarded by mu
+	peerMaxFrame int                // guarded by mu
+	peerStreams  int                // peer's limit of our streams; guarded by mu
+	lastPeerID   uint32             // highest stream the peer named; guarded by mu
+	processed    uint32             // highest stream of the peer that was not refused; guarded by mu
+	nextID       uint32             // next stream that we open; guarded by mu
+	running      int                // server: handlers that have not returned; guarded by mu
+	draining     bool               // no new streams; guarded by mu
+	idleSince    time.Time          // zero while there are streams; guarded by mu
+	pingSent     time.Time          // guarded by mu
+	writeErr     error              // why writing failed; guarded by mu
+	err          error              // why it ended; guarded by mu
+	done         chan struct{}      // closed with err
+	settings     chan struct{}      // closed by the first SETTINGS
+	hungUp       chan struct{}      // closed when nothing more will be written
 }
 
-func newConn(t *tls.Conn, under *rawConn, hold *coalescer, cfg Config, server bool) *conn {
+func newConn(t secured, under *rawConn, hold *coalescer, cfg Config, server bool) *conn {
+	now := time.Now()
 	c := &conn{
-		cfg: cfg, tls: t, under: under, out: newSender(t, hold), server: server,
+		cfg: cfg, tls: t, under: under, server: server, born: now,
 		streams: make(map[uint32]*Stream), sendWindow: defaultWindow, peerWindow: defaultWindow,
-		peerMaxFrame: minMaxFrame, peerStreams: cfg.MaxStreams, nextID: 1, idleSince: time.Now(),
-		done: make(chan struct{}), settings: make(chan struct{}),
+		peerMaxFrame: minMaxFrame, peerStreams: min(cfg.MaxStreams, initialStreams), nextID: 1, idleSince: now,
+		done: make(chan struct{}), settings: make(chan struct{}), hungUp: make(chan struct{}),
 	}
+	c.out = newSender(t, hold, c.writeFailed)
 	c.recvAvail.Store(int64(cfg.ConnWindow))
-	c.lastRead.Store(time.Now().UnixNano())
+	c.lastRead.Store(now.UnixNano())
 	return c
 }
 
@@ -72,14 +93,60 @@ func (c *conn) greeting(b []byte) []byte {
 	return appendWindowUpdate(b, 0, c.cfg.ConnWindow-defaultWindow)
 }
 
-// run reads until the connection ends and cleans up. It returns why it ended;
-// ErrClosed when that was intended.
+// run reads until the connection has ended and its socket is closed. It returns
+// why it ended; ErrClosed when that was intended.
 func (c *conn) run(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { c.end(ErrClosed) })
+	stop := context.AfterFunc(ctx, func() { c.shutdown("closing") })
 	defer stop()
-	go c.keepAlive()
-	c.end(c.readLoop())
+	late := time.AfterFunc(time.Until(c.born.Add(c.cfg.HandshakeTimeout)), c.checkGreeted)
+	defer late.Stop()
+	var wg sync.WaitGroup
+	wg.Go(c.keepAlive)
+	c.end(c.failure(c.readLoop()))
+	<-c.hungUp
+	linger(c.under.Conn)
+	wg.Wait()
 	return c.reason()
+}
+
+// writeFailed ends the connection after a write did. The peer's reason may be
+// waiting to be read, as an alert or a GOAWAY; it is a better one.
+func (c *conn) writeFailed(err error) {
+	var cerr *ConnError
+	if errors.As(err, &cerr) {
+		c.end(err)
+		return
+	}
+	c.mu.Lock()
+	c.draining, c.writeErr = true, err
+	c.mu.Unlock()
+	_ = c.under.SetReadDeadline(time.Now().Add(closeTimeout))
+}
+
+// failure says what it means that reading ended with err.
+func (c *conn) failure(err error) error {
+	var cerr *ConnError
+	c.mu.Lock()
+	werr := c.writeErr
+	c.mu.Unlock()
+	switch {
+	case errors.As(err, &cerr):
+		return err
+	case werr != nil && errors.Is(err, os.ErrDeadlineExceeded):
+		err = fmt.Errorf("tunnel connection: %w", werr)
+	case err == io.EOF:
+		err = fmt.Errorf("tunnel connection closed by peer: %w", io.ErrUnexpectedEOF)
+	default:
+		err = fmt.Errorf("tunnel connection: %w", err)
+	}
+	select {
+	case <-c.settings:
+		return err
+	default:
+		// A peer that refuses our certificate says so when for us the handshake of
+		// TLS 1.3 is done already.
+		return &HandshakeError{Err: err}
+	}
 }
 
 // reason is why the connection ended.
@@ -87,6 +154,15 @@ func (c *conn) reason() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.err
+}
+
+// checkGreeted ends a connection whose peer has not said hello by now.
+func (c *conn) checkGreeted() {
+	select {
+	case <-c.settings:
+	default:
+		c.end(connError(CodeSettingsTimeout, "no SETTINGS within %s", c.cfg.HandshakeTimeout))
+	}
 }
 
 // keepAlive runs until the connection ends.
@@ -116,17 +192,18 @@ func (c *conn) checkAlive(now time.Time) {
 		idle *= 2
 	}
 	if !c.idleSince.IsZero() && now.Sub(c.idleSince) > idle {
+		c.draining = true // who comes now goes elsewhere
 		c.mu.Unlock()
-		c.shutdown(CodeNo, "idle")
+		c.shutdown("idle")
 		return
 	}
-	last := time.Unix(0, c.lastRead.Load())
-	if !c.pingSent.IsZero() && last.Before(c.pingSent) && now.Sub(c.pingSent) >= c.cfg.PingTimeout {
+	silent := !c.pingSent.IsZero() && time.Unix(0, c.lastRead.Load()).Before(c.pingSent)
+	if silent && now.Sub(c.pingSent) >= c.cfg.PingTimeout {
 		c.mu.Unlock()
 		c.end(connError(CodeNo, "no answer to PING for %s", c.cfg.PingTimeout))
 		return
 	}
-	if c.pingSent.IsZero() || last.After(c.pingSent) {
+	if !silent {
 		c.pingSent = now
 	}
 	c.mu.Unlock()
@@ -142,15 +219,15 @@ func (c *conn) post(frames []byte) {
 }
 
 // shutdown says goodbye and ends the connection, as intended by us.
-func (c *conn) shutdown(code ErrCode, debug string) {
+func (c *conn) shutdown(debug string) {
 	c.mu.Lock()
-	last := c.lastPeerID
+	last := c.processed
 	c.mu.Unlock()
-	c.post(appendGoAway(nil, last, code, debug))
+	c.post(appendGoAway(nil, last, CodeNo, debug))
 	c.end(ErrClosed)
 }
 
-// end fails every stream and closes the socket. The first reason counts.
+// end fails every stream and hangs up. The first reason counts.
 func (c *conn) end(err error) {
 	c.mu.Lock()
 	if c.err != nil {
@@ -159,7 +236,7 @@ func (c *conn) end(err error) {
 	}
 	c.err = err
 	c.draining = true
-	streams, last := c.streams, c.lastPeerID
+	streams, last := c.streams, c.processed
 	c.streams = nil
 	close(c.done)
 	c.mu.Unlock()
@@ -170,18 +247,43 @@ func (c *conn) end(err error) {
 	}
 	// A peer that reads nothing does not hold up the end.
 	_ = c.under.SetWriteDeadline(time.Now().Add(closeTimeout))
-	c.out.fail(err, func(broken bool) {
-		if broken {
-			_ = c.under.Close()
-		} else {
-			_ = c.tls.Close()
-		}
-	})
+	c.out.fail(err, c.hangUp)
 	for _, s := range streams {
 		s.finish(err)
 	}
-	if c.onIdleOrEnded != nil {
-		c.onIdleOrEnded()
+}
+
+// hangUp says that nothing more will come and makes the read loop end. It is
+// called when the last frame was written, or could not be.
+func (c *conn) hangUp(broken bool) {
+	defer close(c.hungUp)
+	if broken {
+		_ = c.under.Close()
+		return
+	}
+	_ = c.tls.CloseWrite()
+	closeWrite(c.under.Conn)
+	_ = c.under.SetReadDeadline(time.Now())
+}
+
+func closeWrite(sock net.Conn) {
+	if cw, ok := sock.(interface{ CloseWrite() error }); ok {
+		_ = cw.CloseWrite()
+	}
+}
+
+// linger closes a socket after the peer has, or after a while. Closing with bytes
+// unread would reset the connection, and a reset discards what the peer has not
+// read yet: the alert or GOAWAY that says why.
+func linger(sock net.Conn) {
+	_ = sock.SetReadDeadline(time.Now().Add(lingerTimeout))
+	b := takeBuffer()
+	defer giveBuffer(b)
+	for {
+		if _, err := sock.Read(*b); err != nil {
+			_ = sock.Close()
+			return
+		}
 	}
 }
 
@@ -194,7 +296,7 @@ func (c *conn) drain() {
 		return
 	}
 	c.draining = true
-	last, empty := c.lastPeerID, len(c.streams) == 0 && c.running == 0
+	last, empty := c.processed, len(c.streams) == 0 && c.running == 0
 	c.mu.Unlock()
 	c.post(appendGoAway(nil, last, CodeNo, "draining"))
 	if empty {
@@ -202,7 +304,7 @@ func (c *conn) drain() {
 	}
 }
 
-// register makes a stream known; the caller holds mu.
+// registerLocked makes a stream known; the caller holds mu.
 func (c *conn) registerLocked(s *Stream) {
 	s.sendWindow = c.peerWindow
 	c.streams[s.id] = s
@@ -217,8 +319,6 @@ func (c *conn) forget(s *Stream) {
 	c.mu.Unlock()
 	if last {
 		c.end(ErrClosed)
-	} else if c.onIdleOrEnded != nil {
-		c.onIdleOrEnded()
 	}
 }
 

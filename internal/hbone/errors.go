@@ -45,6 +45,12 @@ var ErrClosed = errors.New("tunnel connection closed")
 // was processed, so it may be opened on another connection.
 var ErrDraining = errors.New("tunnel connection takes no new streams")
 
+// errAnswered is a second answer to a CONNECT.
+var errAnswered = errors.New("stream was answered before")
+
+// appError is a failure of the application's connection.
+func appError(err error) error { return fmt.Errorf("application: %w", err) }
+
 // ConnError ends a connection: the peer broke the protocol or exceeded a bound.
 type ConnError struct {
 	Code   ErrCode
@@ -98,6 +104,16 @@ func (e *RefusedError) Error() string {
 		return fmt.Sprintf("tunnel refused: status %d", e.Status)
 	}
 	return fmt.Sprintf("tunnel refused: status %d: %s", e.Status, e.ProxyStatus)
+}
+
+// maxReason bounds what is kept of a peer's words, in bytes.
+const maxReason = 1 << 10
+
+func clip(s string) string {
+	if len(s) > maxReason {
+		return s[:maxReason] + "..."
+	}
+	return s
 }
 
 // Unprocessed reports whether err says that the peer has not acted on the stream,

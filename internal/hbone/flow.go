@@ -85,12 +85,9 @@ func (c *conn) applySetting(id uint16, v uint32) error {
 	return nil
 }
 
-// peerGoesAway stops new streams and ends those that the peer did not process.
+// peerGoesAway stops new streams and ends those that the peer did not process, or
+// all of them when it goes because of an error.
 func (c *conn) peerGoesAway(last uint32, code ErrCode, debug string) {
-	if code != CodeNo {
-		c.end(&GoAwayError{Code: code, Debug: debug})
-		return
-	}
 	c.mu.Lock()
 	c.draining = true
 	var lost []*Stream
@@ -106,9 +103,9 @@ func (c *conn) peerGoesAway(last uint32, code ErrCode, debug string) {
 	for _, s := range lost {
 		s.finish(&ResetError{Code: CodeRefusedStream, Remote: true})
 	}
-	if empty {
+	if code != CodeNo {
+		c.end(&GoAwayError{Code: code, Debug: clip(debug)})
+	} else if empty {
 		c.end(ErrClosed)
-	} else if c.onIdleOrEnded != nil {
-		c.onIdleOrEnded()
 	}
 }

@@ -81,7 +81,8 @@ func (f *fieldSink) emit(hf hpack.HeaderField) {
 
 // validField applies RFC 9113 section 8.2.1.
 func validField(hf hpack.HeaderField) bool {
-	if hf.Name == "" || hf.Name == "connection" || hf.Name == "transfer-encoding" || hf.Name == "upgrade" {
+	switch hf.Name {
+	case "", "connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade":
 		return false
 	}
 	for i := range len(hf.Name) {
@@ -154,7 +155,14 @@ func (r *reader) complete(id uint32, b []byte) error {
 	}
 	h := r.fields.h
 	r.fields.h = nil
-	return r.c.headers(id, h, r.blockEnd)
+	if cap(r.block) > maxKept {
+		r.block = nil
+	}
+	cost, err := r.c.headers(id, h, r.blockEnd)
+	if err == nil && cost > 0 {
+		err = r.spend(cost)
+	}
+	return err
 }
 
 // blockEncoder encodes header blocks. It never refers to a dynamic table, so that

@@ -20,6 +20,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // tunnel is a server that connects every stream to its authority, and a pool that
 // reaches it.
 type tunnel struct {
+	ca     *testkit.CA
 	addr   string
 	server *tls.Config
 	client *tls.Config
@@ -45,7 +46,7 @@ func newTunnel(t testing.TB, cfg hbone.Config, h hbone.Handler) *tunnel {
 	t.Helper()
 	ca := testkit.NewCA(t)
 	server := ca.Workload("shop", "server")
-	tn := &tunnel{server: identity.ServerConfig(func() (*identity.Certificate, error) { return server, nil }), conns: make(chan *hbone.ServerConn, 64)}
+	tn := &tunnel{ca: ca, server: identity.ServerConfig(func() (*identity.Certificate, error) { return server, nil }), conns: make(chan *hbone.ServerConn, 64)}
 	var err error
 	if tn.client, err = ca.Workload("shop", "client").ClientConfig(server.ID); err != nil {
 		t.Fatal(err)

@@ -3,7 +3,9 @@ package hbone
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 
 	"go.uber.org/zap"
@@ -37,9 +39,9 @@ type pooled[K comparable] struct {
 
 // dialing is a set-up that others may wait for.
 type dialing struct {
-	done chan struct{}
-	conn *ClientConn
-	err  error
+	done  chan struct{}
+	err   error // written before done is closed
+	stale bool  // retired before it was there; guarded by the pool's mu
 }
 
 // NewPool makes a pool that opens connections with dial. Close ends it.
@@ -51,57 +53,40 @@ func NewPool[K comparable](dial func(ctx context.Context, key K) (*ClientConn, e
 	return &Pool[K]{dial: dial, log: log, ctx: ctx, cancel: cancel, keys: make(map[K]*pooled[K])}
 }
 
-// maxAttempts bounds how often a stream that no peer has looked at is opened anew.
+// maxAttempts bounds how often a stream that no peer has looked at is opened anew,
+// and how many connections are set up for it.
 const maxAttempts = 3
 
 // Open opens a stream on a connection of the key, setting one up if need be. A
 // stream that the peer has provably not processed is tried on another connection.
 func (p *Pool[K]) Open(ctx context.Context, key K, req Request) (*Stream, *Response, *ClientConn, error) {
-	var last error
-	for range maxAttempts {
+	for attempt := 1; ; {
 		cc, err := p.get(ctx, key)
 		if err != nil {
 			return nil, nil, nil, err
 		}
 		s, resp, err := cc.Open(ctx, req)
-		if err == nil {
+		switch {
+		case err == nil:
 			return s, resp, cc, nil
-		}
-		if last = err; !Unprocessed(err) {
+		case errors.Is(err, errFull):
+			continue // others were faster, and got what there was
+		case !Unprocessed(err) || attempt == maxAttempts:
 			return nil, nil, nil, err
 		}
+		attempt++
 	}
-	return nil, nil, nil, last
 }
 
 // get finds the connection with the fewest streams, or waits for a new one.
 func (p *Pool[K]) get(ctx context.Context, key K) (*ClientConn, error) {
-	for {
-		p.mu.Lock()
-		if p.closed {
-			p.mu.Unlock()
-			return nil, ErrClosed
+	for waits := 0; ; waits++ {
+		best, d, err := p.look(key)
+		if best != nil || err != nil {
+			return best, err
 		}
-		e := p.keys[key]
-		if e == nil {
-			e = &pooled[K]{key: key}
-			p.keys[key] = e
-		}
-		best, streams := e.best()
-		if best != nil && (streams < busyStreams || len(e.conns) >= runtime.GOMAXPROCS(0)) {
-			p.mu.Unlock()
-			return best, nil
-		}
-		d := e.dialing
-		if d == nil {
-			d = &dialing{done: make(chan struct{})}
-			e.dialing = d
-			p.wg.Add(1)
-			go p.setUp(e, d)
-		}
-		p.mu.Unlock()
-		if best != nil {
-			return best, nil // the new one is for those who come after
+		if waits > maxAttempts {
+			return nil, fmt.Errorf("%w: not even new ones", ErrDraining)
 		}
 		select {
 		case <-d.done:
@@ -112,6 +97,31 @@ func (p *Pool[K]) get(ctx context.Context, key K) (*ClientConn, error) {
 			return nil, ctx.Err()
 		}
 	}
+}
+
+// look finds the best connection, or what to wait for. Where there are few
+// connections with many streams it starts another one for those who come after.
+func (p *Pool[K]) look(key K) (*ClientConn, *dialing, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil, nil, ErrClosed
+	}
+	e := p.keys[key]
+	if e == nil {
+		e = &pooled[K]{key: key}
+		p.keys[key] = e
+	}
+	best, streams := e.best()
+	if best != nil && (streams < busyStreams || len(e.conns) >= runtime.GOMAXPROCS(0)) {
+		return best, nil, nil
+	}
+	if e.dialing == nil {
+		e.dialing = &dialing{done: make(chan struct{})}
+		p.wg.Add(1)
+		go p.setUp(e, e.dialing)
+	}
+	return best, e.dialing, nil
 }
 
 func (e *pooled[K]) best() (best *ClientConn, streams int) {
@@ -128,10 +138,12 @@ func (p *Pool[K]) setUp(e *pooled[K], d *dialing) {
 	defer p.wg.Done()
 	cc, err := p.dial(p.ctx, e.key)
 	p.mu.Lock()
-	e.dialing = nil
-	d.conn, d.err = cc, err
+	if e.dialing == d {
+		e.dialing = nil
+	}
+	d.err = err
 	if err == nil {
-		if p.closed {
+		if p.closed || d.stale {
 			cc.Drain()
 		}
 		e.conns = append(e.conns, cc)
@@ -144,11 +156,8 @@ func (p *Pool[K]) setUp(e *pooled[K], d *dialing) {
 	}
 	err = cc.Run(p.ctx)
 	p.mu.Lock()
-	for i, c := range e.conns {
-		if c == cc {
-			e.conns = append(e.conns[:i], e.conns[i+1:]...)
-			break
-		}
+	if i := slices.Index(e.conns, cc); i >= 0 {
+		e.conns = slices.Delete(e.conns, i, i+1)
 	}
 	p.dropIfEmpty(e)
 	p.mu.Unlock()
@@ -170,8 +179,13 @@ func (p *Pool[K]) Retire(match func(K) bool) {
 	var conns []*ClientConn
 	p.mu.Lock()
 	for k, e := range p.keys {
-		if match(k) {
-			conns = append(conns, e.conns...)
+		if !match(k) {
+			continue
+		}
+		conns = append(conns, e.conns...)
+		if e.dialing != nil {
+			e.dialing.stale = true
+			e.dialing = nil
 		}
 	}
 	p.mu.Unlock()

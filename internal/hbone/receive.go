@@ -13,7 +13,8 @@ import (
 const (
 	budgetBurst  = 2000
 	budgetPerSec = 500
-	maxControl   = 1 << 10 // payload of SETTINGS, GOAWAY and the like, in bytes
+	maxControl   = 1 << 10 // payload of SETTINGS, PING and the like, in bytes
+	maxKept      = 4 << 10 // scratch memory that a connection keeps, in bytes
 )
 
 // reader turns the bytes of a connection into frames. It is used by the read
@@ -39,6 +40,8 @@ type reader struct {
 	decoder  *hpack.Decoder
 	fields   fieldSink
 
+	greeted bool // SETTINGS came
+
 	tokens float64
 	filled time.Time
 	freed  []byte // WINDOW_UPDATE frames to post when the batch is done
@@ -48,7 +51,8 @@ func newReader(c *conn) *reader {
 	r := &reader{c: c, tokens: budgetBurst, filled: time.Now()}
 	r.fields.limit = c.cfg.MaxHeaderBytes
 	r.decoder = hpack.NewDecoder(4096, r.fields.emit)
-	r.decoder.SetMaxStringLength(c.cfg.MaxHeaderBytes)
+	// Huffman coding makes a string at most 8/5 as long. The sum is bounded by fields.
+	r.decoder.SetMaxStringLength(2 * c.cfg.MaxHeaderBytes)
 	return r
 }
 
@@ -80,10 +84,11 @@ func (r *reader) burst(first []byte) error {
 	b := takeBuffer()
 	defer giveBuffer(b)
 	c := r.c
-	c.lastRead.Store(time.Now().UnixNano())
 	c.under.eager = true
 	n := copy(*b, first)
 	for {
+		// A burst lasts as long as its peer sends faster than we read.
+		c.lastRead.Store(time.Now().UnixNano())
 		var err error
 		for n < len(*b) && err == nil {
 			var m int
@@ -94,7 +99,9 @@ func (r *reader) burst(first []byte) error {
 			return ferr
 		}
 		c.post(r.freed)
-		r.freed = r.freed[:0]
+		if r.freed = r.freed[:0]; cap(r.freed) > maxKept {
+			r.freed = nil
+		}
 		if errors.Is(err, errWouldBlock) {
 			return nil
 		}
@@ -153,21 +160,32 @@ func (r *reader) feed(p []byte) error {
 // begin looks at a frame header.
 func (r *reader) begin() error {
 	f := r.frame
+	if !r.greeted && (f.typ != frameSettings || f.flags&flagAck != 0) {
+		return connError(CodeProtocol, "frame type %d before SETTINGS", f.typ)
+	}
 	if r.blockID != 0 && (f.typ != frameContinuation || f.stream != r.blockID) {
 		return connError(CodeProtocol, "frame type %d inside a header block", f.typ)
 	}
-	if f.typ == frameData {
-		return r.beginData()
-	}
 	limit := maxControl
-	if f.typ == frameHeaders || f.typ == frameContinuation {
-		limit = r.c.cfg.MaxHeaderBytes + 256
-	}
-	if f.length > limit {
-		if f.typ == frameHeaders || f.typ == frameContinuation {
+	switch f.typ {
+	case frameData:
+		return r.beginData()
+	case frameHeaders, frameContinuation:
+		if f.length > r.c.cfg.MaxHeaderBytes+256 {
 			return connError(CodeEnhanceYourCalm, "header block larger than %d bytes", r.c.cfg.MaxHeaderBytes)
 		}
+		limit = f.length
+	case frameGoAway:
+		limit = minMaxFrame // its text is as long as the peer likes
+	case framePriority, frameRSTStream, frameSettings, framePushPromise, framePing, frameWindowUpdate:
+	default:
+		return r.beginUnknown()
+	}
+	if f.length > limit {
 		return connError(CodeFrameSize, "frame type %d of %d bytes", f.typ, f.length)
+	}
+	if cap(r.body) > maxKept {
+		r.body = nil
 	}
 	r.body, r.want = r.body[:0], f.length
 	if f.length == 0 {
@@ -176,7 +194,17 @@ func (r *reader) begin() error {
 	return nil
 }
 
-// whole handles a frame other than DATA.
+// beginUnknown skips a frame of an extension that we do not have, RFC 9113
+// section 5.5.
+func (r *reader) beginUnknown() error {
+	if r.frame.length > ourMaxFrame {
+		return connError(CodeFrameSize, "frame type %d of %d bytes", r.frame.typ, r.frame.length)
+	}
+	r.data, r.left, r.pad, r.padNext = nil, r.frame.length, 0, false
+	return r.spend(1)
+}
+
+// whole handles a frame that was collected.
 func (r *reader) whole() error {
 	f, b := r.frame, r.body
 	switch f.typ {
@@ -197,8 +225,26 @@ func (r *reader) whole() error {
 	case framePushPromise:
 		return connError(CodeProtocol, "PUSH_PROMISE although push is off")
 	}
-	// PRIORITY is deprecated and unknown types are ignored, at a price.
+	return r.onPriority(b)
+}
+
+// onPriority checks what RFC 9113 section 5.3.2 deprecates.
+func (r *reader) onPriority(b []byte) error {
+	if err := r.fixed(b, 5, true); err != nil {
+		return err
+	}
 	return r.spend(1)
+}
+
+// fixed checks a frame of n bytes that belongs to a stream, or to none.
+func (r *reader) fixed(b []byte, n int, ofStream bool) error {
+	if len(b) != n {
+		return connError(CodeFrameSize, "frame type %d of %d bytes, want %d", r.frame.typ, len(b), n)
+	}
+	if ofStream != (r.frame.stream != 0) {
+		return connError(CodeProtocol, "frame type %d on stream %d", r.frame.typ, r.frame.stream)
+	}
+	return nil
 }
 
 // spend takes from the budget of frames that cost the peer nothing.
@@ -238,8 +284,8 @@ func (r *reader) beginData() error {
 	if s == nil {
 		// Late data of a stream that has ended: its window is given back at once.
 		r.c.consumed(f.length)
-	} else if !s.admit(f.length) {
-		s.reset(CodeFlowControl)
+	} else if code := s.admit(f.length); code != CodeNo {
+		s.reset(code)
 		r.c.consumed(f.length)
 		s = nil
 	}
@@ -265,6 +311,9 @@ func (r *reader) feedData(p []byte) (int, error) {
 		r.skipped(1)
 		if r.left == 0 {
 			r.endData()
+		}
+		if r.pad == r.left && r.frame.flags&flagEndStream == 0 {
+			return 1, r.spend(1) // nothing but padding
 		}
 		return 1, nil
 	}
@@ -304,33 +353,35 @@ func (r *reader) endData() {
 }
 
 func (r *reader) onRSTStream(b []byte) error {
-	if len(b) != 4 || r.frame.stream == 0 {
-		return connError(CodeFrameSize, "malformed RST_STREAM")
+	if err := r.fixed(b, 4, true); err != nil {
+		return err
 	}
 	s, err := r.c.stream(r.frame.stream)
-	if err != nil {
+	if s == nil || err != nil {
 		return err
 	}
 	// Opening and resetting in a row keeps us busy for nothing (CVE-2023-44487).
-	if s != nil && !s.answered() {
+	if !s.answered() {
 		if err := r.spend(2); err != nil {
 			return err
 		}
 	}
-	if s != nil {
-		s.finish(&ResetError{Code: ErrCode(binary.BigEndian.Uint32(b)), Remote: true})
-	}
+	s.peerReset(ErrCode(binary.BigEndian.Uint32(b)))
 	return nil
 }
 
 func (r *reader) onSettings(b []byte) error {
-	if err := r.spend(1); err != nil {
+	// Each setting may touch every stream.
+	if err := r.spend(1 + float64(len(b))/60); err != nil {
 		return err
 	}
-	if r.frame.stream != 0 || len(b)%6 != 0 {
-		return connError(CodeFrameSize, "malformed SETTINGS")
-	}
-	if r.frame.flags&flagAck != 0 {
+	ack := r.frame.flags&flagAck != 0
+	switch {
+	case r.frame.stream != 0:
+		return connError(CodeProtocol, "SETTINGS on stream %d", r.frame.stream)
+	case len(b)%6 != 0 || ack && len(b) > 0:
+		return connError(CodeFrameSize, "SETTINGS of %d bytes", len(b))
+	case ack:
 		return nil
 	}
 	for ; len(b) > 0; b = b[6:] {
@@ -338,28 +389,36 @@ func (r *reader) onSettings(b []byte) error {
 			return err
 		}
 	}
-	r.c.settingsOnce.Do(func() { close(r.c.settings) })
+	if !r.greeted {
+		r.greeted = true
+		close(r.c.settings)
+	}
 	r.freed = appendFrameHeader(r.freed, frameHeader{typ: frameSettings, flags: flagAck})
 	return nil
 }
 
 func (r *reader) onPing(b []byte) error {
-	if r.frame.stream != 0 || len(b) != 8 {
-		return connError(CodeFrameSize, "malformed PING")
-	}
-	if r.frame.flags&flagAck != 0 {
-		return nil
+	if err := r.fixed(b, 8, false); err != nil {
+		return err
 	}
 	if err := r.spend(1); err != nil {
 		return err
 	}
-	r.freed = appendPing(r.freed, flagAck, [8]byte(b))
+	if r.frame.flags&flagAck == 0 {
+		r.freed = appendPing(r.freed, flagAck, [8]byte(b))
+	}
 	return nil
 }
 
 func (r *reader) onGoAway(b []byte) error {
-	if r.frame.stream != 0 || len(b) < 8 {
-		return connError(CodeFrameSize, "malformed GOAWAY")
+	switch {
+	case r.frame.stream != 0:
+		return connError(CodeProtocol, "GOAWAY on stream %d", r.frame.stream)
+	case len(b) < 8:
+		return connError(CodeFrameSize, "GOAWAY of %d bytes", len(b))
+	}
+	if err := r.spend(1); err != nil {
+		return err
 	}
 	last := binary.BigEndian.Uint32(b) & maxWindow
 	code := ErrCode(binary.BigEndian.Uint32(b[4:]))
@@ -369,7 +428,7 @@ func (r *reader) onGoAway(b []byte) error {
 
 func (r *reader) onWindowUpdate(b []byte) error {
 	if len(b) != 4 {
-		return connError(CodeFrameSize, "malformed WINDOW_UPDATE")
+		return connError(CodeFrameSize, "WINDOW_UPDATE of %d bytes", len(b))
 	}
 	n := int64(binary.BigEndian.Uint32(b) & maxWindow)
 	if n < 1<<10 {

@@ -1,13 +1,24 @@
 package hbone
 
 import (
+	"errors"
+	"fmt"
 	"net"
 	"sync"
+	"time"
 )
 
 // maxPending is how much may wait behind the write that is under way before
 // those who send data have to wait too. In bytes.
 const maxPending = 256 << 10
+
+// maxBacklog is where a connection ends whose peer asks for answers and takes
+// none. What does not wait, answers to PING and the like, stays far below it with
+// any other peer.
+const maxBacklog = maxPending + 512<<10
+
+// errSilent is what becomes of a frame of a stream that was reset.
+var errSilent = errors.New("stream was reset")
 
 // flushRounds is how often a sender writes what others left for it before a
 // goroutine takes that over, so that no stream works for the others for ever.
@@ -19,8 +30,9 @@ const flushRounds = 4
 // thus share a TLS record and a system call, and without load nothing is handed
 // from goroutine to goroutine.
 type sender struct {
-	conn net.Conn // TLS over hold
-	hold *coalescer
+	conn   net.Conn // TLS over hold
+	hold   *coalescer
+	failed func(error) // called without mu when a write failed or the backlog is full
 
 	mu      sync.Mutex
 	room    sync.Cond  // pending shrank, or err was set
@@ -32,22 +44,25 @@ type sender struct {
 	closing func(bool) // called once nobody writes any more, with broken; guarded by mu
 }
 
-func newSender(conn net.Conn, hold *coalescer) *sender {
-	s := &sender{conn: conn, hold: hold}
+func newSender(conn net.Conn, hold *coalescer, failed func(error)) *sender {
+	s := &sender{conn: conn, hold: hold, failed: failed}
 	s.room.L = &s.mu
 	return s
 }
 
-// send writes a frame or leaves it to be written; frame may be used again as soon
-// as it returns. It waits while the backlog is full.
-func (s *sender) send(frame []byte) error {
+// send writes a frame of a stream or leaves it to be written; frame may be used
+// again as soon as it returns. It waits while the backlog is full.
+func (s *sender) send(of *Stream, frame []byte) error {
 	s.mu.Lock()
-	for s.busy && s.err == nil && len(s.pending)+len(frame) > maxPending {
+	for s.busy && s.err == nil && !of.silent && len(s.pending)+len(frame) > maxPending {
 		s.room.Wait()
 	}
-	if s.err != nil {
-		defer s.mu.Unlock()
-		return s.err
+	if err := s.err; err != nil || of.silent {
+		s.mu.Unlock()
+		if err == nil {
+			err = errSilent
+		}
+		return err
 	}
 	if s.busy {
 		s.pending = append(s.pending, frame...)
@@ -61,12 +76,16 @@ func (s *sender) send(frame []byte) error {
 }
 
 // open writes what build appends, or leaves it to be written. build runs under
-// the lock, so that what it numbers goes out in the order of the numbers.
-func (s *sender) open(build func(b []byte) ([]byte, error)) error {
+// the lock, so that what it numbers goes out in the order of the numbers. With
+// wait it waits while the backlog is full.
+func (s *sender) open(wait bool, build func(b []byte) ([]byte, error)) error {
 	s.mu.Lock()
-	if s.err != nil {
-		defer s.mu.Unlock()
-		return s.err
+	for wait && s.busy && s.err == nil && len(s.pending) > maxPending {
+		s.room.Wait()
+	}
+	if err := s.err; err != nil {
+		s.mu.Unlock()
+		return fmt.Errorf("%w: %w", ErrDraining, err)
 	}
 	b, err := build(s.pending)
 	if err != nil {
@@ -84,16 +103,30 @@ func (s *sender) open(build func(b []byte) ([]byte, error)) error {
 }
 
 // post leaves frames to be written by another goroutine and never waits.
-func (s *sender) post(frames []byte) {
+func (s *sender) post(frames []byte) { s.leave(nil, frames) }
+
+// last posts the last frames of a stream, if any: nothing that is sent for it
+// afterwards goes out.
+func (s *sender) last(of *Stream, frames []byte) { s.leave(of, frames) }
+
+func (s *sender) leave(of *Stream, frames []byte) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.err != nil {
-		return
+	if of != nil {
+		of.silent = true
+		s.room.Broadcast()
 	}
-	s.pending = append(s.pending, frames...)
-	if !s.busy {
-		s.busy = true
-		go s.flush()
+	full := len(s.pending)+len(frames) > maxBacklog
+	if len(frames) > 0 && s.err == nil && !full {
+		s.pending = append(s.pending, frames...)
+		if !s.busy {
+			s.busy = true
+			go s.flush()
+		}
+	}
+	full = full && s.err == nil
+	s.mu.Unlock()
+	if full {
+		s.failed(connError(CodeEnhanceYourCalm, "peer asks for answers and reads none"))
 	}
 }
 
@@ -185,12 +218,13 @@ func (s *sender) wrote(err error) {
 		return
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.broken = true
 	if s.err == nil {
 		s.err = err
 	}
 	s.room.Broadcast()
+	s.mu.Unlock()
+	s.failed(err)
 }
 
 func (s *sender) write(p []byte) error {
@@ -214,6 +248,10 @@ type coalescer struct {
 }
 
 var records = sync.Pool{New: func() any { b := make([]byte, bufSize+4<<10); return &b }}
+
+// SetWriteDeadline does nothing: conn sets deadlines below the TLS layer, which
+// would set a longer one when it says goodbye.
+func (c *coalescer) SetWriteDeadline(time.Time) error { return nil }
 
 func (c *coalescer) begin() {
 	c.mu.Lock()

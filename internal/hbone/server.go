@@ -41,24 +41,23 @@ func (in *Incoming) Get(name string) string {
 // Stream is the stream, for watching or resetting it before it is accepted.
 func (in *Incoming) Stream() *Stream { return in.s }
 
-// Accept answers 200. The stream can be spliced from then on.
+// Accept answers 200. The stream can be spliced from then on. An error means that
+// the stream has ended, was answered before, or that the fields are too large.
 func (in *Incoming) Accept(fields ...Field) (*Stream, error) {
-	in.s.mu.Lock()
-	in.s.accepted = true
-	in.s.mu.Unlock()
 	if err := in.sc.respond(in.s, 200, false, fields); err != nil {
 		return nil, err
 	}
 	return in.s, nil
 }
 
-// Refuse answers with another status, and why (RFC 9209).
+// Refuse answers with another status, and why (RFC 9209). A stream that was
+// accepted is reset instead.
 func (in *Incoming) Refuse(status int, proxyStatus string) {
-	var fields []Field
-	if proxyStatus != "" {
-		fields = append(fields, Field{Name: "proxy-status", Value: proxyStatus})
+	if in.s.answered() {
+		in.s.reset(CodeCancel)
+		return
 	}
-	in.sc.refuse(in.s, status, fields)
+	in.sc.refuse(in.s, status, proxyStatus)
 }
 
 // ServerConn is the side of a tunnel connection that accepts streams.
@@ -66,6 +65,8 @@ type ServerConn struct {
 	c       *conn
 	handler Handler
 	state   tls.ConnectionState
+	remote  net.Addr
+	local   net.Addr
 	enc     *blockEncoder // guarded by the sender's lock
 	ctx     context.Context
 	wg      sync.WaitGroup
@@ -75,21 +76,17 @@ type ServerConn struct {
 // the connection from then on. If an error is returned, sock is closed.
 func NewServerConn(ctx context.Context, sock net.Conn, tlsConfig *tls.Config, cfg Config, h Handler) (*ServerConn, error) {
 	cfg = cfg.withDefaults()
+	born := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, cfg.HandshakeTimeout)
 	defer cancel()
 	under, hold := underTLS(sock)
 	t := tls.Server(hold, tlsConfig)
-	if err := t.HandshakeContext(ctx); err != nil {
-		_ = sock.Close()
-		return nil, &HandshakeError{Err: err}
-	}
-	state := t.ConnectionState()
-	if state.NegotiatedProtocol != "h2" {
-		_ = sock.Close()
-		return nil, &HandshakeError{Err: connError(CodeProtocol, "peer offered no h2 (ALPN %q)", state.NegotiatedProtocol)}
+	if err := shakeHands(ctx, t, sock); err != nil {
+		return nil, err
 	}
 	c := newConn(t, under, hold, cfg, true)
-	sc := &ServerConn{c: c, handler: h, state: state, enc: newBlockEncoder()}
+	c.born = born
+	sc := &ServerConn{c: c, handler: h, state: t.ConnectionState(), remote: sock.RemoteAddr(), local: sock.LocalAddr(), enc: newBlockEncoder()}
 	c.headers = sc.onHeaders
 	return sc, nil
 }
@@ -101,7 +98,7 @@ func (sc *ServerConn) PeerState() tls.ConnectionState { return sc.state }
 func (sc *ServerConn) Drain() { sc.c.drain() }
 
 // Close ends the connection and its streams at once, with a reason for the peer.
-func (sc *ServerConn) Close(reason string) { sc.c.shutdown(CodeNo, reason) }
+func (sc *ServerConn) Close(reason string) { sc.c.shutdown(reason) }
 
 // Run serves the connection until it has ended and every handler has returned. It
 // returns why it ended; ErrClosed when that was intended.
@@ -111,51 +108,55 @@ func (sc *ServerConn) Run(ctx context.Context) error {
 	defer cancel()
 	sc.ctx = ctx
 	sc.c.post(sc.c.greeting(nil))
-	late := time.AfterFunc(sc.c.cfg.HandshakeTimeout, func() {
-		select {
-		case <-sc.c.settings:
-		default:
-			sc.c.end(connError(CodeSettingsTimeout, "no SETTINGS within %s", sc.c.cfg.HandshakeTimeout))
-		}
-	})
-	defer late.Stop()
 	return sc.c.run(ctx)
 }
 
-func (sc *ServerConn) onHeaders(id uint32, h *header, endStream bool) error {
+// What streams that come to nothing take from their peer's budget.
+const (
+	costRefused   = 2 // beyond the limit
+	costMalformed = 1
+	costLate      = 1 // trailers of a stream that has ended
+)
+
+func (sc *ServerConn) onHeaders(id uint32, h *header, endStream bool) (cost float64, err error) {
 	c := sc.c
 	c.mu.Lock()
 	if s := c.streams[id]; s != nil || id <= c.lastPeerID {
 		c.mu.Unlock()
-		return sc.trailers(s, endStream)
+		return sc.trailers(s, h, endStream)
 	}
 	c.lastPeerID = id
-	s := newStream(c, id)
-	refuse := c.draining || c.running >= c.cfg.MaxStreams
-	if !refuse {
-		c.running++
-		c.registerLocked(s)
-	}
-	c.mu.Unlock()
-	if refuse {
+	// Handlers of streams that were reset may take a while to return; a peer cannot
+	// know how long, but does not get to start any number of them either.
+	if c.draining || len(c.streams) >= c.cfg.MaxStreams || c.running >= 2*c.cfg.MaxStreams {
+		c.mu.Unlock()
 		c.post(appendRSTStream(nil, id, CodeRefusedStream))
-		return sc.overLimit()
+		return costRefused, nil
 	}
+	s := newStream(c, id)
+	c.processed = id
+	c.running++
+	c.registerLocked(s)
+	c.mu.Unlock()
 	if endStream {
 		s.remoteEnd()
 	}
-	in := &Incoming{Authority: h.authority, Fields: h.fields, Peer: &sc.state, RemoteAddr: c.under.RemoteAddr(), LocalAddr: c.under.LocalAddr(), sc: sc, s: s}
+	status, reason := refusal(h)
+	if status != 0 {
+		cost = costMalformed
+	}
+	in := &Incoming{Authority: h.authority, Fields: h.fields, Peer: &sc.state, RemoteAddr: sc.remote, LocalAddr: sc.local, sc: sc, s: s}
 	sc.wg.Add(1)
 	go func() {
 		defer sc.wg.Done()
 		defer sc.handled(s)
-		if status, reason := refusal(h); status != 0 {
+		if status != 0 {
 			in.Refuse(status, reason)
 			return
 		}
 		sc.handler(sc.ctx, in)
 	}()
-	return nil
+	return cost, nil
 }
 
 // refusal answers what is not a CONNECT: status 0 means it is one.
@@ -163,6 +164,8 @@ func refusal(h *header) (status int, reason string) {
 	switch {
 	case h.tooLarge:
 		return 431, ProxyStatus("http_request_error", "header fields too large")
+	case h.status != "":
+		return 400, ProxyStatus("http_request_error", "malformed: pseudo-header field :status")
 	case h.malformed != "":
 		return 400, ProxyStatus("http_request_error", "malformed: "+h.malformed)
 	case h.method != "CONNECT":
@@ -174,24 +177,18 @@ func refusal(h *header) (status int, reason string) {
 }
 
 // trailers handles HEADERS on a stream that is or was open.
-func (sc *ServerConn) trailers(s *Stream, endStream bool) error {
+func (sc *ServerConn) trailers(s *Stream, h *header, endStream bool) (cost float64, err error) {
 	switch {
+	case s == nil && h.method == "" && endStream:
+		return costLate, nil // sent before the peer knew that the stream has ended
 	case s == nil:
-		return connError(CodeStreamClosed, "HEADERS on a closed stream")
+		return 0, connError(CodeStreamClosed, "HEADERS on a closed stream")
 	case !endStream:
 		s.reset(CodeProtocol)
 	default:
 		s.remoteEnd()
 	}
-	return nil
-}
-
-// overLimit charges a peer that does not keep to the limit it was told.
-func (sc *ServerConn) overLimit() error {
-	if sc.c.flooded.Add(1) > budgetBurst {
-		return connError(CodeEnhanceYourCalm, "too many streams")
-	}
-	return nil
+	return 0, nil
 }
 
 // handled ends the stream after its handler, if nothing else has.
@@ -207,19 +204,31 @@ func (sc *ServerConn) handled(s *Stream) {
 	}
 }
 
+// respond sends the answer. It waits for a peer that reads slowly.
 func (sc *ServerConn) respond(s *Stream, status int, end bool, fields []Field) error {
-	return sc.c.out.open(func(b []byte) ([]byte, error) {
-		return sc.enc.headersFrame(b, s.id, end, []Field{{Name: ":status", Value: strconv.Itoa(status)}}, fields)
+	return sc.c.out.open(true, func(b []byte) ([]byte, error) {
+		b, err := sc.enc.headersFrame(b, s.id, end, []Field{{Name: ":status", Value: strconv.Itoa(status)}}, fields)
+		if err == nil && !end {
+			err = s.accept()
+		}
+		return b, err
 	})
 }
 
-func (sc *ServerConn) refuse(s *Stream, status int, fields []Field) {
-	if s.finish(&RefusedError{Status: status}) {
-		// An error here is the connection's end, which everybody learns of.
-		_ = sc.respond(s, status, true, fields)
-		// RFC 9113 section 8.1: what the peer still sends is of no interest.
-		sc.c.post(appendRSTStream(nil, s.id, CodeNo))
+func (sc *ServerConn) refuse(s *Stream, status int, proxyStatus string) {
+	var fields []Field
+	if proxyStatus != "" {
+		fields = append(fields, Field{Name: "proxy-status", Value: proxyStatus})
 	}
+	if !s.finish(&RefusedError{Status: status, ProxyStatus: proxyStatus}) {
+		return
+	}
+	// RFC 9113 section 8.1: what the peer still sends is of no interest.
+	code := CodeNo
+	if err := sc.respond(s, status, true, fields); err != nil {
+		code = CodeInternal
+	}
+	sc.c.out.last(s, appendRSTStream(nil, s.id, code))
 }
 
 // ProxyStatus formats a Proxy-Status field (RFC 9209) of this proxy.

@@ -7,12 +7,13 @@ import (
 	"os"
 	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 // Splice copies between the stream and the application's connection until both
 // directions have ended, keeping half-closes and resets. It returns nil after an
 // orderly end, and the reason otherwise. It does not close app, except that a
-// stream that breaks resets it.
+// stream that breaks resets it; but app is of no other use afterwards.
 func (s *Stream) Splice(app net.Conn) error {
 	out := newOutlet(app)
 	s.mu.Lock()
@@ -38,51 +39,44 @@ func (s *Stream) Splice(app net.Conn) error {
 	if end {
 		s.passEnd(out)
 	}
-	if err := s.pump(out); err != nil {
-		s.appFailed() // does nothing if it was the stream that failed
-		if serr := s.Err(); serr != nil && !isLocalReset(serr) {
-			return serr
-		}
-		return err
-	}
+	s.pump(out)
 	<-s.done
 	return s.Err()
 }
 
-// isLocalReset tells a reset that we caused because the application failed from
-// one that came from elsewhere.
-func isLocalReset(err error) bool {
-	var r *ResetError
-	return errors.As(err, &r) && !r.Remote && r.Code == CodeCancel
-}
-
-// pump sends what the application writes until it half-closes.
-func (s *Stream) pump(out *outlet) error {
-	for {
+// pump sends what the application writes until it half-closes. If it stops before,
+// the stream has ended or is about to.
+func (s *Stream) pump(out *outlet) {
+	for !s.deaf.Load() {
 		max, err := s.credit(bufSize)
 		if err != nil {
-			return err
+			return
 		}
 		buf, n, err := out.read(max)
 		if n > 0 {
 			serr := s.sendData(*buf, n)
 			giveBuffer(buf)
 			if serr != nil {
-				return serr
+				return
 			}
 		}
 		if err == io.EOF {
-			var end [frameHeaderLen]byte
-			putFrameHeader(end[:], frameHeader{typ: frameData, flags: flagEndStream, stream: s.id})
-			if err := s.c.out.send(end[:]); err != nil {
-				return err
-			}
-			s.localEnd()
-			return nil
+			s.sendEnd()
+			return
 		}
-		if err != nil {
-			return err
+		if err != nil && !s.deaf.Load() {
+			s.appFailed(appError(err)) // does nothing if it was the stream that failed
+			return
 		}
+	}
+}
+
+// sendEnd passes a half-close on.
+func (s *Stream) sendEnd() {
+	var end [frameHeaderLen]byte
+	putFrameHeader(end[:], frameHeader{typ: frameData, flags: flagEndStream, stream: s.id})
+	if s.c.out.send(s, end[:]) == nil {
+		s.localEnd()
 	}
 }
 
@@ -97,7 +91,7 @@ func (s *Stream) sendData(buf []byte, n int) error {
 		frame := buf[at : at+frameHeaderLen+m]
 		// The header overwrites bytes that were sent by the frame before.
 		putFrameHeader(frame, frameHeader{length: m, typ: frameData, stream: s.id})
-		if err := s.c.out.send(frame); err != nil {
+		if err := s.c.out.send(s, frame); err != nil {
 			return err
 		}
 		s.sent.Add(int64(m))
@@ -209,6 +203,9 @@ func (o *outlet) closeWrite() error {
 	}
 	return o.conn.Close()
 }
+
+// stopReading makes read fail from now on.
+func (o *outlet) stopReading() { _ = o.conn.SetReadDeadline(time.Unix(1, 0)) }
 
 // abort resets the connection.
 func (o *outlet) abort() {

@@ -16,6 +16,8 @@ type Stream struct {
 
 	sent, received atomic.Int64 // bytes of payload
 	response       chan *header // client: the answer to our HEADERS
+	deaf           atomic.Bool  // the peer takes no more of our data
+	silent         bool         // no more frames go out; guarded by the sender's mu
 
 	mu       sync.Mutex
 	out      *outlet // where data goes; nil until spliced. Guarded by mu
@@ -54,10 +56,39 @@ func (s *Stream) Err() error {
 // Reset ends the stream at both ends at once.
 func (s *Stream) Reset(code ErrCode) { s.reset(code) }
 
-func (s *Stream) reset(code ErrCode) {
-	if s.finish(&ResetError{Code: code}) {
-		s.c.post(appendRSTStream(nil, s.id, code))
+func (s *Stream) reset(code ErrCode) { s.fail(&ResetError{Code: code}, code) }
+
+// appFailed passes a failure of the application's connection on to the peer.
+func (s *Stream) appFailed(err error) { s.fail(err, CodeCancel) }
+
+// fail ends the stream because of err and tells the peer with code.
+func (s *Stream) fail(err error, code ErrCode) {
+	if s.finish(err) {
+		s.c.out.last(s, appendRSTStream(nil, s.id, code))
 	}
+}
+
+// peerReset ends the stream at the peer's wish. A peer that has ended its
+// direction and wants nothing of ours says NO_ERROR; what it sent is still
+// delivered (RFC 9113 section 8.1).
+func (s *Stream) peerReset(code ErrCode) {
+	s.mu.Lock()
+	kept := code == CodeNo && s.peerDone && !s.ended
+	out := s.out
+	if kept {
+		s.deaf.Store(true)
+	}
+	s.mu.Unlock()
+	s.c.out.last(s, nil)
+	if !kept {
+		s.finish(&ResetError{Code: code, Remote: true})
+		return
+	}
+	if out != nil {
+		out.stopReading()
+	}
+	s.notify()
+	s.localEnd()
 }
 
 // finish ends the stream and reports whether it had not ended before. With an
@@ -99,12 +130,35 @@ func (s *Stream) answered() bool {
 	return !s.c.server || s.accepted
 }
 
-// admit takes n bytes off the window; false means the peer exceeded it.
-func (s *Stream) admit(n int) bool {
+// admit takes n bytes off the window, or says what the peer did wrong.
+func (s *Stream) admit(n int) ErrCode {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.avail -= n
-	return s.avail >= 0 && !s.peerDone
+	switch {
+	case s.peerDone:
+		return CodeStreamClosed
+	case s.avail < 0:
+		return CodeFlowControl
+	}
+	return CodeNo
+}
+
+// accept notes the one positive answer of a server; an error means that there may
+// be none.
+func (s *Stream) accept() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.ended && s.err != nil:
+		return s.err
+	case s.ended:
+		return ErrClosed
+	case s.accepted:
+		return errAnswered
+	}
+	s.accepted = true
+	return nil
 }
 
 // deliver passes data on, or queues what the application does not take at once.
@@ -125,7 +179,7 @@ func (s *Stream) deliver(p []byte, frames []byte) []byte {
 		s.mu.Unlock()
 		var err error
 		if n, err = out.tryWrite(p); err != nil {
-			s.appFailed()
+			s.appFailed(appError(err))
 			s.c.consumed(len(p))
 			return frames
 		}
@@ -157,7 +211,11 @@ func (s *Stream) enqueueLocked(p []byte) {
 		}
 	}
 	if len(p) > 0 {
-		s.queue = append(s.queue, newChunk(p))
+		last := 0
+		if n := len(s.queue); n > 0 {
+			last = cap(s.queue[n-1].data)
+		}
+		s.queue = append(s.queue, newChunk(p, 2*last))
 	}
 	if s.out != nil && !s.drainer {
 		s.drainer = true
@@ -189,7 +247,7 @@ func (s *Stream) drain(out *outlet) {
 		c.release()
 		if err != nil {
 			s.c.consumed(n)
-			s.appFailed()
+			s.appFailed(appError(err))
 			continue
 		}
 		s.c.post(s.took(n, false, nil))
@@ -221,6 +279,11 @@ func (s *Stream) took(n int, direct bool, frames []byte) []byte {
 // remoteEnd notes END_STREAM.
 func (s *Stream) remoteEnd() {
 	s.mu.Lock()
+	if s.peerDone {
+		s.mu.Unlock()
+		s.reset(CodeStreamClosed)
+		return
+	}
 	s.peerDone = true
 	pass := s.out != nil && !s.drainer && len(s.queue) == 0 && !s.ended
 	out := s.out
@@ -233,7 +296,7 @@ func (s *Stream) remoteEnd() {
 // passEnd closes the application's read side: everything was written.
 func (s *Stream) passEnd(out *outlet) {
 	if err := out.closeWrite(); err != nil {
-		s.appFailed()
+		s.appFailed(appError(err))
 		return
 	}
 	s.mu.Lock()
@@ -255,9 +318,6 @@ func (s *Stream) localEnd() {
 		s.finish(nil)
 	}
 }
-
-// appFailed passes a failure of the application's connection on to the peer.
-func (s *Stream) appFailed() { s.reset(CodeCancel) }
 
 // credit waits until something may be sent and gives how much, at most max. It
 // reserves nothing; see reserve.
@@ -296,6 +356,9 @@ func (s *Stream) reserve(n int) (int, error) {
 func (s *Stream) awaitCredit() error {
 	select {
 	case <-s.wake:
+		if s.deaf.Load() {
+			return ErrClosed
+		}
 		return nil
 	case <-s.done:
 		return s.endedErr()

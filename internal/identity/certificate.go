@@ -1,12 +1,14 @@
 package identity
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
@@ -40,6 +42,9 @@ func NewCertificate(id ID, key crypto.Signer, chain, roots []*x509.Certificate, 
 	got, err := FromCertificate(leaf)
 	if err != nil {
 		return nil, fmt.Errorf("certificate for %s: %w", id, err)
+	}
+	if leaf.IsCA {
+		return nil, fmt.Errorf("certificate for %s: %w", id, errAuthority)
 	}
 	if got != id {
 		return nil, fmt.Errorf("certificate for %s: issued for %s instead", id, got)
@@ -81,6 +86,10 @@ func (c *Certificate) RenewAt() time.Time {
 
 // ErrNoIdentity is a certificate without exactly one SPIFFE ID.
 var ErrNoIdentity = errors.New("certificate does not carry exactly one SPIFFE ID")
+
+// errAuthority is a certificate of a CA where one of a workload should be
+// (X.509-SVID section 4.1).
+var errAuthority = errors.New("the certificate is a certificate authority's")
 
 // FromCertificate gives the identity in a certificate's URI SAN. A certificate
 // with any other URI is refused (X.509-SVID section 2).
@@ -125,7 +134,7 @@ func (c *Certificate) ClientConfig(peers ...ID) (*tls.Config, error) {
 // at each handshake. Clients must prove an identity of the same trust domain.
 func ServerConfig(get func() (*Certificate, error)) *tls.Config {
 	cfg := &tls.Config{MinVersion: tls.VersionTLS13}
-	cfg.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+	cfg.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		c, err := get()
 		if err != nil {
 			return nil, err
@@ -141,6 +150,9 @@ func ServerConfig(get func() (*Certificate, error)) *tls.Config {
 				if err != nil {
 					return err
 				}
+				if s.PeerCertificates[0].IsCA {
+					return fmt.Errorf("client %s: %w", peer, errAuthority)
+				}
 				if peer.TrustDomain != c.ID.TrustDomain {
 					return fmt.Errorf("client %s is of another trust domain than %s", peer, c.ID.TrustDomain)
 				}
@@ -148,6 +160,11 @@ func ServerConfig(get func() (*Certificate, error)) *tls.Config {
 			},
 		}
 		c.common(per)
+		if offered := hello.SupportedProtos; len(offered) > 0 && !slices.Contains(offered, alpn) {
+			// The standard library takes a client that offers http/1.1 alone for one
+			// without ALPN. RFC 7301 section 3.2 wants an alert, which this brings about.
+			per.NextProtos = []string{"none"}
+		}
 		return per, nil
 	}
 	return cfg
@@ -176,8 +193,11 @@ func (s svidSource) GetX509SVID() (*x509svid.SVID, error) {
 	return &x509svid.SVID{ID: id, Certificates: s.c.Chain, PrivateKey: s.c.key}, nil
 }
 
-// ParsePEM reads every certificate of PEM text, which must hold nothing else.
+// ParsePEM reads every certificate of PEM text. Text between the blocks is left
+// alone, but a block that is cut short or holds something else is an error: a file
+// caught half-written must not pass for one with fewer certificates.
 func ParsePEM(text []byte) ([]*x509.Certificate, error) {
+	begun := bytes.Count(text, []byte("-----BEGIN"))
 	var certs []*x509.Certificate
 	for {
 		var block *pem.Block
@@ -185,7 +205,7 @@ func ParsePEM(text []byte) ([]*x509.Certificate, error) {
 			break
 		}
 		if block.Type != "CERTIFICATE" {
-			return nil, fmt.Errorf("PEM block %q: want CERTIFICATE", block.Type)
+			return nil, fmt.Errorf("PEM block %q: want CERTIFICATE", clip(block.Type))
 		}
 		cert, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
@@ -193,8 +213,11 @@ func ParsePEM(text []byte) ([]*x509.Certificate, error) {
 		}
 		certs = append(certs, cert)
 	}
-	if len(certs) == 0 {
+	switch {
+	case begun == 0:
 		return nil, errors.New("no PEM certificate")
+	case len(certs) != begun:
+		return nil, fmt.Errorf("PEM: %d of %d blocks are malformed or cut short", begun-len(certs), begun)
 	}
 	return certs, nil
 }

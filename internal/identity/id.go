@@ -18,7 +18,7 @@ type ID struct {
 	ServiceAccount string
 }
 
-// ErrMalformed is wrapped by every error of Parse and ParseURI.
+// ErrMalformed is wrapped by every error of Parse and ParsePrincipal.
 var ErrMalformed = errors.New("malformed SPIFFE ID")
 
 const scheme = "spiffe://"
@@ -61,6 +61,9 @@ func Parse(s string) (ID, error) {
 
 // ParsePrincipal reads an ID in the form that Principal gives.
 func ParsePrincipal(s string) (ID, error) {
+	if len(s) > 2048-len(scheme) {
+		return ID{}, fmt.Errorf("%w: longer than 2048 bytes", ErrMalformed)
+	}
 	parts := strings.Split(s, "/")
 	if len(parts) != 5 || parts[1] != "ns" || parts[3] != "sa" {
 		return ID{}, fmt.Errorf("%w %q: want <trust domain>/ns/<namespace>/sa/<service account>", ErrMalformed, clip(s))
@@ -73,9 +76,6 @@ func ParsePrincipal(s string) (ID, error) {
 		if seg == "" || seg == "." || seg == ".." || strings.IndexFunc(seg, notSegment) >= 0 {
 			return ID{}, fmt.Errorf("%w %q: path segment %q", ErrMalformed, clip(s), clip(seg))
 		}
-	}
-	if len(s) > 2048-len(scheme) {
-		return ID{}, fmt.Errorf("%w: longer than 2048 bytes", ErrMalformed)
 	}
 	return id, nil
 }

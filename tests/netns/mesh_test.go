@@ -229,7 +229,7 @@ func (m *mesh) accessLog(match func(map[string]any) bool) []map[string]any {
 	m.t.Helper()
 	var found []map[string]any
 	for _, node := range []string{"n1", "n2"} {
-		out, err := m.command(m.t.Context(), "logs", node+"/ztunnel").Output()
+		out, err := m.command(m.t.Context(), "logs", node+"/access").Output()
 		if err != nil {
 			m.t.Fatalf("logs of %s: %v", node, err)
 		}

@@ -11,6 +11,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"strings"
@@ -56,6 +57,8 @@ func probe(args []string) int {
 		err = probeChecks()
 	case "steady":
 		err = probeSteady(args[1])
+	case "fetch":
+		err = probeFetch(args[1])
 	case "hold":
 		err = probeHold(args[1])
 	default:
@@ -66,6 +69,16 @@ func probe(args []string) int {
 		return 1
 	}
 	return 0
+}
+
+func probeFetch(url string) error {
+	resp, err := http.Get(url)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	_, err = io.Copy(os.Stdout, resp.Body)
+	return err
 }
 
 func probeServe() error {

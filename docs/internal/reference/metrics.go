@@ -19,16 +19,16 @@ type Metric struct {
 
 // exposers say which process exposes the metrics that a folder declares.
 var exposers = []struct{ folder, processes string }{
-	{"ztunnel/", "ztunnel"},
-	{"nodeagent/", "node agent"},
-	{"controlplane/", "control plane"},
+	{"ztunnel/nodeagent", "node agent"},
+	{"ztunnel", "ztunnel"},
+	{"controlplane", "control plane"},
 	{"internal/xdsclient", "ztunnel, node agent"},
 	{"internal/zds", "node agent"},
 }
 
 func (m Metric) exposedBy() (string, error) {
 	for _, e := range exposers {
-		if strings.HasPrefix(m.Package+"/", strings.TrimSuffix(e.folder, "/")+"/") {
+		if strings.HasPrefix(m.Package+"/", e.folder+"/") {
 			return e.processes, nil
 		}
 	}
@@ -38,7 +38,7 @@ func (m Metric) exposedBy() (string, error) {
 // Metrics reads the declarations of all metrics of the tree.
 func Metrics(root string) ([]Metric, error) {
 	var all []Metric
-	for _, folder := range []string{"ztunnel", "nodeagent", "waypoint", "controlplane", "internal"} {
+	for _, folder := range []string{"ztunnel", "waypoint", "controlplane", "internal"} {
 		found, err := declared(root, folder)
 		if err != nil {
 			return nil, err

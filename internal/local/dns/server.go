@@ -20,11 +20,14 @@ type Server struct {
 }
 
 // Listen opens port 53 of each address, over UDP and TCP.
-func Listen(addrs ...netip.Addr) (*Server, error) {
+func Listen(addrs ...netip.Addr) (*Server, error) { return ListenOn(53, addrs...) }
+
+// ListenOn opens another port; with 0 the system chooses, see Addrs.
+func ListenOn(port uint16, addrs ...netip.Addr) (*Server, error) {
 	s := &Server{}
 	s.zone.Store(NewZone("cluster.local", nil, nil))
 	for _, a := range addrs {
-		if err := s.listen(netip.AddrPortFrom(a, 53).String()); err != nil {
+		if err := s.listen(netip.AddrPortFrom(a, port).String()); err != nil {
 			return nil, errors.Join(fmt.Errorf("DNS server: %w", err), s.close())
 		}
 	}
@@ -55,6 +58,20 @@ func (s *Server) close() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// Addrs gives the addresses that the server listens on, for each of Listen's
+// first UDP and then TCP.
+func (s *Server) Addrs() []net.Addr {
+	var all []net.Addr
+	for _, srv := range s.servers {
+		if srv.PacketConn != nil {
+			all = append(all, srv.PacketConn.LocalAddr())
+		} else {
+			all = append(all, srv.Listener.Addr())
+		}
+	}
+	return all
 }
 
 // Set replaces the zone.

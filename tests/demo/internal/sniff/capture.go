@@ -88,12 +88,21 @@ func open(name string) (*os.File, error) {
 	}
 	err = errors.Join(
 		unix.SetsockoptPacketMreq(fd, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP, &unix.PacketMreq{Ifindex: int32(link.Index), Type: unix.PACKET_MR_PROMISC}),
-		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 32<<20),
+		largeBuffer(fd),
 		unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: protocol, Ifindex: link.Index}))
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("capture on %s: %w", name, err), unix.Close(fd))
 	}
 	return os.NewFile(uintptr(fd), name), nil
+}
+
+// largeBuffer asks for much; without root the system's limit is what there is.
+func largeBuffer(fd int) error {
+	const size = 32 << 20
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, size) == nil {
+		return nil
+	}
+	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, size)
 }
 
 func dropped(sock *os.File) (int, error) {

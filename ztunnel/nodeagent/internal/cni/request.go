@@ -37,7 +37,7 @@ var (
 	validUID  = regexp.MustCompile(`^[A-Za-z0-9][-._A-Za-z0-9]{0,127}$`)
 )
 
-// errorf is an error of the request, answered with status 400.
+// badRequest is an error of the request, answered with status 400.
 type badRequest struct{ error }
 
 func errorf(format string, args ...any) error { return badRequest{fmt.Errorf(format, args...)} }

@@ -1,0 +1,116 @@
+package law
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+
+	"github.com/ambit-mesh/ambit/apis/mesh/v1alpha1"
+	"github.com/ambit-mesh/ambit/controlplane/compile"
+	"github.com/ambit-mesh/ambit/controlplane/graph"
+	"github.com/ambit-mesh/ambit/internal/manifest"
+)
+
+const shop = "examples/shop/manifests"
+
+// Every example is sound as it is: nothing in it is refused or in doubt.
+func TestExamples(t *testing.T) {
+	for _, dir := range exampleDirs(t) {
+		t.Run(dir, func(t *testing.T) { wantSound(t, filepath.Join(root, dir)) })
+	}
+}
+
+// exampleDirs are the folders with manifests, below which are none.
+func exampleDirs(t *testing.T) []string {
+	t.Helper()
+	seen := map[string]bool{}
+	var dirs []string
+	for _, folder := range []string{"examples", "manifests/examples"} {
+		if err := walk(".yaml", func(path string, _ []byte) error {
+			if dir := filepath.Dir(path); strings.HasPrefix(path, folder+"/") && !seen[dir] {
+				seen[dir] = true
+				dirs = append(dirs, dir)
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(dirs) == 0 {
+		t.Fatal("no examples found")
+	}
+	return dirs
+}
+
+// Every manifest on a page can be put beside the shop's and does what the page
+// says: it is accepted or, where a comment "refused:" gives a reason, refused.
+func TestManifestsOnPages(t *testing.T) {
+	for _, p := range pages(t) {
+		for i, block := range p.blocks("yaml") {
+			if !strings.Contains(block, "apiVersion:") {
+				continue
+			}
+			t.Run(fmt.Sprintf("%s/%d", p.path, i), func(t *testing.T) {
+				dir := t.TempDir()
+				if err := os.WriteFile(filepath.Join(dir, "page.yaml"), []byte(block), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				if strings.Contains(block, "# refused: ") {
+					wantRefused(t, block, filepath.Join(root, shop), dir)
+					return
+				}
+				wantSound(t, filepath.Join(root, shop), dir)
+			})
+		}
+	}
+}
+
+// judge compiles directories of manifests and gives what is wrong with them.
+func judge(t *testing.T, dirs ...string) []string {
+	t.Helper()
+	batch, err := manifest.Load(dirs...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wrong []string
+	for _, p := range batch.Problems {
+		wrong = append(wrong, p.Error())
+	}
+	c, err := compile.New(compile.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var in compile.Input
+	for _, o := range batch.Upserts {
+		in.Upserts = append(in.Upserts, graph.Entry{Object: o.Resource, Origin: o.Source.String()})
+	}
+	c.Apply(in)
+	for _, s := range c.Statuses() {
+		if cond := meta.FindStatusCondition(s.Status.Conditions, v1alpha1.ConditionAccepted); cond == nil || cond.Status != "True" {
+			wrong = append(wrong, fmt.Sprintf("%s: %s: %+v", s.Origin, s.Object, cond))
+		}
+	}
+	return wrong
+}
+
+func wantSound(t *testing.T, dirs ...string) {
+	t.Helper()
+	for _, w := range judge(t, dirs...) {
+		t.Error(w)
+	}
+}
+
+// wantRefused wants the reason that the block announces.
+func wantRefused(t *testing.T, block string, dirs ...string) {
+	t.Helper()
+	_, reason, _ := strings.Cut(block, "# refused: ")
+	reason, _, _ = strings.Cut(reason, "\n")
+	wrong := judge(t, dirs...)
+	if len(wrong) == 0 || !strings.Contains(strings.Join(wrong, "\n"), reason) {
+		t.Errorf("not refused with %q: %q", reason, wrong)
+	}
+}

@@ -1,0 +1,137 @@
+package netns_test
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// What may fail when a component is killed, and nothing else does:
+//
+//	control plane   nothing
+//	node agent      nothing
+//	ztunnel         connections that it carried, and new ones of its node's captured
+//	                pods until its successor has their listeners open
+func TestKilledComponents(t *testing.T) {
+	files := world()
+	m := start(t, files)
+	m.captured("in")
+	far, near := "server-n2.in.svc.cluster.local:8080", "server-n1.in.svc.cluster.local:8080"
+	for _, component := range []string{"controlplane", "n1/nodeagent", "n2/nodeagent"} {
+		t.Run(component, func(t *testing.T) {
+			load := m.steady("in", "client", far)
+			open := m.hold("in", "client", "server-n2.in.svc.cluster.local:8085")
+			m.kill(component)
+			m.succeed("in", "client", []check{{Kind: "echo", Addr: far, Size: 1000}, {Kind: "echo", Addr: near, Size: 1000}})
+			open.beat()
+			if ok, failures := load.end(); failures != "" || ok < 5 {
+				t.Errorf("%d connections worked, failures: %s", ok, failures)
+			}
+			m.captured("in")
+		})
+	}
+	t.Run("ztunnel", func(t *testing.T) {
+		bystander := m.steady("out", "client", "server-n2.out.svc.cluster.local:8080")
+		m.kill("n2/ztunnel")
+		m.until("the successor serves", func() bool {
+			return m.checks("in", "client", []check{{Kind: "echo", Addr: far, Size: 1000}})[0].Error == ""
+		})
+		// Those who are not enrolled noticed nothing.
+		if ok, failures := bystander.end(); failures != "" || ok < 5 {
+			t.Errorf("not enrolled: %d connections worked, failures: %s", ok, failures)
+		}
+		m.captured("in")
+		m.encryptedBetween(far)
+	})
+}
+
+// kill ends a component with SIGKILL and waits until it runs again.
+func (m *mesh) kill(component string) {
+	m.t.Helper()
+	before := m.component(component)
+	if out, err := m.command(m.t.Context(), "restart", component).CombinedOutput(); err != nil {
+		m.t.Fatalf("restart %s: %v\n%s", component, err, out)
+	}
+	m.until(component+" is back", func() bool {
+		now := m.component(component)
+		return now.pid != 0 && now.pid != before.pid && now.ready
+	})
+}
+
+type component struct {
+	pid   int
+	ready bool
+}
+
+func (m *mesh) component(name string) component {
+	m.t.Helper()
+	var names []string
+	for _, c := range m.status().Components {
+		if c.Name == name {
+			return component{c.Pid, c.Ready}
+		}
+		names = append(names, c.Name)
+	}
+	m.t.Fatal(fmt.Sprintf("no component %s among %v", name, names))
+	return component{}
+}
+
+// encryptedBetween makes a connection and looks at how the destination saw it.
+func (m *mesh) encryptedBetween(addr string) {
+	m.t.Helper()
+	count := func() int {
+		return len(m.accessLog(func(l map[string]any) bool {
+			return l["direction"] == "inbound" && l["src.namespace"] == "in" && l["dst.workload"] == "server-n2" && l["connection_security_policy"] == "mutual_tls" && l["error"] == nil
+		}))
+	}
+	before := count()
+	m.succeed("in", "client", []check{{Kind: "echo", Addr: addr, Size: 1000}})
+	m.until("the connection is in the access log as mutual TLS", func() bool { return count() > before })
+}
+
+// Certificates of seconds: an hour's worth of renewals in a minute, the authority
+// away in between, and its root replaced, with no connection failed.
+func TestCertificatesOfSeconds(t *testing.T) {
+	files := world()
+	m := start(t, files, "--component-arg", "controlplane=--cert-ttl=8s", "--component-arg", "ztunnel=--cert-ttl=8s")
+	m.captured("in")
+	load := m.steady("in", "client", "server-n2.in.svc.cluster.local:8080")
+	open := m.hold("in", "client", "server-n2.in.svc.cluster.local:8085")
+	m.until("certificates were renewed often", func() bool { return m.renewals("n2") >= 20 })
+	open.beat()
+	m.kill("controlplane")
+	before := m.renewals("n1")
+	m.until("renewals go on after the authority was away", func() bool { return m.renewals("n1") > before+10 })
+	open.beat()
+	if ok, failures := load.end(); failures != "" || ok < 100 {
+		t.Errorf("%d connections worked, failures: %s", ok, failures)
+	}
+}
+
+// renewals counts the certificates that a node's ztunnel was issued.
+func (m *mesh) renewals(node string) int {
+	m.t.Helper()
+	n := 0
+	for line := range strings.Lines(m.fetch(node, "http://127.0.0.1:15020/metrics")) {
+		if v, ok := strings.CutPrefix(line, "ambit_certificate_issue_duration_seconds_count "); ok {
+			n, _ = strconv.Atoi(strings.TrimSpace(v))
+		}
+	}
+	return n
+}
+
+// fetch gets a page from within a node.
+func (m *mesh) fetch(node, url string) string {
+	m.t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	out, err := m.command(m.t.Context(), "exec", node, "--", "/usr/bin/env", roleEnv+"=1", self, "fetch", url).CombinedOutput()
+	if err != nil {
+		m.t.Fatalf("fetch %s on %s: %v\n%s", url, node, err, out)
+	}
+	return string(out)
+}
