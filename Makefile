@@ -36,13 +36,14 @@ build: ## Build the programs, and the example shop, into bin/
 	$(BUILD) -o bin/shop ./examples/shop
 
 .PHONY: demo
-demo: ## Show the mesh on this machine, step by step, with evidence (KEEP=1 leaves it running)
-	KEEP=$(KEEP) $(GO) run ./tests/demo
+demo: build ## Show the mesh on this machine, step by step, with evidence (KEEP=1 leaves it running)
+	$(BUILD) -o bin/demo ./tests/demo
+	KEEP=$(KEEP) bin/demo
 
 .PHONY: test
 test: ## Run the tests, fuzz corpora included, without root too (PKG=./internal/hbone/... for some)
 	@$(if $(RACE),,echo "no C compiler found: the tests run without the race detector" >&2)
-	$(GO) test $(RACE) $(PKG)
+	$(GO) test $(RACE) -timeout 20m $(PKG)
 
 .PHONY: lint
 lint: $(LINTER) ## Lint; builds the linter once, which takes minutes

@@ -21,10 +21,15 @@ type stats struct {
 	Last     []string `json:"lastFailures"`
 }
 
+// warmUp is how many purchases in a row have to succeed before counting begins:
+// while the shop opens, its parts still look for each other.
+const warmUp = 30
+
 // load buys, and counts.
 type load struct {
 	url   string
 	mu    sync.Mutex
+	warm  int   // guarded by mu
 	stats stats // guarded by mu
 }
 
@@ -89,8 +94,11 @@ func buy(family, target string) error {
 func (l *load) note(family string, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.stats.Requests == 0 && err != nil {
-		return // the shop has not opened yet
+	if l.warm < warmUp {
+		if l.warm++; err != nil {
+			l.warm = 0
+		}
+		return
 	}
 	l.stats.Requests++
 	if err == nil {

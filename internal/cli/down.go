@@ -45,10 +45,18 @@ func down(ctx context.Context, path, name string, grace time.Duration) error {
 	if !errors.As(err, &running) {
 		return err
 	}
-	if err := control.NewClient(path).Call(ctx, control.OpDown, control.DownArgs{Grace: grace}, nil); err != nil && sandbox.Running(path) {
-		return fmt.Errorf("%w; if it hangs, kill the process \"ambit-local-init\" of the local mesh: everything ends with it", err)
+	patience := grace + 30*time.Second
+	asked := control.NewClient(path).Call(ctx, control.OpDown, control.DownArgs{Grace: grace}, nil)
+	var refused *control.RemoteError
+	switch {
+	case errors.As(asked, &refused):
+		return asked
+	case asked != nil:
+		// It is just ending, or it hangs.
+		patience = 5 * time.Second
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, grace+30*time.Second, fmt.Errorf("local mesh %q does not end: kill its process \"ambit-local-init\"", name))
+	ctx, cancel := context.WithTimeoutCause(ctx, patience,
+		errors.Join(fmt.Errorf("local mesh %q does not end: kill its process \"ambit-local-init\", and everything ends with it", name), asked))
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -58,6 +66,10 @@ func down(ctx context.Context, path, name string, grace time.Duration) error {
 			return context.Cause(ctx)
 		case <-tick.C:
 		}
+	}
+	var none *sandbox.NotRunningError
+	if err := sandbox.Clean(path, name); !errors.As(err, &none) {
+		return err
 	}
 	return nil
 }

@@ -57,6 +57,7 @@ type conn struct {
 	processed    uint32             // highest stream of the peer that was not refused; guarded by mu
 	nextID       uint32             // next stream that we open; guarded by mu
 	running      int                // server: handlers that have not returned; guarded by mu
+	leaving      bool               // the peer was told to open no more streams; guarded by mu
 	draining     bool               // no new streams; guarded by mu
 	idleSince    time.Time          // zero while there are streams; guarded by mu
 	pingSent     time.Time          // guarded by mu
@@ -128,10 +129,13 @@ func (c *conn) failure(err error) error {
 	var cerr *ConnError
 	c.mu.Lock()
 	werr := c.writeErr
+	left := (c.leaving || c.draining) && len(c.streams) == 0
 	c.mu.Unlock()
 	switch {
 	case errors.As(err, &cerr):
 		return err
+	case err == io.EOF && left:
+		return ErrClosed
 	case werr != nil && errors.Is(err, os.ErrDeadlineExceeded):
 		err = fmt.Errorf("tunnel connection: %w", werr)
 	case err == io.EOF:
@@ -287,11 +291,31 @@ func linger(sock net.Conn) {
 	}
 }
 
+// leavePing is the PING whose answer proves that the peer has seen our GOAWAY.
+var leavePing = [8]byte{'l', 'e', 'a', 'v', 'e'}
+
 // drain tells the peer to open no more streams here, and closes the connection
-// when the last one has ended.
+// when the last one has ended. A server goes on taking those that are under way
+// until the peer must have heard of it, RFC 9113 section 6.8.
 func (c *conn) drain() {
 	c.mu.Lock()
-	if c.draining {
+	if c.draining || c.leaving {
+		c.mu.Unlock()
+		return
+	}
+	c.leaving = true
+	c.mu.Unlock()
+	if !c.server {
+		c.lastCall()
+		return
+	}
+	c.post(appendPing(appendGoAway(nil, maxWindow, CodeNo, "draining"), 0, leavePing))
+}
+
+// lastCall ends the wait of drain.
+func (c *conn) lastCall() {
+	c.mu.Lock()
+	if c.draining || !c.leaving {
 		c.mu.Unlock()
 		return
 	}

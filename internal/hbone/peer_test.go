@@ -26,6 +26,7 @@ type peer struct {
 	fr   *http2.Framer
 	buf  bytes.Buffer
 	enc  *hpack.Encoder
+	seen func(http2.Frame) // called for each frame that until reads; may be nil
 }
 
 func newPeer(t testing.TB, conn *tls.Conn) *peer {
@@ -109,6 +110,9 @@ func (p *peer) until(what string, match func(http2.Frame) bool) {
 		f, err := p.fr.ReadFrame()
 		if err != nil {
 			p.t.Fatalf("waiting for %s: %v", what, err)
+		}
+		if p.seen != nil {
+			p.seen(f)
 		}
 		if match(f) {
 			return

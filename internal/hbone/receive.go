@@ -404,8 +404,12 @@ func (r *reader) onPing(b []byte) error {
 	if err := r.spend(1); err != nil {
 		return err
 	}
-	if r.frame.flags&flagAck == 0 {
-		r.freed = appendPing(r.freed, flagAck, [8]byte(b))
+	data := [8]byte(b)
+	switch {
+	case r.frame.flags&flagAck == 0:
+		r.freed = appendPing(r.freed, flagAck, data)
+	case data == leavePing:
+		r.c.lastCall()
 	}
 	return nil
 }

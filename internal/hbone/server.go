@@ -72,7 +72,7 @@ type ServerConn struct {
 	wg      sync.WaitGroup
 }
 
-// NewServerConn does the TLS handshake on sock. Run has to be called next; it owns
+// NewServerConn does the TLS handshake on sock and says hello. Run has to be called next; it owns
 // the connection from then on. If an error is returned, sock is closed.
 func NewServerConn(ctx context.Context, sock net.Conn, tlsConfig *tls.Config, cfg Config, h Handler) (*ServerConn, error) {
 	cfg = cfg.withDefaults()
@@ -88,6 +88,7 @@ func NewServerConn(ctx context.Context, sock net.Conn, tlsConfig *tls.Config, cf
 	c.born = born
 	sc := &ServerConn{c: c, handler: h, state: t.ConnectionState(), remote: sock.RemoteAddr(), local: sock.LocalAddr(), enc: newBlockEncoder()}
 	c.headers = sc.onHeaders
+	c.post(c.greeting(nil))
 	return sc, nil
 }
 
@@ -107,7 +108,6 @@ func (sc *ServerConn) Run(ctx context.Context) error {
 	defer sc.wg.Wait()
 	defer cancel()
 	sc.ctx = ctx
-	sc.c.post(sc.c.greeting(nil))
 	return sc.c.run(ctx)
 }
 

@@ -102,11 +102,13 @@ func (s *Stream) finish(err error) bool {
 	s.ended, s.err = true, err
 	out := s.out
 	pending := s.dropLocked()
-	close(s.done)
 	s.mu.Unlock()
 	if out != nil && err != nil {
 		out.abort()
 	}
+	// Only now, because who waits for it closes the application's connection, and
+	// that must not look like an orderly end.
+	close(s.done)
 	s.c.consumed(pending)
 	s.c.forget(s)
 	return true

@@ -91,25 +91,25 @@ func TestResetPassesThrough(t *testing.T) {
 	for _, side := range []string{"client", "server"} {
 		t.Run(side, func(t *testing.T) {
 			tn := newTunnel(t, hbone.Config{}, nil)
-			seen := make(chan error, 1)
+			seen, first := make(chan error, 1), make(chan struct{})
 			resets := func(c net.Conn) {
 				_ = c.(*net.TCPConn).SetLinger(0)
 				c.Close()
 			}
 			addr := tn.proxy(t, listen(t, func(_ context.Context, c net.Conn) {
+				_, _ = c.Read(make([]byte, 1))
+				close(first)
 				if side == "server" {
-					_, _ = c.Read(make([]byte, 1))
 					resets(c)
 					return
 				}
-				_, _ = c.Read(make([]byte, 1))
 				_, err := c.Read(make([]byte, 1))
 				seen <- err
 			}))
 			c := dial(t, addr)
 			_, _ = c.Write([]byte("x"))
+			<-first
 			if side == "client" {
-				testkit.Until(t, "the stream is open", func() bool { return tn.pool.Len() == 1 })
 				resets(c)
 			} else {
 				_, err := c.Read(make([]byte, 1))

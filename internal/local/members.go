@@ -177,6 +177,9 @@ func (s *supervisor) release(members []*member) {
 	}
 }
 
+// worthTelling is how long a pod may wait before the journal mentions it.
+const worthTelling = 3 * time.Second
+
 // report tells the journal what is new about pods.
 func (s *supervisor) report(pods []*corev1.Pod) {
 	current := make(map[types.UID]bool)
@@ -184,7 +187,10 @@ func (s *supervisor) report(pods []*corev1.Pod) {
 		current[p.UID] = true
 		name := p.Namespace + "/" + p.Name
 		old := s.seen[p.UID]
-		now := lastSeen{name: name, ready: isReady(p), waiting: p.Status.Message}
+		now := lastSeen{name: name, ready: isReady(p)}
+		if time.Since(p.CreationTimestamp.Time) > worthTelling {
+			now.waiting = p.Status.Message
+		}
 		for _, c := range append(p.Status.InitContainerStatuses, p.Status.ContainerStatuses...) {
 			now.restarts += c.RestartCount
 			if w := c.State.Waiting; w != nil && w.Message != "" {
@@ -198,7 +204,7 @@ func (s *supervisor) report(pods []*corev1.Pod) {
 		case !now.ready && old.ready && p.DeletionTimestamp == nil:
 			s.journal.warn("pod %s is not ready any more", name)
 		}
-		if now.waiting != old.waiting && now.waiting != "" && now.waiting != "network" && now.waiting != "mesh" {
+		if now.waiting != old.waiting && now.waiting != "" {
 			s.journal.warn("pod %s: %s", name, now.waiting)
 		}
 	}

@@ -96,7 +96,8 @@ func (d *demo) run(ctx context.Context) (err error) {
 	}
 	d.table(failed)
 	if err != nil {
-		err = fmt.Errorf("step %q failed: %w", failed, err)
+		line, _, _ := strings.Cut(err.Error(), "\n")
+		err = fmt.Errorf("step %q failed: %s", failed, line)
 	}
 	return errors.Join(err, d.finish())
 }

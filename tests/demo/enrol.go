@@ -127,21 +127,41 @@ func (d *demo) release(ctx context.Context) error {
 	if err := d.await(ctx, "no pod is captured", captured("no")); err != nil {
 		return err
 	}
-	st, err := d.status(ctx)
+	// What marks the replies of connections that went by tunnel stays until the
+	// last of them has ended.
+	var changed string
+	err := d.await(ctx, "the network namespaces are as before", func(st control.Status) (bool, error) {
+		now, err := d.netstates(ctx, st)
+		if err != nil {
+			return false, err
+		}
+		changed = differences(d.netstate, now)
+		return changed == "", nil
+	})
 	if err != nil {
-		return err
+		return fmt.Errorf("%w; they differ in:\n%s", err, changed)
 	}
-	now, err := d.netstates(ctx, st)
-	if err != nil {
-		return err
-	}
-	for _, pod := range slices.Sorted(maps.Keys(d.netstate)) {
-		if now[pod] != d.netstate[pod] {
-			return fmt.Errorf("the network namespace of %s is not as it was:\nbefore:\n%s\nnow:\n%s", pod, d.netstate[pod], now[pod])
+	d.prove("the label is gone: network namespaces as before", "links, addresses, routes, rules, nftables and sysctls of %d pods", len(d.netstate))
+	return nil
+}
+
+// differences gives the lines that only one of two states has.
+func differences(before, now map[string]string) string {
+	var b strings.Builder
+	for _, pod := range slices.Sorted(maps.Keys(before)) {
+		old, fresh := strings.Split(before[pod], "\n"), strings.Split(now[pod], "\n")
+		for _, line := range old {
+			if !slices.Contains(fresh, line) {
+				fmt.Fprintf(&b, "%s: - %s\n", pod, line)
+			}
+		}
+		for _, line := range fresh {
+			if !slices.Contains(old, line) {
+				fmt.Fprintf(&b, "%s: + %s\n", pod, line)
+			}
 		}
 	}
-	d.prove("the label is gone: network namespaces as before", "links, addresses, routes, rules and nftables of %d pods", len(now))
-	return nil
+	return b.String()
 }
 
 func (d *demo) count(ctx context.Context) error {

@@ -123,7 +123,7 @@ func (d *demo) policy(ctx context.Context) error {
 	if err := d.unharmed(ctx); err != nil {
 		return fmt.Errorf("the policy should leave web alone: %w", err)
 	}
-	d.prove("a policy lets web in and visitor not", "web goes on without a failure, visitor: connection refused by %s", policyName)
+	d.prove("a policy lets web in and visitor not", "web goes on without a failure, visitor is refused by %s", policyName)
 	d.prove("both ends name the policy", "%s on %s, %s on %s", s.Direction, s.Node, t.Direction, t.Node)
 	return nil
 }

@@ -30,7 +30,12 @@ func (d *demo) start(ctx context.Context) error {
 		return err
 	}
 	fmt.Fprint(d.out, out)
-	st, err := d.status(ctx)
+	var st control.Status
+	err = d.await(ctx, "purchases succeed one after the other", func(now control.Status) (bool, error) {
+		st = now
+		s, err := d.stats(ctx)
+		return s.Requests > 0, err
+	})
 	if err != nil {
 		return err
 	}

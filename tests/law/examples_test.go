@@ -4,12 +4,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 
-	"github.com/ambit-mesh/ambit/apis/mesh/v1alpha1"
+	meshv1alpha1 "github.com/ambit-mesh/ambit/apis/mesh/v1alpha1"
 	"github.com/ambit-mesh/ambit/controlplane/compile"
 	"github.com/ambit-mesh/ambit/controlplane/graph"
 	"github.com/ambit-mesh/ambit/internal/manifest"
@@ -17,33 +18,36 @@ import (
 
 const shop = "examples/shop/manifests"
 
-// Every example is sound as it is: nothing in it is refused or in doubt.
+// Every example is sound as it is: all of it put together, nothing is refused or
+// in doubt.
 func TestExamples(t *testing.T) {
-	for _, dir := range exampleDirs(t) {
-		t.Run(dir, func(t *testing.T) { wantSound(t, filepath.Join(root, dir)) })
+	for name, dirs := range examples(t) {
+		t.Run(name, func(t *testing.T) { wantSound(t, dirs...) })
 	}
 }
 
-// exampleDirs are the folders with manifests, below which are none.
-func exampleDirs(t *testing.T) []string {
+// examples gives the folders with manifests of each example, which is a folder of
+// examples or of manifests/examples.
+func examples(t *testing.T) map[string][]string {
 	t.Helper()
-	seen := map[string]bool{}
-	var dirs []string
-	for _, folder := range []string{"examples", "manifests/examples"} {
-		if err := walk(".yaml", func(path string, _ []byte) error {
-			if dir := filepath.Dir(path); strings.HasPrefix(path, folder+"/") && !seen[dir] {
-				seen[dir] = true
-				dirs = append(dirs, dir)
+	all := map[string][]string{}
+	if err := walk(".yaml", func(path string, _ []byte) error {
+		for _, folder := range []string{"examples/", "manifests/examples/"} {
+			rest, ok := strings.CutPrefix(path, folder)
+			name, _, below := strings.Cut(rest, "/")
+			dir := filepath.Join(root, filepath.Dir(path))
+			if ok && below && !slices.Contains(all[folder+name], dir) {
+				all[folder+name] = append(all[folder+name], dir)
 			}
-			return nil
-		}); err != nil {
-			t.Fatal(err)
 		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
 	}
-	if len(dirs) == 0 {
+	if len(all) == 0 {
 		t.Fatal("no examples found")
 	}
-	return dirs
+	return all
 }
 
 // Every manifest on a page can be put beside the shop's and does what the page
@@ -90,7 +94,7 @@ func judge(t *testing.T, dirs ...string) []string {
 	}
 	c.Apply(in)
 	for _, s := range c.Statuses() {
-		if cond := meta.FindStatusCondition(s.Status.Conditions, v1alpha1.ConditionAccepted); cond == nil || cond.Status != "True" {
+		if cond := meta.FindStatusCondition(s.Status.Conditions, meshv1alpha1.ConditionAccepted); cond == nil || cond.Status != "True" {
 			wrong = append(wrong, fmt.Sprintf("%s: %s: %+v", s.Origin, s.Object, cond))
 		}
 	}

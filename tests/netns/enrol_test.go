@@ -1,6 +1,7 @@
 package netns_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -66,9 +67,7 @@ func TestPolicyIsNamedAtBothEnds(t *testing.T) {
 		})
 	}
 	for _, d := range [][2]string{{"inbound", "in"}, {"outbound", "in"}, {"inbound", "out"}} {
-		if len(denied(d[0], d[1])) == 0 {
-			t.Errorf("no %s line of a client in %q names policy in/only-n1", d[0], d[1])
-		}
+		m.until(fmt.Sprintf("an %s line of a client in %q names the policy", d[0], d[1]), func() bool { return len(denied(d[0], d[1])) > 0 })
 	}
 }
 

@@ -177,9 +177,9 @@ func TestUnreachableDestinations(t *testing.T) {
 	m.succeed("in", "client", list)
 	for _, port := range []string{"9999", "15008", "15001", "15006"} {
 		addr := net.JoinHostPort(pod, port)
-		lines := m.accessLog(func(l map[string]any) bool { return l["direction"] == "outbound" && l["dst.addr"] == addr })
-		if len(lines) == 0 || lines[0]["error"] == nil {
-			t.Errorf("%s: the refusal has no reason in the access log: %v", addr, lines)
-		}
+		m.until(addr+" is refused with a reason in the access log", func() bool {
+			lines := m.accessLog(func(l map[string]any) bool { return l["direction"] == "outbound" && l["dst.addr"] == addr })
+			return len(lines) > 0 && lines[0]["error"] != nil
+		})
 	}
 }

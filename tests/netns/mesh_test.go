@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"os"
 	"os/exec"
@@ -87,7 +88,7 @@ type status struct {
 // start brings up a mesh with the manifests, and takes it down with the test.
 func start(t *testing.T, manifests map[string]string, args ...string) *mesh {
 	t.Helper()
-	m := &mesh{t: t, name: strings.ToLower(strings.ReplaceAll(t.Name(), "/", "-")), dir: t.TempDir()}
+	m := &mesh{t: t, name: meshName(t.Name()), dir: t.TempDir()}
 	for p := m.dir; p != "/" && p != os.TempDir(); p = filepath.Dir(p) {
 		_ = os.Chmod(p, 0o755)
 	}
@@ -96,7 +97,7 @@ func start(t *testing.T, manifests map[string]string, args ...string) *mesh {
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
-			for _, c := range []string{"controlplane", "n1/nodeagent", "n1/ztunnel", "n2/nodeagent", "n2/ztunnel"} {
+			for _, c := range []string{"controlplane", "n1/nodeagent", "n1/ztunnel", "n1/access", "n2/nodeagent", "n2/ztunnel", "n2/access"} {
 				out, _ := m.command(context.Background(), "logs", c).CombinedOutput()
 				t.Logf("--- %s\n%s", c, tail(out, 6000))
 			}
@@ -109,7 +110,34 @@ func start(t *testing.T, manifests map[string]string, args ...string) *mesh {
 	if out, err := m.command(t.Context(), args...).CombinedOutput(); err != nil {
 		t.Fatalf("up: %v\n%s", err, tail(out, 4000))
 	}
+	m.until("the ztunnels know that all pods are ready", func() bool { return m.knownReady("n1") && m.knownReady("n2") })
 	return m
+}
+
+// knownReady tells whether a ztunnel knows every pod, and knows it as ready.
+func (m *mesh) knownReady(node string) bool {
+	m.t.Helper()
+	var dump struct {
+		Workloads []struct {
+			Status string `json:"status"`
+		} `json:"workloads"`
+	}
+	if err := json.Unmarshal([]byte(m.fetch(node, "http://127.0.0.1:15000/config_dump")), &dump); err != nil {
+		m.t.Fatalf("config dump of %s: %v", node, err)
+	}
+	for _, w := range dump.Workloads {
+		if w.Status != "Healthy" {
+			return false
+		}
+	}
+	return len(dump.Workloads) == len(m.status().Pods)
+}
+
+// meshName is short and stable.
+func meshName(test string) string {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(test))
+	return fmt.Sprintf("test-%08x", h.Sum32())
 }
 
 func tail(b []byte, n int) []byte {

@@ -163,6 +163,9 @@ func (c check) run() outcome {
 		o.Saw, err = clients[c.Kind](conn.(*net.TCPConn), c)
 		conn.Close()
 	}
+	if c.Kind == "refused" && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.ECONNREFUSED)) {
+		err = nil // already while connecting
+	}
 	if err != nil {
 		o.Error = err.Error()
 	}

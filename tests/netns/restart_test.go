@@ -51,7 +51,7 @@ func TestKilledComponents(t *testing.T) {
 func (m *mesh) kill(component string) {
 	m.t.Helper()
 	before := m.component(component)
-	if out, err := m.command(m.t.Context(), "restart", component).CombinedOutput(); err != nil {
+	if out, err := m.command(m.t.Context(), "restart", component, "--signal", "9").CombinedOutput(); err != nil {
 		m.t.Fatalf("restart %s: %v\n%s", component, err, out)
 	}
 	m.until(component+" is back", func() bool {

@@ -57,16 +57,24 @@ func (c *container) removeLog() error {
 	return nil
 }
 
+// expanded gives argv as a program of this container, with variables replaced
+// as in the manifest's command and args.
+func (c *container) expanded(argv []string) process.Command {
+	_, lookup := c.pod.environment(c.spec)
+	words := make([]string, len(argv))
+	for i, a := range argv {
+		words[i] = expand(a, lookup)
+	}
+	return c.command(words)
+}
+
 // command gives argv as a program of this container, without its output.
 func (c *container) command(argv []string) process.Command {
 	p := c.pod
-	env, lookup := p.environment(c.spec)
-	cmd := process.Command{Env: env, Dir: c.spec.WorkingDir, Namespaces: p.namespaces}
+	env, _ := p.environment(c.spec)
+	cmd := process.Command{Argv: argv, Env: env, Dir: c.spec.WorkingDir, Namespaces: p.namespaces}
 	if !filepath.IsAbs(cmd.Dir) {
 		cmd.Dir = filepath.Join(p.dir, cmd.Dir)
-	}
-	for _, a := range argv {
-		cmd.Argv = append(cmd.Argv, expand(a, lookup))
 	}
 	if p.host.Rootless {
 		return cmd
@@ -190,7 +198,7 @@ func (c *container) start() (*process.Process, error) {
 		return nil, fmt.Errorf("log file: %w", err)
 	}
 	defer out.Close()
-	cmd := c.command(append(append([]string(nil), c.spec.Command...), c.spec.Args...))
+	cmd := c.expanded(append(append([]string(nil), c.spec.Command...), c.spec.Args...))
 	cmd.Stdout, cmd.Stderr = out, out
 	return c.pod.host.Reaper.Start(cmd)
 }

@@ -66,7 +66,7 @@ func (c *container) probe(ctx context.Context, unhealthy chan<- string) *sync.Wa
 }
 
 func (c *container) execProbe(ctx context.Context, argv []string) (int, error) {
-	proc, err := c.pod.host.Reaper.Start(c.command(argv))
+	proc, err := c.pod.host.Reaper.Start(c.expanded(argv))
 	if err != nil {
 		return 0, err
 	}

@@ -3,8 +3,11 @@
 package netstate
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -16,7 +19,7 @@ import (
 // Write writes the calling process's network namespace as sorted lines.
 func Write(w io.Writer) error {
 	var lines []string
-	for _, part := range []func() ([]string, error){links, routes, rules, tables} {
+	for _, part := range []func() ([]string, error){links, routes, rules, tables, sysctls} {
 		l, err := part()
 		if err != nil {
 			return err
@@ -102,6 +105,32 @@ func tables() ([]string, error) {
 				return nil, fmt.Errorf("list rules of %s: %w", c.Name, err)
 			}
 			lines = append(lines, fmt.Sprintf("nftables chain %s %s with %d rules", t.Name, c.Name, len(found)))
+			for i, r := range found {
+				body, err := json.Marshal(r.Exprs)
+				if err != nil {
+					return nil, fmt.Errorf("rule of %s: %w", c.Name, err)
+				}
+				lines = append(lines, fmt.Sprintf("nftables rule %s %s %d %s", t.Name, c.Name, i, body))
+			}
+		}
+	}
+	return lines, nil
+}
+
+// sysctls gives those that steer packets.
+func sysctls() ([]string, error) {
+	var lines []string
+	for _, pattern := range []string{"ipv4/conf/*/*", "ipv6/conf/*/*", "ipv4/ip_*", "ipv4/fwmark_reflect", "ipv4/tcp_fwmark_accept", "ipv6/fwmark_reflect"} {
+		paths, err := filepath.Glob("/proc/sys/net/" + pattern)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range paths {
+			value, err := os.ReadFile(p)
+			if err != nil {
+				continue // some can only be written, and some are not for everybody
+			}
+			lines = append(lines, fmt.Sprintf("sysctl %s = %s", strings.TrimPrefix(p, "/proc/sys/"), strings.TrimSpace(string(value))))
 		}
 	}
 	return lines, nil

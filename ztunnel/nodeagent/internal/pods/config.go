@@ -60,7 +60,8 @@ type Config struct {
 	// RetryMin and RetryMax bound the wait after a failure.
 	RetryMin, RetryMax time.Duration
 	// Unenrolled is how long a new pod of a namespace that is not enrolled waits
-	// for the control plane's word, in case a label of its own enrolls it.
+	// for the control plane's word, in case a label of its own enrolls it; and how
+	// long after a start of the agent such pods wait for the control plane.
 	Unenrolled time.Duration
 	// Grace is how long a pod may be wanted without its namespace being known
 	// before that is reported as a failure.

@@ -29,7 +29,8 @@ type pod struct {
 	acked    netns.ID  // for which a ztunnel has opened listeners
 	proxyErr string    // why it has not
 
-	// inPlace says that the rules of a captured pod were seen in place.
+	// inPlace says that the pod's rules were seen in place and its redirects have
+	// not been taken away since.
 	inPlace bool
 	// stopped says that a draining pod's redirects were taken away, and
 	// drainUntil when its connections have had their time.
@@ -84,7 +85,7 @@ func (p *pod) state(grace time.Duration) (state node.PodState_State, message str
 			return 0, "", false
 		}
 		return node.PodState_FAILED, "the CNI plugin has not named the pod's network namespace; if the pod was started before the plugin was installed, restart it", true
-	case p.rec.Phase == ledger.Captured && p.inPlace:
+	case p.inPlace:
 		// A failed repair does not make the pod one that peers reach in the clear.
 		return node.PodState_CAPTURED, p.err, true
 	case p.err != "":

@@ -183,7 +183,7 @@ func (s *Set) drain(p *pod, ns *netns.Namespace) (step, error) {
 			return step{}, err
 		}
 		s.mu.Lock()
-		p.stopped, p.drainUntil = true, time.Now().Add(s.cfg.DrainBound)
+		p.stopped, p.inPlace, p.drainUntil = true, false, time.Now().Add(s.cfg.DrainBound)
 		s.mu.Unlock()
 		// What was redirected a moment ago is still to be accepted.
 		return wait, nil
@@ -225,9 +225,6 @@ func (s *Set) setPhase(p *pod, ns *netns.Namespace, phase ledger.Phase) error {
 	}
 	p.rec.Phase = phase
 	p.stopped = false
-	if phase != ledger.Captured {
-		p.inPlace = false
-	}
 	s.mu.Unlock()
 	err := s.save()
 	if err != nil {

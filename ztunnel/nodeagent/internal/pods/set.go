@@ -31,8 +31,10 @@ type Set struct {
 	pods     map[string]*pod     // guarded by mu
 	enrolled map[string]struct{} // guarded by mu; namespaces
 	idle     []*pod              // guarded by mu; whose goroutines are to be started
-	// forbidden namespaces are the node's; set by Restore.
+	// forbidden are the node's own namespaces, began is when the agent started;
+	// both set by Restore.
 	forbidden map[netns.ID]string
+	began     time.Time
 }
 
 // New makes a Set; Restore fills it, Run does the work.
@@ -64,7 +66,7 @@ func (s *Set) Restore() error {
 		return err
 	}
 	s.mu.Lock()
-	s.forbidden = forbidden
+	s.forbidden, s.began = forbidden, time.Now()
 	for _, name := range state.Enrolled {
 		s.enrolled[name] = struct{}{}
 	}
@@ -280,7 +282,7 @@ func (s *Set) countLocked() {
 	captured, draining := 0, 0
 	for _, p := range s.pods {
 		switch {
-		case p.rec.Phase == ledger.Captured && p.inPlace:
+		case p.inPlace:
 			captured++
 		case p.rec.Phase == ledger.Draining:
 			draining++

@@ -152,6 +152,9 @@ func (s *Set) waitingLocked(p *pod, began time.Time) string {
 	switch {
 	case enrolled && !current:
 		return fmt.Sprintf("namespace %s is enrolled, and the control plane cannot say whether the pod is: %s", p.rec.Namespace, why)
+	case !current && time.Since(s.began) < s.cfg.Unenrolled:
+		// Just started: what is enrolled by now is known in a moment.
+		return "the control plane has not been reached yet: " + why
 	case !current:
 		return ""
 	case !enrolled && time.Since(began) >= s.cfg.Unenrolled:
