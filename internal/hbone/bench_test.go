@@ -90,6 +90,36 @@ func BenchmarkBulk(b *testing.B) {
 	}
 }
 
+func BenchmarkBulk8(b *testing.B) {
+	const block = 256 << 10
+	sink := listen(b, func(_ context.Context, c net.Conn) {
+		_, _ = io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{c}, make([]byte, 256<<10))
+		_, _ = c.Write([]byte{1})
+	})
+	for _, ch := range chains(b, sink) {
+		b.Run(ch.name, func(b *testing.B) {
+			b.SetBytes(8 * block)
+			measure(b, func() {
+				var wg sync.WaitGroup
+				for range 8 {
+					c := dial(b, ch.addr)
+					wg.Add(1)
+					go func() {
+						defer wg.Done()
+						buf := make([]byte, block)
+						for range b.N {
+							_, _ = c.Write(buf)
+						}
+						_ = c.CloseWrite()
+						_, _ = io.ReadFull(c, make([]byte, 1))
+					}()
+				}
+				wg.Wait()
+			})
+		})
+	}
+}
+
 func BenchmarkRoundTrip(b *testing.B) {
 	server := echo(b)
 	for _, ch := range chains(b, server) {

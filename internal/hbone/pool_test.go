@@ -170,7 +170,10 @@ func TestPoolDrainWaitsForStreams(t *testing.T) {
 		close(drained)
 	}()
 	testkit.Until(t, "nothing new is taken", func() bool {
-		_, _, _, err := p.Open(t.Context(), "a", parkedRequest)
+		s, _, _, err := p.Open(t.Context(), "a", parkedRequest)
+		if err == nil {
+			s.Reset(hbone.CodeCancel) // the drain had not begun yet
+		}
 		return errors.Is(err, hbone.ErrClosed)
 	})
 	select {

@@ -36,6 +36,7 @@ type sender struct {
 
 	mu      sync.Mutex
 	room    sync.Cond  // pending shrank, or err was set
+	turn    sync.Cond  // busy was given up, or err was set
 	busy    bool       // somebody writes; guarded by mu
 	pending []byte     // guarded by mu
 	spare   []byte     // guarded by mu
@@ -46,18 +47,32 @@ type sender struct {
 
 func newSender(conn net.Conn, hold *coalescer, failed func(error)) *sender {
 	s := &sender{conn: conn, hold: hold, failed: failed}
-	s.room.L = &s.mu
+	s.room.L, s.turn.L = &s.mu, &s.mu
 	return s
 }
 
+// ownTurn is the size from which a frame waits for its turn to be written from
+// where it is: copying it, and the caches that this costs, is dearer than a wait.
+const ownTurn = 16 << 10
+
 // send writes a frame of a stream or leaves it to be written; frame may be used
-// again as soon as it returns. It waits while the backlog is full.
+// again as soon as it returns. It waits while the backlog is full, and with a
+// large frame until nobody else writes.
 func (s *sender) send(of *Stream, frame []byte) error {
 	s.mu.Lock()
-	for s.busy && s.err == nil && !of.silent && len(s.pending)+len(frame) > maxPending {
-		s.room.Wait()
+	for s.busy && s.err == nil && !of.silent {
+		switch {
+		case len(frame) >= ownTurn:
+			s.turn.Wait()
+			continue
+		case len(s.pending)+len(frame) > maxPending:
+			s.room.Wait()
+			continue
+		}
+		break
 	}
 	if err := s.err; err != nil || of.silent {
+		s.turn.Signal() // the turn is somebody else's, if it was this one's
 		s.mu.Unlock()
 		if err == nil {
 			err = errSilent
@@ -114,6 +129,7 @@ func (s *sender) leave(of *Stream, frames []byte) {
 	if of != nil {
 		of.silent = true
 		s.room.Broadcast()
+		s.turn.Broadcast()
 	}
 	full := len(s.pending)+len(frames) > maxBacklog
 	if len(frames) > 0 && s.err == nil && !full {
@@ -144,6 +160,7 @@ func (s *sender) fail(err error, closing func(broken bool)) {
 	}
 	s.closing = closing
 	s.room.Broadcast()
+	s.turn.Broadcast()
 	if !s.busy {
 		s.busy = true
 		go s.flush()
@@ -202,6 +219,7 @@ func (s *sender) rest() {
 	if s.closing == nil {
 		s.busy = false
 		s.room.Broadcast()
+		s.turn.Signal()
 		s.mu.Unlock()
 		return
 	}
@@ -223,6 +241,7 @@ func (s *sender) wrote(err error) {
 		s.err = err
 	}
 	s.room.Broadcast()
+	s.turn.Broadcast()
 	s.mu.Unlock()
 	s.failed(err)
 }

@@ -122,9 +122,9 @@ func targets(chain string) (echo, sink string) {
 	}
 	switch chain {
 	case tcp:
-		return at("127.0.0.1", 100)
+		return at("server.bench.svc.cluster.local", 100)
 	case tlsPer:
-		return at("127.0.0.1", 200)
+		return at("server.bench.svc.cluster.local", 200)
 	}
 	return at("server.bench.svc.cluster.local", 0)
 }
@@ -260,8 +260,9 @@ func (b *bench) manifests(enrolled bool) error {
 	for _, port := range []int{echoPort, sinkPort} {
 		remote := func(base int) string { return fmt.Sprintf("server.bench.svc.cluster.local:%d", base+port) }
 		local := func(base int) string { return fmt.Sprintf("127.0.0.1:%d", base+port) }
-		client.WriteString(container(fmt.Sprintf("tcp-%d", port), "relay", "--listen", local(100), "--to", remote(100)))
-		client.WriteString(container(fmt.Sprintf("tls-%d", port), "relay", "--listen", local(200), "--to", remote(200), "--tls", "client", "--certs", b.dir))
+		redirected := func(base int) string { return strconv.Itoa(base + port) }
+		client.WriteString(container(fmt.Sprintf("tcp-%d", port), "relay", "--listen", local(10100), "--redirect", redirected(100), "--to", remote(100)))
+		client.WriteString(container(fmt.Sprintf("tls-%d", port), "relay", "--listen", local(10200), "--redirect", redirected(200), "--to", remote(200), "--tls", "client", "--certs", b.dir))
 		server.WriteString(container(fmt.Sprintf("tcp-%d", port), "relay", "--listen", fmt.Sprintf(":%d", 100+port), "--to", local(0)))
 		server.WriteString(container(fmt.Sprintf("tls-%d", port), "relay", "--listen", fmt.Sprintf(":%d", 200+port), "--to", local(0), "--tls", "server", "--certs", b.dir))
 	}

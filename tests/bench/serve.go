@@ -77,13 +77,16 @@ func listenAll(ctx context.Context, handlers map[string]func(net.Conn)) error {
 }
 
 // relay carries connections to another address, plainly or with one mutually
-// authenticated TLS 1.3 connection for each: what a straightforward proxy does.
+// authenticated TLS 1.3 connection for each: what a straightforward proxy does. As
+// a proxy that an application does not know of, it may take connections from a
+// redirect rule.
 func relay(ctx context.Context, args []string) error {
 	f := flag.NewFlagSet("relay", flag.ContinueOnError)
 	listen := f.String("listen", "", "address")
 	to := f.String("to", "", "address")
 	side := f.String("tls", "", "client or server: the side that is encrypted")
 	dir := f.String("certs", "", "folder with cert.pem and key.pem")
+	port := f.Uint("redirect", 0, "port whose connections are redirected here")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
@@ -94,8 +97,14 @@ func relay(ctx context.Context, args []string) error {
 			return err
 		}
 	}
+	if *port != 0 {
+		if err := redirect(uint16(*port), *listen); err != nil {
+			return err
+		}
+	}
+	dialer := net.Dialer{Control: marked}
 	return listenAll(ctx, map[string]func(net.Conn){*listen: func(c net.Conn) {
-		up, err := net.Dial("tcp", *to)
+		up, err := dialer.DialContext(ctx, "tcp", *to)
 		if err != nil {
 			return
 		}

@@ -12,7 +12,7 @@ import (
 
 	"github.com/google/nftables"
 
-	"github.com/ambit-mesh/ambit/apis/node"
+	nodepb "github.com/ambit-mesh/ambit/apis/node"
 	"github.com/ambit-mesh/ambit/internal/admin"
 	"github.com/ambit-mesh/ambit/internal/netns/netnstest"
 	"github.com/ambit-mesh/ambit/ztunnel/nodeagent/internal/capture"
@@ -55,7 +55,7 @@ func TestEnrolAndReleaseARunningPod(t *testing.T) {
 		}
 	})
 	b.plane.pod(t, "u1", true)
-	netnstest.Eventually(t, "u1 is captured", func() bool { return b.plane.is("u1", node.PodState_CAPTURED) })
+	netnstest.Eventually(t, "u1 is captured", func() bool { return b.plane.is("u1", nodepb.PodState_CAPTURED) })
 	if p.state() != capture.Captured || !b.proxy.has("u1") {
 		t.Errorf("reported captured, but rules are %s", p.state())
 	}
@@ -67,7 +67,7 @@ func TestEnrolAndReleaseARunningPod(t *testing.T) {
 	defer during.Close()
 
 	b.plane.pod(t, "u1", false)
-	netnstest.Eventually(t, "u1 is released", func() bool { return b.plane.is("u1", node.PodState_RELEASED) })
+	netnstest.Eventually(t, "u1 is released", func() bool { return b.plane.is("u1", nodepb.PodState_RELEASED) })
 	p.wantVia("peer")
 	for _, c := range []struct {
 		name string
@@ -127,7 +127,7 @@ func TestAPodOfAnEnrolledNamespaceStartsCaptured(t *testing.T) {
 	if got := metric(t, b.agent, "ambit_captured_pods"); got != 1 {
 		t.Errorf("ambit_captured_pods %v", got)
 	}
-	netnstest.Eventually(t, "u1 is reported", func() bool { return b.plane.is("u1", node.PodState_CAPTURED) })
+	netnstest.Eventually(t, "u1 is reported", func() bool { return b.plane.is("u1", nodepb.PodState_CAPTURED) })
 }
 
 func TestAPodThatCannotBeCapturedDoesNotStart(t *testing.T) {
@@ -153,7 +153,7 @@ func TestAPodThatCannotBeCapturedDoesNotStart(t *testing.T) {
 			t.Errorf("%d %s", status, problem)
 		}
 		state, message, _ := b.plane.reported("u1")
-		if state != node.PodState_FAILED || !strings.Contains(message, "no certificate") {
+		if state != nodepb.PodState_FAILED || !strings.Contains(message, "no certificate") {
 			t.Errorf("reported %s %q", state, message)
 		}
 		// It is tried again, and mends itself.
@@ -178,7 +178,7 @@ func TestAPodThatCannotBeCapturedDoesNotStart(t *testing.T) {
 		if status, problem := p.add(); status != http.StatusServiceUnavailable || !strings.Contains(problem, "lo is down") {
 			t.Errorf("%d %s", status, problem)
 		}
-		if state, message, _ := b.plane.reported("u1"); state != node.PodState_FAILED || !strings.Contains(message, "lo is down") {
+		if state, message, _ := b.plane.reported("u1"); state != nodepb.PodState_FAILED || !strings.Contains(message, "lo is down") {
 			t.Errorf("reported %s %q", state, message)
 		}
 		netnstest.Up(t, p.ns, "lo")
@@ -224,7 +224,7 @@ func TestWithoutTheControlPlane(t *testing.T) {
 		t.Errorf("rules %s", enrolled.state())
 	}
 	netnstest.Eventually(t, "all are reported", func() bool {
-		return b.plane.is("u1", node.PodState_CAPTURED) && b.plane.is("u2", node.PodState_CAPTURED) && b.plane.is("u3", node.PodState_RELEASED)
+		return b.plane.is("u1", nodepb.PodState_CAPTURED) && b.plane.is("u2", nodepb.PodState_CAPTURED) && b.plane.is("u3", nodepb.PodState_RELEASED)
 	})
 }
 
@@ -281,7 +281,7 @@ func TestRestart(t *testing.T) {
 	b.plane.arrive()
 	netnstest.Eventually(t, "the survivors are reported", func() bool {
 		_, _, known := b.plane.reported("u1")
-		return b.plane.is("u2", node.PodState_CAPTURED) && b.plane.is("u3", node.PodState_CAPTURED) && !known
+		return b.plane.is("u2", nodepb.PodState_CAPTURED) && b.plane.is("u3", nodepb.PodState_CAPTURED) && !known
 	})
 
 	// What was released while the agent was away is released now.
@@ -384,8 +384,8 @@ func TestHostileRequests(t *testing.T) {
 		t.Errorf("%d pods", n)
 	}
 	// Resources that are not what they say are rejected, and the rest is used.
-	b.plane.put(t, typePod, "u9", &node.Pod{Uid: "u8", Captured: true})
-	b.plane.put(t, typePod, "u7", &node.Namespace{Name: "u7"})
+	b.plane.put(t, typePod, "u9", &nodepb.Pod{Uid: "u8", Captured: true})
+	b.plane.put(t, typePod, "u7", &nodepb.Namespace{Name: "u7"})
 	netnstest.Eventually(t, "both are rejected", func() bool {
 		b.plane.mu.Lock()
 		defer b.plane.mu.Unlock()

@@ -17,20 +17,20 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
-	"github.com/ambit-mesh/ambit/apis/node"
+	nodepb "github.com/ambit-mesh/ambit/apis/node"
 )
 
 // fakePlane is a control plane of the two services that a node agent uses. It can
 // go away and come back.
 type fakePlane struct {
 	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
-	node.UnimplementedNodeServiceServer
+	nodepb.UnimplementedNodeServiceServer
 
 	mu        sync.Mutex
 	resources map[string]map[string]*discoveryv3.Resource // by type and name
 	version   int
 	streams   map[chan *discoveryv3.DeltaDiscoveryResponse]struct{}
-	states    map[string]*node.PodState // what was reported, and how often snapshots came
+	states    map[string]*nodepb.PodState // what was reported, and how often snapshots came
 	snapshots int
 	nacks     []string
 	listener  *bufconn.Listener // nil while away
@@ -40,7 +40,7 @@ type fakePlane struct {
 func newPlane(t *testing.T) *fakePlane {
 	p := &fakePlane{
 		resources: map[string]map[string]*discoveryv3.Resource{typePod: {}, typeNamespace: {}},
-		streams:   map[chan *discoveryv3.DeltaDiscoveryResponse]struct{}{}, states: map[string]*node.PodState{},
+		streams:   map[chan *discoveryv3.DeltaDiscoveryResponse]struct{}{}, states: map[string]*nodepb.PodState{},
 	}
 	t.Cleanup(p.leave)
 	return p
@@ -51,7 +51,7 @@ func (p *fakePlane) arrive() {
 	l := bufconn.Listen(1 << 20)
 	srv := grpc.NewServer()
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(srv, p)
-	node.RegisterNodeServiceServer(srv, p)
+	nodepb.RegisterNodeServiceServer(srv, p)
 	p.mu.Lock()
 	p.listener, p.server = l, srv
 	p.mu.Unlock()
@@ -120,23 +120,23 @@ func (p *fakePlane) pushLocked(r *discoveryv3.DeltaDiscoveryResponse) {
 
 func (p *fakePlane) namespace(t *testing.T, name string, enrolled bool) {
 	t.Helper()
-	p.put(t, typeNamespace, name, &node.Namespace{Name: name, Enrolled: enrolled})
+	p.put(t, typeNamespace, name, &nodepb.Namespace{Name: name, Enrolled: enrolled})
 }
 
 func (p *fakePlane) pod(t *testing.T, uid string, captured bool) {
 	t.Helper()
-	p.put(t, typePod, uid, &node.Pod{Uid: uid, Name: "app-" + uid, Namespace: "shop", ServiceAccount: "app", Captured: captured})
+	p.put(t, typePod, uid, &nodepb.Pod{Uid: uid, Name: "app-" + uid, Namespace: "shop", ServiceAccount: "app", Captured: captured})
 }
 
 // reported gives the last reported state of a pod.
-func (p *fakePlane) reported(uid string) (node.PodState_State, string, bool) {
+func (p *fakePlane) reported(uid string) (nodepb.PodState_State, string, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s, ok := p.states[uid]
 	return s.GetState(), s.GetMessage(), ok
 }
 
-func (p *fakePlane) is(uid string, want node.PodState_State) bool {
+func (p *fakePlane) is(uid string, want nodepb.PodState_State) bool {
 	got, _, ok := p.reported(uid)
 	return ok && got == want
 }
@@ -207,7 +207,7 @@ func (p *fakePlane) subscribe(req *discoveryv3.DeltaDiscoveryRequest, out chan *
 }
 
 // Report implements the node service.
-func (p *fakePlane) Report(s node.NodeService_ReportServer) error {
+func (p *fakePlane) Report(s nodepb.NodeService_ReportServer) error {
 	for {
 		req, err := s.Recv()
 		if err != nil {
@@ -222,7 +222,7 @@ func (p *fakePlane) Report(s node.NodeService_ReportServer) error {
 			p.states[st.GetUid()] = st
 		}
 		p.mu.Unlock()
-		if err := s.Send(&node.ReportResponse{Sequence: req.GetSequence()}); err != nil {
+		if err := s.Send(&nodepb.ReportResponse{Sequence: req.GetSequence()}); err != nil {
 			return err
 		}
 	}

@@ -8,7 +8,7 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/ambit-mesh/ambit/apis/node"
+	nodepb "github.com/ambit-mesh/ambit/apis/node"
 	"github.com/ambit-mesh/ambit/internal/xdsclient"
 	"github.com/ambit-mesh/ambit/ztunnel/nodeagent/internal/pods"
 )
@@ -51,8 +51,8 @@ func unpack[M proto.Message](r *discoveryv3.Resource, into M, name func(M) strin
 func (r *resources) pods(u xdsclient.Update) error {
 	rejected := &xdsclient.Rejected{Errors: make(map[string]error)}
 	for _, res := range u.Resources {
-		p := &node.Pod{}
-		if err := unpack(res, p, (*node.Pod).GetUid); err != nil {
+		p := &nodepb.Pod{}
+		if err := unpack(res, p, (*nodepb.Pod).GetUid); err != nil {
 			rejected.Errors[res.GetName()] = fmt.Errorf("pod resource: %w", err)
 			continue
 		}
@@ -74,8 +74,8 @@ func (r *resources) namespaces(u xdsclient.Update) error {
 		names[name] = false
 	}
 	for _, res := range u.Resources {
-		n := &node.Namespace{}
-		if err := unpack(res, n, (*node.Namespace).GetName); err != nil {
+		n := &nodepb.Namespace{}
+		if err := unpack(res, n, (*nodepb.Namespace).GetName); err != nil {
 			rejected.Errors[res.GetName()] = fmt.Errorf("namespace resource: %w", err)
 			continue
 		}

@@ -29,11 +29,34 @@ const endpointTries = 3
 
 func (p *Pod) serveOutbound(ctx context.Context, app *netns.Conn) {
 	c := &connection{direction: Outbound, start: time.Now(), srcAddr: app.RemoteAddrPort(), srcID: p.source.ID()}
-	err := p.outboundTo(ctx, app, c)
+	// What setting up took of the stack is given back before the long wait.
+	way, err := p.connect(ctx, app, c)
+	if err == nil {
+		err = way.carry(app, c)
+	}
 	if cut := c.cutReason(); cut != nil {
 		err = cut
 	}
 	p.ended(app, c, err)
+}
+
+// way is how an outbound connection goes on: one of the two is set.
+type way struct {
+	stream *hbone.Stream
+	up     *netns.Conn
+	// done is called when the connection has ended; may be nil.
+	done func()
+}
+
+func (w way) carry(app *netns.Conn, c *connection) error {
+	if w.done != nil {
+		defer w.done()
+	}
+	if w.stream != nil {
+		return w.stream.Splice(app)
+	}
+	defer w.up.Close()
+	return hbone.Relay(app, w.up, &c.toDst, &c.toSrc)
 }
 
 // ended closes the books of a connection. What failed is reset, so that the
@@ -49,31 +72,38 @@ func (p *Pod) ended(app *netns.Conn, c *connection, err error) {
 	c.log(p.cfg.Access, err)
 }
 
-func (p *Pod) outboundTo(ctx context.Context, app *netns.Conn, c *connection) error {
+// connect decides where a connection goes and connects to there.
+func (p *Pod) connect(ctx context.Context, app *netns.Conn, c *connection) (way, error) {
 	dst, err := netns.OriginalDst(app)
 	if err != nil {
-		return fmt.Errorf("where was it going: %w", err)
+		return way{}, fmt.Errorf("where was it going: %w", err)
 	}
 	c.dstAddr = dst
 	if illegalPort(dst.Port()) && dst == app.LocalAddrPort() {
-		return fmt.Errorf("port %d is the proxy's own: nothing was redirected", dst.Port())
+		return way{}, fmt.Errorf("port %d is the proxy's own: nothing was redirected", dst.Port())
 	}
 	if c.src, err = p.awaitWorkload(ctx); err != nil {
-		return err
+		return way{}, err
 	}
 	for try := 1; ; try++ {
 		route, err := p.cfg.Store.Route(c.src, dst)
 		c.service, c.dst = route.Service, route.Workload
 		if err != nil {
-			return err
+			return way{}, err
 		}
+		var w way
 		if route.Tunnel {
-			err = p.tunnel(ctx, app, c, &route)
+			w, err = p.tunnel(ctx, c, &route)
 		} else {
-			err = p.direct(ctx, app, c, &route)
+			w, err = p.direct(ctx, c, &route)
 		}
-		if err == nil || c.established || !retryable(err) || try == endpointTries || route.Service == nil || ctx.Err() != nil {
-			return err
+		if err == nil {
+			p.conns.add(c)
+			p.conns.established(c, p.cfg.Metrics.of(c.labels(flagNone)))
+			return w, nil
+		}
+		if !retryable(err) || try == endpointTries || route.Service == nil || ctx.Err() != nil {
+			return way{}, err
 		}
 	}
 }
@@ -84,18 +114,18 @@ func retryable(err error) bool {
 	return !errors.As(err, &refused) || refused.Status == 503
 }
 
-// tunnel carries the connection through HBONE.
-func (p *Pod) tunnel(ctx context.Context, app *netns.Conn, c *connection, r *state.Route) error {
+// tunnel opens a stream to the destination's tunnel port.
+func (p *Pod) tunnel(ctx context.Context, c *connection, r *state.Route) (way, error) {
 	c.tunnel, c.authority, c.dstID = true, r.Authority, r.Peers[0]
 	c.traceparent = newTraceparent()
 	done := r.Workload.Opened()
-	defer done()
-	octx, cancel := context.WithTimeout(ctx, p.cfg.ConnectTimeout)
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.ConnectTimeout)
 	defer cancel()
 	key := poolKey{addr: r.Connect, uid: r.Workload.UID, peers: joinIDs(r.Peers)}
-	s, _, cc, err := p.pool.Open(octx, key, hbone.Request{Authority: r.Authority, Fields: p.requestFields(c)})
+	s, _, cc, err := p.pool.Open(ctx, key, hbone.Request{Authority: r.Authority, Fields: p.requestFields(c)})
 	if err != nil {
-		return err
+		done()
+		return way{}, err
 	}
 	peer := cc.PeerState()
 	if id, err := identity.FromState(&peer); err == nil {
@@ -103,32 +133,27 @@ func (p *Pod) tunnel(ctx context.Context, app *netns.Conn, c *connection, r *sta
 	}
 	c.moved = s.Transferred
 	c.onCut(func(error) { s.Reset(hbone.CodeCancel) })
-	p.conns.add(c)
-	p.conns.established(c, p.cfg.Metrics.of(c.labels(flagNone)))
-	return s.Splice(app)
+	return way{stream: s, done: done}, nil
 }
 
 // direct connects as the application would have: to what is not in the mesh.
-func (p *Pod) direct(ctx context.Context, app *netns.Conn, c *connection, r *state.Route) error {
+func (p *Pod) direct(ctx context.Context, c *connection, r *state.Route) (way, error) {
 	c.tunnel, c.authority, c.dstID = false, "", identity.ID{}
 	up, err := netns.Dial(ctx, p.ns, netns.DialOptions{Mark: Mark, Timeout: p.cfg.ConnectTimeout}, r.Connect)
 	if err != nil {
-		return err
+		return way{}, err
 	}
-	defer up.Close()
 	p.cfg.Metrics.plaintextSeen(c)
-	return p.relay(app, up, c)
+	c.onCut(closing(up))
+	return way{up: up}, nil
 }
 
-// relay copies between app, who connected, and up, who was connected to.
-func (p *Pod) relay(app, up *netns.Conn, c *connection) error {
-	c.onCut(func(error) {
+// closing resets a connection.
+func closing(up *netns.Conn) func(error) {
+	return func(error) {
 		_ = up.SetLinger(0)
 		_ = up.Close()
-	})
-	p.conns.add(c)
-	p.conns.established(c, p.cfg.Metrics.of(c.labels(flagNone)))
-	return hbone.Relay(app, up, &c.toDst, &c.toSrc)
+	}
 }
 
 // dialTunnel sets up a tunnel connection from within the pod.

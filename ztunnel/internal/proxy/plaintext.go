@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/ambit-mesh/ambit/internal/hbone"
 	"github.com/ambit-mesh/ambit/internal/netns"
 )
 
@@ -32,10 +33,7 @@ func (p *Pod) plaintextTo(ctx context.Context, app *netns.Conn, c *connection) e
 		return err
 	}
 	c.src = p.cfg.Store.Workload(c.srcAddr.Addr())
-	c.onCut(func(error) {
-		_ = app.SetLinger(0)
-		_ = app.Close()
-	})
+	c.onCut(closing(app))
 	if err := p.authorize(c); err != nil {
 		return err
 	}
@@ -45,5 +43,6 @@ func (p *Pod) plaintextTo(ctx context.Context, app *netns.Conn, c *connection) e
 		return err
 	}
 	defer up.Close()
-	return p.relay(app, up, c)
+	p.conns.established(c, p.cfg.Metrics.of(c.labels(flagNone)))
+	return hbone.Relay(app, up, &c.toDst, &c.toSrc)
 }

@@ -3,6 +3,7 @@ package capture
 import (
 	"errors"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -446,4 +447,33 @@ func TestRefusals(t *testing.T) {
 			t.Error("want an error")
 		}
 	})
+}
+
+// A look at every pod twice a minute must cost nothing that adds up.
+func TestLookingLeaksNothing(t *testing.T) {
+	b := newBed(t)
+	count := func() int {
+		entries, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(entries)
+	}
+	look := func() {
+		b.capture(t)
+		b.wantState(t, Captured)
+		if _, err := b.capturer.Connections(b.pod); err != nil {
+			t.Fatal(err)
+		}
+		b.stopNew(t)
+		b.release(t)
+	}
+	look()
+	before := count()
+	for range 20 {
+		look()
+	}
+	if after := count(); after > before {
+		t.Errorf("%d descriptors, %d before", after, before)
+	}
 }

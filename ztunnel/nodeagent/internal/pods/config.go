@@ -7,7 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
-	"github.com/ambit-mesh/ambit/apis/node"
+	nodepb "github.com/ambit-mesh/ambit/apis/node"
 	"github.com/ambit-mesh/ambit/internal/netns"
 	"github.com/ambit-mesh/ambit/internal/zds"
 	rules "github.com/ambit-mesh/ambit/ztunnel/nodeagent/internal/capture"
@@ -31,7 +31,7 @@ type Proxies interface {
 
 // Reporter tells the control plane; *report.Reporter is one.
 type Reporter interface {
-	Set(uid string, state node.PodState_State, message string)
+	Set(uid string, state nodepb.PodState_State, message string)
 	Forget(uid string)
 }
 

@@ -4,7 +4,7 @@ import (
 	"context"
 	"time"
 
-	"github.com/ambit-mesh/ambit/apis/node"
+	nodepb "github.com/ambit-mesh/ambit/apis/node"
 	"github.com/ambit-mesh/ambit/internal/netns"
 	"github.com/ambit-mesh/ambit/internal/zds"
 	"github.com/ambit-mesh/ambit/ztunnel/nodeagent/internal/ledger"
@@ -78,22 +78,22 @@ func (p *pod) facts() facts {
 }
 
 // state is what the control plane is told; known is false if nothing is.
-func (p *pod) state(grace time.Duration) (state node.PodState_State, message string, known bool) {
+func (p *pod) state(grace time.Duration) (state nodepb.PodState_State, message string, known bool) {
 	switch {
 	case p.ns == nil:
 		if p.wanted != Capture || time.Since(p.since) < grace {
 			return 0, "", false
 		}
-		return node.PodState_FAILED, "the CNI plugin has not named the pod's network namespace; if the pod was started before the plugin was installed, restart it", true
+		return nodepb.PodState_FAILED, "the CNI plugin has not named the pod's network namespace; if the pod was started before the plugin was installed, restart it", true
 	case p.inPlace:
 		// A failed repair does not make the pod one that peers reach in the clear.
-		return node.PodState_CAPTURED, p.err, true
+		return nodepb.PodState_CAPTURED, p.err, true
 	case p.err != "":
-		return node.PodState_FAILED, p.err, true
+		return nodepb.PodState_FAILED, p.err, true
 	case p.wanted == Capture && p.proxyErr != "":
-		return node.PodState_FAILED, p.proxyErr, true
+		return nodepb.PodState_FAILED, p.proxyErr, true
 	}
-	return node.PodState_RELEASED, "", true
+	return nodepb.PodState_RELEASED, "", true
 }
 
 // loop brings the pod towards its wanted state until it is gone or ctx ends.

@@ -16,7 +16,7 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 
-	"github.com/ambit-mesh/ambit/apis/node"
+	nodepb "github.com/ambit-mesh/ambit/apis/node"
 )
 
 // ackTimeout bounds the wait for an acknowledgement, which comes when the report
@@ -38,8 +38,8 @@ type Reporter struct {
 	wake chan struct{} // capacity 1
 
 	mu     sync.Mutex
-	states map[string]*node.PodState // guarded by mu; messages are not changed
-	dirty  map[string]struct{}       // guarded by mu; not yet sent on this stream
+	states map[string]*nodepb.PodState // guarded by mu; messages are not changed
+	dirty  map[string]struct{}         // guarded by mu; not yet sent on this stream
 }
 
 // New makes a Reporter; Run sends.
@@ -50,17 +50,17 @@ func New(cfg Config) *Reporter {
 	if cfg.BackoffMax == 0 {
 		cfg.BackoffMax = 10 * time.Second
 	}
-	return &Reporter{cfg: cfg, wake: make(chan struct{}, 1), states: make(map[string]*node.PodState), dirty: make(map[string]struct{})}
+	return &Reporter{cfg: cfg, wake: make(chan struct{}, 1), states: make(map[string]*nodepb.PodState), dirty: make(map[string]struct{})}
 }
 
 // Set sets the state of a pod.
-func (r *Reporter) Set(uid string, state node.PodState_State, message string) {
+func (r *Reporter) Set(uid string, state nodepb.PodState_State, message string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if old := r.states[uid]; old != nil && old.GetState() == state && old.GetMessage() == message {
 		return
 	}
-	r.states[uid] = &node.PodState{Uid: uid, State: state, Message: message}
+	r.states[uid] = &nodepb.PodState{Uid: uid, State: state, Message: message}
 	r.dirty[uid] = struct{}{}
 	select {
 	case r.wake <- struct{}{}:
@@ -103,7 +103,7 @@ func (r *Reporter) Run(ctx context.Context) error {
 func (r *Reporter) stream(ctx context.Context) (acked bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := node.NewNodeServiceClient(r.cfg.Conn).Report(ctx)
+	stream, err := nodepb.NewNodeServiceClient(r.cfg.Conn).Report(ctx)
 	if err != nil {
 		return false, fmt.Errorf("open stream: %w", err)
 	}
@@ -146,10 +146,10 @@ func (r *Reporter) stream(ctx context.Context) (acked bool, err error) {
 }
 
 // next takes what is to be sent, nil if there is nothing.
-func (r *Reporter) next(snapshot bool) *node.ReportRequest {
+func (r *Reporter) next(snapshot bool) *nodepb.ReportRequest {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	req := &node.ReportRequest{Snapshot: snapshot}
+	req := &nodepb.ReportRequest{Snapshot: snapshot}
 	for uid, s := range r.states {
 		if _, dirty := r.dirty[uid]; dirty || snapshot {
 			req.Pods = append(req.Pods, s)
@@ -159,7 +159,7 @@ func (r *Reporter) next(snapshot bool) *node.ReportRequest {
 	if !snapshot && len(req.Pods) == 0 {
 		return nil
 	}
-	slices.SortFunc(req.Pods, func(a, b *node.PodState) int {
+	slices.SortFunc(req.Pods, func(a, b *nodepb.PodState) int {
 		if a.GetUid() < b.GetUid() {
 			return -1
 		}
@@ -186,7 +186,7 @@ func await(ctx context.Context, seq uint64, acks <-chan uint64, ended <-chan err
 	}
 }
 
-func receive(ctx context.Context, stream node.NodeService_ReportClient, acks chan<- uint64) error {
+func receive(ctx context.Context, stream nodepb.NodeService_ReportClient, acks chan<- uint64) error {
 	for {
 		resp, err := stream.Recv()
 		if err != nil {

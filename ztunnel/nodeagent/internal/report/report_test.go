@@ -14,7 +14,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/test/bufconn"
 
-	"github.com/ambit-mesh/ambit/apis/node"
+	nodepb "github.com/ambit-mesh/ambit/apis/node"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -22,12 +22,12 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // plane is a control plane that hands each report to the test, and acknowledges
 // when the test says so.
 type plane struct {
-	node.UnimplementedNodeServiceServer
-	reports chan *node.ReportRequest
+	nodepb.UnimplementedNodeServiceServer
+	reports chan *nodepb.ReportRequest
 	acks    chan error // nil acknowledges, an error ends the stream
 }
 
-func (p *plane) Report(stream node.NodeService_ReportServer) error {
+func (p *plane) Report(stream nodepb.NodeService_ReportServer) error {
 	for {
 		req, err := stream.Recv()
 		if err != nil {
@@ -44,7 +44,7 @@ func (p *plane) Report(stream node.NodeService_ReportServer) error {
 			return stream.Context().Err()
 		}
 		if err == nil {
-			err = stream.Send(&node.ReportResponse{Sequence: req.GetSequence()})
+			err = stream.Send(&nodepb.ReportResponse{Sequence: req.GetSequence()})
 		}
 		if err != nil {
 			return err
@@ -54,9 +54,9 @@ func (p *plane) Report(stream node.NodeService_ReportServer) error {
 
 func newBed(t *testing.T) (*Reporter, *plane) {
 	t.Helper()
-	p := &plane{reports: make(chan *node.ReportRequest), acks: make(chan error)}
+	p := &plane{reports: make(chan *nodepb.ReportRequest), acks: make(chan error)}
 	srv := grpc.NewServer()
-	node.RegisterNodeServiceServer(srv, p)
+	nodepb.RegisterNodeServiceServer(srv, p)
 	l := bufconn.Listen(1 << 16)
 	go func() { _ = srv.Serve(l) }()
 	conn, err := grpc.NewClient("passthrough:///plane", grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -79,7 +79,7 @@ func newBed(t *testing.T) (*Reporter, *plane) {
 	return r, p
 }
 
-func (p *plane) next(t *testing.T) *node.ReportRequest {
+func (p *plane) next(t *testing.T) *nodepb.ReportRequest {
 	t.Helper()
 	select {
 	case r := <-p.reports:
@@ -90,7 +90,7 @@ func (p *plane) next(t *testing.T) *node.ReportRequest {
 	}
 }
 
-func text(r *node.ReportRequest) string {
+func text(r *nodepb.ReportRequest) string {
 	var b strings.Builder
 	if r.GetSnapshot() {
 		b.WriteString("snapshot")
@@ -113,26 +113,26 @@ func TestReports(t *testing.T) {
 		}
 	}
 	want("snapshot")
-	r.Set("a", node.PodState_RELEASED, "")
-	r.Set("b", node.PodState_FAILED, "why")
+	r.Set("a", nodepb.PodState_RELEASED, "")
+	r.Set("b", nodepb.PodState_FAILED, "why")
 	p.acks <- nil
 	want(" a=RELEASED b=FAILED(why)")
 	// While an acknowledgement is awaited, changes gather.
-	r.Set("a", node.PodState_CAPTURED, "")
-	r.Set("b", node.PodState_CAPTURED, "")
-	r.Set("c", node.PodState_CAPTURED, "")
+	r.Set("a", nodepb.PodState_CAPTURED, "")
+	r.Set("b", nodepb.PodState_CAPTURED, "")
+	r.Set("c", nodepb.PodState_CAPTURED, "")
 	r.Forget("c")
 	p.acks <- nil
 	want(" a=CAPTURED b=CAPTURED")
 	p.acks <- nil
-	r.Set("b", node.PodState_CAPTURED, "") // no change
-	r.Set("a", node.PodState_RELEASED, "")
+	r.Set("b", nodepb.PodState_CAPTURED, "") // no change
+	r.Set("a", nodepb.PodState_RELEASED, "")
 	want(" a=RELEASED")
 	// The stream breaks: the next one begins with everything.
 	p.acks <- errors.New("restarting")
 	want("snapshot a=RELEASED b=CAPTURED")
 	p.acks <- nil
-	r.Set("a", node.PodState_CAPTURED, "")
+	r.Set("a", nodepb.PodState_CAPTURED, "")
 	want(" a=CAPTURED")
 	p.acks <- nil
 }

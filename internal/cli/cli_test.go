@@ -1,0 +1,138 @@
+package cli
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ambit-mesh/ambit/internal/local/control"
+	"github.com/ambit-mesh/ambit/internal/local/system"
+)
+
+// call runs a command line and gives exit code, output and errors.
+func call(t *testing.T, args ...string) (int, string, string) {
+	t.Helper()
+	dir := t.TempDir()
+	var s Streams
+	for name, f := range map[string]**os.File{"in": &s.In, "out": &s.Out, "err": &s.Err} {
+		file, err := os.Create(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		*f = file
+	}
+	code := Main(args, s)
+	read := func(name string) string {
+		raw, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(raw)
+	}
+	return code, read("out"), read("err")
+}
+
+func TestExitCodes(t *testing.T) {
+	runtimeDir := "--runtime-dir=" + t.TempDir()
+	for _, tc := range []struct {
+		args []string
+		code int
+		out  string
+		err  string
+	}{
+		{[]string{"version"}, 0, "ambit ", ""},
+		{[]string{"completion", "bash"}, 0, "bash completion", ""},
+		{nil, 0, "Usage:", ""},
+		{[]string{"local"}, 0, "Available Commands:", ""},
+		{[]string{"nonsense"}, 2, "", `there is no command "nonsense": see ambit --help`},
+		{[]string{"local", "nonsense"}, 2, "", `there is no command "nonsense": see ambit local --help`},
+		{[]string{"version", "x"}, 2, "", "usage: ambit version"},
+		{[]string{"completion", "tcsh"}, 2, "", `invalid argument "tcsh"`},
+		{[]string{"local", "up"}, 2, "", "-f DIR is required"},
+		{[]string{"local", "up", "--nodes", "many"}, 2, "", "invalid argument"},
+		{[]string{"local", "up", "-f", ".", "--component-arg", "x"}, 2, "", "want PROGRAM=--FLAG=VALUE"},
+		{[]string{"local", "up", "-f", "/nonexistent", runtimeDir}, 1, "", "name a directory of Kubernetes manifests"},
+		{[]string{"local", "exec", "web", "ls"}, 2, "", "write -- between"},
+		{[]string{"local", "exec", "web"}, 2, "", "requires at least 2 arg"},
+		{[]string{"local", "status", "-o", "xml"}, 2, "", "want table, json or yaml"},
+		{[]string{"local", "status", "--name", "A/B"}, 2, "", "--name: name"},
+		{[]string{"local", "status", runtimeDir}, 1, "", `local mesh "default" is not running: start it with`},
+		{[]string{"local", "get", "pods", runtimeDir}, 1, "", "is not running"},
+		{[]string{"local", "logs", "x", runtimeDir}, 1, "", "is not running"},
+		{[]string{"local", "restart", "x", runtimeDir}, 1, "", "is not running"},
+		{[]string{"local", "exec", "x", runtimeDir, "--", "ls"}, 1, "", "is not running"},
+		{[]string{"local", "down", runtimeDir}, 0, `local mesh "default" is not running`, ""},
+	} {
+		t.Run(strings.Join(tc.args, " "), func(t *testing.T) {
+			code, out, errOut := call(t, tc.args...)
+			if code != tc.code || !strings.Contains(out, tc.out) || !strings.Contains(errOut, tc.err) {
+				t.Errorf("exit code %d, output %q, errors %q; want %d, %q, %q", code, out, errOut, tc.code, tc.out, tc.err)
+			}
+			if (errOut == "") != (tc.err == "") {
+				t.Errorf("errors %q", errOut)
+			}
+		})
+	}
+}
+
+func TestEveryCommandHasAnExample(t *testing.T) {
+	var visit func(*cobra.Command)
+	visit = func(c *cobra.Command) {
+		if c.Name() != "help" && (c.Example == "" || c.Short == "" || !strings.Contains(c.Example, c.CommandPath())) {
+			t.Errorf("%s: short %q, example %q", c.CommandPath(), c.Short, c.Example)
+		}
+		for _, sub := range c.Commands() {
+			visit(sub)
+		}
+	}
+	visit(newRoot(Streams{}))
+}
+
+func TestStatusTable(t *testing.T) {
+	st := control.Status{
+		Name: "default", Manifests: "/m", Ready: true, Mesh: true,
+		Nodes:      []control.Node{{Name: "n1", Addresses: []string{"172.18.0.11"}, PodBlocks: []string{"10.244.1.0/24"}, Pods: 1}},
+		Components: []system.Status{{Name: "n1/ztunnel", Pid: 7, Restarts: 2, Message: "pending: xds"}},
+		Pods:       []control.Pod{{Namespace: "shop", Name: "web-1", Node: "n1", IPs: []string{"10.244.1.2"}, Ready: "0/1", State: "CrashLoopBackOff", Message: "ended with exit code 1", Captured: "yes"}},
+		Problems:   []string{"a.yaml:3: Deployment shop/web: spec.x: wrong"},
+	}
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 4, 3, ' ', 0)
+	statusTable(w, st)
+	if err := w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"local mesh default: ready", "n1/ztunnel", "pending: xds", "CrashLoopBackOff", "shop/web-1: ended with exit code 1", "PROBLEMS\na.yaml:3: Deployment"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("missing %q in\n%s", want, b.String())
+		}
+	}
+}
+
+func TestObjectTables(t *testing.T) {
+	for object, want := range map[string]string{
+		`{"kind":"Pod","metadata":{"namespace":"a","name":"p"},"spec":{"nodeName":"n1"},"status":{"phase":"Running","podIPs":[{"ip":"10.0.0.1"}],"containerStatuses":[{"ready":true},{}]}}`:        "a p Running 1/2 10.0.0.1 n1 -",
+		`{"kind":"Service","metadata":{"namespace":"a","name":"s"},"spec":{"type":"ClusterIP","clusterIPs":["10.96.0.1"],"ports":[{"port":80,"protocol":"TCP"}],"selector":{"app":"x"}}}`:          "a s ClusterIP 10.96.0.1 80/TCP app=x",
+		`{"kind":"EndpointSlice","metadata":{"namespace":"a","name":"e"},"endpoints":[{"addresses":["10.0.0.1"],"conditions":{"ready":false}}],"ports":[{"port":8080}]}`:                           "a e 10.0.0.1(not ready) 8080",
+		`{"kind":"AuthorizationPolicy","metadata":{"namespace":"a","name":"z","labels":{"l":"1"}}}`:                                                                                                "a z l=1",
+		`{"kind":"Deployment","metadata":{"namespace":"a","name":"d"},"spec":{"replicas":3,"selector":{},"template":{"spec":{"containers":[{"name":"c","command":["web","-x"]}]}}}}`:               "a d 3 web -x",
+		`{"kind":"Node","metadata":{"name":"n1"},"spec":{"podCIDRs":["10.244.1.0/24"]},"status":{"addresses":[{"type":"Hostname","address":"n1"},{"type":"InternalIP","address":"172.18.0.11"}]}}`: "- n1 172.18.0.11 10.244.1.0/24 -",
+	} {
+		var b strings.Builder
+		w := tabwriter.NewWriter(&b, 0, 4, 1, ' ', 0)
+		objectTable(w, []json.RawMessage{json.RawMessage(object)})
+		if err := w.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		lines := strings.Split(strings.TrimSpace(b.String()), "\n")
+		if got := strings.Join(strings.Fields(lines[len(lines)-1]), " "); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
