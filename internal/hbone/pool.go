@@ -13,7 +13,7 @@ import (
 
 // busyStreams is how many streams a connection carries before another one is
 // opened beside it to use more cores, up to one for each core.
-const busyStreams = 4
+const busyStreams = 16
 
 // Pool shares tunnel connections among streams of equal key. Setting up a
 // connection of one key does not hold up another key.
