@@ -254,7 +254,7 @@ func TestServerDrainTakesWhatIsUnderWay(t *testing.T) {
 	if last != 1<<31-1 {
 		t.Fatalf("the first GOAWAY names stream %d, want the largest", last)
 	}
-	p.accepted(3, "parked:1") // not refused: it was on its way
+	p.accepted(3, "parked:1")                                    // not refused: it was on its way
 	p.ok(p.fr.WritePing(true, [8]byte{'l', 'e', 'a', 'v', 'e'})) // the answer to what came with it
 	p.until("the last GOAWAY", goAway)
 	if last != 3 {

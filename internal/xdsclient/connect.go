@@ -113,7 +113,9 @@ func (r *reloadingTLS) Info() credentials.ProtocolInfo {
 }
 
 // Clone implements credentials.TransportCredentials.
-func (r *reloadingTLS) Clone() credentials.TransportCredentials { return &reloadingTLS{target: r.target} }
+func (r *reloadingTLS) Clone() credentials.TransportCredentials {
+	return &reloadingTLS{target: r.target}
+}
 
 // OverrideServerName implements credentials.TransportCredentials.
 func (r *reloadingTLS) OverrideServerName(name string) error {
