@@ -106,6 +106,13 @@ func (cc *ClientConn) load() (streams, room int) {
 	return len(c.streams), max(0, c.peerStreams-len(c.streams))
 }
 
+// usable reports whether the connection takes new streams, now or later.
+func (cc *ClientConn) usable() bool {
+	cc.c.mu.Lock()
+	defer cc.c.mu.Unlock()
+	return !cc.c.draining
+}
+
 // errFull is a connection that carries as many streams as its peer allows.
 var errFull = fmt.Errorf("%w now: it carries as many as the peer allows", ErrDraining)
 

@@ -147,7 +147,9 @@ func TestClientJudgesAnswers(t *testing.T) {
 
 func TestSecondAnswerResetsTheStream(t *testing.T) {
 	tn := newTunnel(t, hbone.Config{}, nil)
+	told := make(chan struct{})
 	tn.addr = tn.rawServer(t, func(p *peer) {
+		defer close(told)
 		p.ok(p.fr.WriteSettings())
 		id := p.request()
 		p.ok(p.headers(id, false, ":status", "200"))
@@ -159,6 +161,7 @@ func TestSecondAnswerResetsTheStream(t *testing.T) {
 		<-s.Done()
 		err = s.Err()
 	}
+	<-told
 	var reset *hbone.ResetError
 	if !errors.As(err, &reset) || reset.Code != hbone.CodeProtocol {
 		t.Fatalf("got %v", err)

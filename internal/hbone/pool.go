@@ -40,8 +40,9 @@ type pooled[K comparable] struct {
 // dialing is a set-up that others may wait for.
 type dialing struct {
 	done  chan struct{}
-	err   error // written before done is closed
-	stale bool  // retired before it was there; guarded by the pool's mu
+	conn  *ClientConn // and
+	err   error       // are written before done is closed
+	stale bool        // retired before it was there; guarded by the pool's mu
 }
 
 // NewPool makes a pool that opens connections with dial. Close ends it.
@@ -80,18 +81,21 @@ func (p *Pool[K]) Open(ctx context.Context, key K, req Request) (*Stream, *Respo
 
 // get finds the connection with the fewest streams, or waits for a new one.
 func (p *Pool[K]) get(ctx context.Context, key K) (*ClientConn, error) {
-	for waits := 0; ; waits++ {
+	for useless := 0; ; {
 		best, d, err := p.look(key)
 		if best != nil || err != nil {
 			return best, err
 		}
-		if waits > maxAttempts {
+		if useless > maxAttempts {
 			return nil, fmt.Errorf("%w: not even new ones", ErrDraining)
 		}
 		select {
 		case <-d.done:
-			if d.err != nil {
+			switch {
+			case d.err != nil:
 				return nil, d.err
+			case !d.conn.usable():
+				useless++
 			}
 		case <-ctx.Done():
 			return nil, ctx.Err()
@@ -141,7 +145,7 @@ func (p *Pool[K]) setUp(e *pooled[K], d *dialing) {
 	if e.dialing == d {
 		e.dialing = nil
 	}
-	d.err = err
+	d.conn, d.err = cc, err
 	if err == nil {
 		if p.closed || d.stale {
 			cc.Drain()
