@@ -72,12 +72,23 @@ func probe(args []string) int {
 }
 
 func probeFetch(url string) error {
-	resp, err := http.Get(url)
+	method := http.MethodGet
+	if to, ok := strings.CutPrefix(url, "POST "); ok {
+		method, url = http.MethodPost, to
+	}
+	req, err := http.NewRequest(method, url, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
 	_, err = io.Copy(os.Stdout, resp.Body)
+	if err == nil && resp.StatusCode >= 300 {
+		err = fmt.Errorf("status %s", resp.Status)
+	}
 	return err
 }
 
@@ -202,7 +213,7 @@ func clientEcho(c *net.TCPConn, k check) (string, error) {
 func clientGreeting(c *net.TCPConn, _ check) (string, error) {
 	b := make([]byte, 11)
 	if _, err := io.ReadFull(c, b); err != nil || string(b) != "220 ready\r\n" {
-		return "", fmt.Errorf("greeting %q, %w", b, err)
+		return "", fmt.Errorf("greeting %q: %w", b, err)
 	}
 	return clientEcho(c, check{Size: 5})
 }
