@@ -83,11 +83,21 @@ func TestClientEndsABadServersConnection(t *testing.T) {
 				}
 				p.wantGoAway(tc.want)
 			})
-			_, _, _, err := tn.pool.Open(t.Context(), tn.addr, hbone.Request{Authority: "x:1"})
-			if err == nil {
+			// One connection, without a pool that would try another.
+			cc, err := hbone.NewClientConn(t.Context(), dial(t, tn.addr), tn.client, hbone.Config{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ran := make(chan struct{})
+			go func() {
+				defer close(ran)
+				_ = cc.Run(t.Context())
+			}()
+			if _, _, err := cc.Open(t.Context(), hbone.Request{Authority: "x:1"}); err == nil {
 				t.Error("the stream was opened")
 			}
 			<-done
+			<-ran
 		})
 	}
 }

@@ -110,7 +110,7 @@ func TestCertificatesOfSeconds(t *testing.T) {
 	if len(old) != 1 {
 		t.Fatalf("%d roots before the rotation", len(old))
 	}
-	m.fetch("controlplane", "POST http://127.0.0.1:15000/ca/rotate")
+	m.fetch("wire", "POST http://127.0.0.1:15000/ca/rotate")
 	m.until("the new root is trusted beside the old one", func() bool { return len(m.roots("n1")) == 2 })
 	open.beat()
 	m.until("the old root is gone", func() bool {
@@ -158,7 +158,7 @@ func (m *mesh) renewals(node string) int {
 	return n
 }
 
-// fetch gets a page from within a node, or from where a component runs; "POST URL"
+// fetch gets a page from within a node, or from the wire, where the control plane is; "POST URL"
 // posts.
 func (m *mesh) fetch(node, url string) string {
 	m.t.Helper()
