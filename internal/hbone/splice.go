@@ -104,6 +104,9 @@ func (s *Stream) sendData(buf []byte, n int) error {
 type outlet struct {
 	conn net.Conn
 	raw  syscall.RawConn // nil without a file descriptor
+	// whole is set when a connection that cannot half-close was closed: that it
+	// cannot be read then is an end and no failure.
+	whole atomic.Bool
 
 	// Used by pump.
 	rbuf *[]byte
@@ -139,6 +142,9 @@ func (o *outlet) read(max int) (buf *[]byte, n int, err error) {
 		if n == 0 {
 			giveBuffer(buf)
 			buf = nil
+		}
+		if err != nil && o.whole.Load() {
+			err = io.EOF
 		}
 		return buf, n, err
 	}
@@ -201,6 +207,7 @@ func (o *outlet) closeWrite() error {
 	if cw, ok := o.conn.(interface{ CloseWrite() error }); ok {
 		return cw.CloseWrite()
 	}
+	o.whole.Store(true)
 	return o.conn.Close()
 }
 
