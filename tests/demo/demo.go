@@ -21,6 +21,7 @@ type demo struct {
 	example  string // directory of the example
 	files    string // a copy of its manifests, which the demo edits
 	keep     bool
+	up       bool // the mesh is ours to take down
 	out      io.Writer
 	began    time.Time
 	proved   []proof
@@ -90,7 +91,9 @@ func (d *demo) run(ctx context.Context) (err error) {
 		if err = s.run(d, ctx); err != nil {
 			failed = s.title
 			fmt.Fprintf(d.out, "    ✗ %v\n", err)
-			d.explain()
+			if d.up {
+				d.explain()
+			}
 			break
 		}
 	}
@@ -137,6 +140,10 @@ func (d *demo) finish() error {
 	var err error
 	if d.sniffer != nil {
 		err = d.sniffer.close()
+	}
+	if !d.up {
+		// It never came up, or another one of the name runs: not ours to touch.
+		return errors.Join(err, os.RemoveAll(d.files))
 	}
 	if d.keep {
 		fmt.Fprintf(d.out, "\nThe mesh is still running. Look around:\n")

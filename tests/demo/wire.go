@@ -29,6 +29,7 @@ func (d *demo) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	d.up = true
 	fmt.Fprint(d.out, out)
 	var st control.Status
 	err = d.await(ctx, "purchases succeed one after the other", func(now control.Status) (bool, error) {
