@@ -48,6 +48,7 @@ func (catalog) Describe(_ context.Context, sku *wrapperspb.StringValue) (*wrappe
 	return wrapperspb.String(product), nil
 }
 
+//nolint:revive // the order of arguments is grpc's
 func describeHandler(srv any, ctx context.Context, dec func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
 	in := new(wrapperspb.StringValue)
 	if err := dec(in); err != nil {

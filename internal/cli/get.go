@@ -116,8 +116,10 @@ func podCells(p *corev1.Pod) []any {
 	for _, ip := range p.Status.PodIPs {
 		ips = append(ips, ip.IP)
 	}
-	return []any{p.Status.Phase, fmt.Sprintf("%d/%d", ready, len(p.Status.ContainerStatuses)), strings.Join(ips, ","),
-		p.Spec.NodeName, age(p.CreationTimestamp.Time)}
+	return []any{
+		p.Status.Phase, fmt.Sprintf("%d/%d", ready, len(p.Status.ContainerStatuses)), strings.Join(ips, ","),
+		p.Spec.NodeName, age(p.CreationTimestamp.Time),
+	}
 }
 
 func serviceCells(s *corev1.Service) []any {

@@ -32,7 +32,7 @@ func newLocal(s Streams) *cobra.Command {
 	}
 	cmd.PersistentFlags().StringVar(&f.name, "name", "default", "name of the local mesh")
 	cmd.PersistentFlags().StringVar(&f.runtimeDir, "runtime-dir", sandbox.RuntimeDir(), "where the state of local meshes is kept while they run")
-	cmd.AddCommand(newUp(s, &f), newDown(s, &f), newStatus(s, &f), newGet(s, &f), newExec(s, &f), newLogs(s, &f), newRestart(s, &f))
+	cmd.AddCommand(newUp(s, &f), newDown(s, &f), newStatus(s, &f), newGet(s, &f), newExec(s, &f), newLogs(s, &f), newRestart(&f))
 	return cmd
 }
 
@@ -107,7 +107,7 @@ func runExec(ctx context.Context, s Streams, f *localFlags, t control.Target, ar
 	return nil
 }
 
-func newRestart(s Streams, f *localFlags) *cobra.Command {
+func newRestart(f *localFlags) *cobra.Command {
 	var signal int
 	cmd := &cobra.Command{
 		Use:     "restart COMPONENT",

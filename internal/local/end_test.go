@@ -140,7 +140,7 @@ func TestRootless(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("the other tests run without root already")
 	}
-	dir, err := os.MkdirTemp("", "rootless-")
+	dir, err := os.MkdirTemp("", "rootless-") //nolint:usetesting // others cannot get at those of t.TempDir
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -86,10 +86,7 @@ func (s *supervisor) find(t control.Target) (*member, error) {
 	if !ok {
 		kind, name = "pod", t.Name
 	}
-	matches, err := s.matcher(kind, name, &t)
-	if err != nil {
-		return nil, err
-	}
+	matches := s.matcher(kind, name, &t)
 	var found []*member
 	namespaces := make(map[string]bool)
 	for _, m := range s.sweep() {
@@ -132,17 +129,17 @@ func (s *supervisor) notFound(t control.Target) error {
 }
 
 // matcher gives what tells the pods that a name means.
-func (s *supervisor) matcher(kind, name string, t *control.Target) (func(*corev1.Pod) bool, error) {
+func (s *supervisor) matcher(kind, name string, t *control.Target) func(*corev1.Pod) bool {
 	switch kind {
 	case "pod", "pods", "po":
-		return func(p *corev1.Pod) bool { return p.Name == name }, nil
+		return func(p *corev1.Pod) bool { return p.Name == name }
 	case "deploy", "deployment", "deployments", "sts", "statefulset", "statefulsets", "svc", "service", "services":
 	default:
 		// namespace/pod, as listings show it.
 		if t.Namespace == "" {
 			t.Namespace = kind
 		}
-		return func(p *corev1.Pod) bool { return p.Namespace == kind && p.Name == name }, nil
+		return func(p *corev1.Pod) bool { return p.Namespace == kind && p.Name == name }
 	}
 	objects, _, _ := s.state()
 	selectors := make(map[string]labels.Selector) // by namespace
@@ -168,7 +165,7 @@ func (s *supervisor) matcher(kind, name string, t *control.Target) (func(*corev1
 	return func(p *corev1.Pod) bool {
 		sel, ok := selectors[p.Namespace]
 		return ok && sel.Matches(labels.Set(p.Labels))
-	}, nil
+	}
 }
 
 // selectorOf gives a selector that was validated when it was read.

@@ -263,7 +263,7 @@ spec:
   containers:
     - name: c
       command: [sleep, infinity]
-      livenessProbe: {exec: {command: [test, ! , -e, "%[1]s/sick"]}, periodSeconds: 1, failureThreshold: 1}
+      livenessProbe: {exec: {command: [test, "!", -e, "%[1]s/sick"]}, periodSeconds: 1, failureThreshold: 1}
 `, dir)}))
 	m.await("the first has run", func(st control.Status) bool {
 		return slices.ContainsFunc(st.Pods, func(p control.Pod) bool { return p.Name == "once" && p.State == "Succeeded" })

@@ -44,13 +44,15 @@ func (f meshFiles) overlay() string     { return filepath.Join(f.state, "overlay
 func (f meshFiles) logs() string        { return filepath.Join(f.state, "logs") }
 func (f meshFiles) pods() string        { return filepath.Join(f.state, "pods") }
 func (f meshFiles) credentials() string { return filepath.Join(f.state, "credentials", "nodes.json") }
+
 func (f meshFiles) token(node string) string {
 	return filepath.Join(f.state, "credentials", node+".token")
 }
-func (f meshFiles) controlPlane() string      { return filepath.Join(f.state, "controlplane") }
-func (f meshFiles) root() string              { return filepath.Join(f.controlPlane(), "root-cert.pem") }
-func (f meshFiles) agent(node string) string  { return filepath.Join(f.state, node, "nodeagent") }
-func (f meshFiles) zds(node string) string    { return filepath.Join(sandbox.SocketDir, node, "zds.sock") }
+func (f meshFiles) controlPlane() string     { return filepath.Join(f.state, "controlplane") }
+func (f meshFiles) root() string             { return filepath.Join(f.controlPlane(), "root-cert.pem") }
+func (f meshFiles) agent(node string) string { return filepath.Join(f.state, node, "nodeagent") }
+func (f meshFiles) zds(node string) string   { return filepath.Join(sandbox.SocketDir, node, "zds.sock") }
+
 func (f meshFiles) cni(node string) string    { return filepath.Join(sandbox.SocketDir, node, "cni.sock") }
 func (f meshFiles) access(node string) string { return filepath.Join(f.logs(), node+"-access.log") }
 

@@ -147,8 +147,10 @@ func (d *demo) finish() error {
 	}
 	if d.keep {
 		fmt.Fprintf(d.out, "\nThe mesh is still running. Look around:\n")
-		for _, c := range []string{"status", "get services", "exec deploy/load -- shop get http://127.0.0.1:8080/stats",
-			"exec visitor -- shop get 'http://web:8080/buy?sku=mug&card=1'", "logs n1/access", "logs controlplane", "down"} {
+		for _, c := range []string{
+			"status", "get services", "exec deploy/load -- shop get http://127.0.0.1:8080/stats",
+			"exec visitor -- shop get 'http://web:8080/buy?sku=mug&card=1'", "logs n1/access", "logs controlplane", "down",
+		} {
 			verb, rest, _ := strings.Cut(c, " ")
 			fmt.Fprintf(d.out, "  %s local %s --name %s %s\n", d.ambit, verb, d.name, rest)
 		}

@@ -36,8 +36,10 @@ func zone() *dns.Zone {
 		return &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "shop"}, Spec: spec}
 	}
 	return dns.NewZone("cluster.local", []string{"shop", "empty"}, []service.Backed{
-		{Service: svc("web", corev1.ServiceSpec{ClusterIP: "10.96.0.5", ClusterIPs: []string{"10.96.0.5", "fd00:10:96::5"},
-			Ports: []corev1.ServicePort{{Name: "http", Port: 80, Protocol: corev1.ProtocolTCP}, {Port: 81, Protocol: corev1.ProtocolTCP}}})},
+		{Service: svc("web", corev1.ServiceSpec{
+			ClusterIP: "10.96.0.5", ClusterIPs: []string{"10.96.0.5", "fd00:10:96::5"},
+			Ports: []corev1.ServicePort{{Name: "http", Port: 80, Protocol: corev1.ProtocolTCP}, {Port: 81, Protocol: corev1.ProtocolTCP}},
+		})},
 		{Service: svc("four", corev1.ServiceSpec{ClusterIP: "10.96.0.6", ClusterIPs: []string{"10.96.0.6"}})},
 		{Service: svc("out", corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName, ExternalName: "web.shop.svc.cluster.local"})},
 		{Service: svc("loop", corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName, ExternalName: "loop.shop.svc.cluster.local"})},
@@ -157,8 +159,10 @@ func TestServer(t *testing.T) {
 }
 
 func TestLongAnswersAreTruncated(t *testing.T) {
-	b := service.Backed{Service: &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "big", Namespace: "a"},
-		Spec: corev1.ServiceSpec{ClusterIP: "None", IPFamilies: []corev1.IPFamily{corev1.IPv4Protocol}}}}
+	b := service.Backed{Service: &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Name: "big", Namespace: "a"},
+		Spec:       corev1.ServiceSpec{ClusterIP: "None", IPFamilies: []corev1.IPFamily{corev1.IPv4Protocol}},
+	}}
 	for i := range 200 {
 		b.Endpoints = append(b.Endpoints, service.Endpoint{Addrs: addrs(fmt.Sprintf("10.244.1.%d", i)), Ready: true})
 	}

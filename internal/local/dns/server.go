@@ -99,7 +99,10 @@ func (s *Server) Run(ctx context.Context) error {
 		cancel()
 	}
 	for range running {
-		<-done
+		// What they say of an end that was asked for is of no interest.
+		if e := <-done; ctx.Err() == nil {
+			err = errors.Join(err, e)
+		}
 	}
 	return err
 }
