@@ -110,7 +110,7 @@ func objects(t testing.TB, name string, data []byte) []graph.Entry {
 	}
 	var out []graph.Entry
 	for _, o := range objs {
-		out = append(out, graph.Entry{Object: o.Resource, Origin: o.Source.String()})
+		out = append(out, graph.Entry{Object: o.Resource, Origin: o.Where})
 	}
 	return out
 }

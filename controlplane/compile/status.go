@@ -13,7 +13,8 @@ import (
 // the part that is wrong, never by granting more than was asked for.
 type Finding struct {
 	Object graph.Key `json:"object"`
-	// Origin is the object's "file:line", or "".
+	// Origin is the "file:line" of the field, or of the deepest part of it that is
+	// written down, or "".
 	Origin string `json:"origin,omitempty"`
 	// Field is the path of the offending field, or "".
 	Field string `json:"field,omitempty"`
@@ -66,11 +67,11 @@ func (c *Compiler) Statuses() []Status {
 	var out []Status
 	for n, t := range c.policies.translations {
 		k := authzKey(n)
-		out = append(out, Status{Object: k, Origin: c.graph.Origin(k), Status: t.Status})
+		out = append(out, Status{Object: k, Origin: c.graph.Origin(k, ""), Status: t.Status})
 	}
 	for _, s := range c.policies.peers.Statuses() {
 		k := peerKey(s.Namespace, s.Name)
-		out = append(out, Status{Object: k, Origin: c.graph.Origin(k), Status: s.Status})
+		out = append(out, Status{Object: k, Origin: c.graph.Origin(k, ""), Status: s.Status})
 	}
 	slices.SortFunc(out, func(a, b Status) int { return compareObjects(a.Object, b.Object) })
 	return out
@@ -78,4 +79,4 @@ func (c *Compiler) Statuses() []Status {
 
 // locate fills in where the object is now: lines move without the object being
 // compiled again.
-func (c *Compiler) locate(f *Finding) { f.Origin = c.graph.Origin(f.Object) }
+func (c *Compiler) locate(f *Finding) { f.Origin = c.graph.Origin(f.Object, f.Field) }

@@ -14,7 +14,7 @@ import (
 // Item is an object of a known type with its origin.
 type Item[T any] struct {
 	Object T
-	Origin string
+	Origin Origin
 }
 
 // account is a service account on a node; node "" is for any.

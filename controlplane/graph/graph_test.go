@@ -110,14 +110,16 @@ func TestDirty(t *testing.T) {
 	}
 }
 
+func at(place string) Origin { return func(string) string { return place } }
+
 func TestSameObjectMovesOnly(t *testing.T) {
 	g := New()
 	p := testPod("web", "n1", "10.0.0.1")
-	g.Apply(Changes{Upserts: []Entry{{Object: p, Origin: "a.yaml:1"}}})
-	if got := g.Apply(Changes{Upserts: []Entry{{Object: p, Origin: "a.yaml:9"}}}).text(); got != "" {
+	g.Apply(Changes{Upserts: []Entry{{Object: p, Origin: at("a.yaml:1")}}})
+	if got := g.Apply(Changes{Upserts: []Entry{{Object: p, Origin: at("a.yaml:9")}}}).text(); got != "" {
 		t.Errorf("an object that moved to another line made dirty: %s", got)
 	}
-	if got := g.Origin(Key{Kind: "Pod", Namespace: "shop", Name: "web"}); got != "a.yaml:9" {
+	if got := g.Origin(Key{Kind: "Pod", Namespace: "shop", Name: "web"}, ""); got != "a.yaml:9" {
 		t.Errorf("origin %s, want a.yaml:9", got)
 	}
 }

@@ -20,10 +20,13 @@ type Object interface {
 // Entry is an object together with where it came from.
 type Entry struct {
 	Object Object
-	// Origin is "file:line" for objects from manifests and "" for objects from
-	// the API server. It appears in findings.
-	Origin string
+	// Origin is nil for objects from the API server. It appears in findings.
+	Origin Origin
 }
+
+// Origin gives the "file:line" of a field of an object, such as spec.ports[0],
+// or of the deepest part of it that is written down; "" is the object itself.
+type Origin func(field string) string
 
 // Key names an object.
 type Key struct {

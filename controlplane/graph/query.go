@@ -205,8 +205,16 @@ func unsorted(s set[name]) []name {
 // PodsOn gives the pods that are bound to a node, in no order.
 func (g *Graph) PodsOn(node string) []types.NamespacedName { return unsorted(g.podsByNode[node]) }
 
-// Origin gives where an object is defined, or "".
-func (g *Graph) Origin(k Key) string {
+// Origin gives where a field of an object is defined, "" the object itself; "" if
+// that is not known.
+func (g *Graph) Origin(k Key, field string) string {
+	if at := g.origin(k); at != nil {
+		return at(field)
+	}
+	return ""
+}
+
+func (g *Graph) origin(k Key) Origin {
 	n := k.NamespacedName()
 	switch k.Kind {
 	case "Namespace":
@@ -226,5 +234,5 @@ func (g *Graph) Origin(k Key) string {
 	case meshv1alpha1.KindPeerAuthentication:
 		return g.peerAuthn[n].Origin
 	}
-	return ""
+	return nil
 }

@@ -219,7 +219,7 @@ func TestEditsConverge(t *testing.T) {
 	t.Run("what cannot run leaves what runs", func(t *testing.T) {
 		writeFile(t, file, strings.Replace(server(2, "3"), "command: [SELF, role-server]", "image: nginx", 1))
 		now := m.await("the problem is named", func(st control.Status) bool { return len(st.Problems) == 1 })
-		if want := file + ":2: Deployment default/server: spec.template.spec.containers[0].command: required"; !strings.HasPrefix(now.Problems[0], want) {
+		if want := file + ":13: Deployment default/server: spec.template.spec.containers[0].command: required"; !strings.HasPrefix(now.Problems[0], want) {
 			t.Errorf("problem %q, want %q", now.Problems[0], want)
 		}
 		if !slices.Equal(readyServers(now), readyServers(st)) {

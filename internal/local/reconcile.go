@@ -78,7 +78,8 @@ func (s *supervisor) back(objects []manifest.Object, pods []*corev1.Pod) ([]serv
 	for _, o := range objects {
 		switch r := o.Resource.(type) {
 		case *corev1.Service:
-			services = append(services, manifest.Object{Resource: r.DeepCopy(), Source: o.Source})
+			o.Resource = r.DeepCopy()
+			services = append(services, o)
 		case *discoveryv1.EndpointSlice:
 			listed = append(listed, r)
 		}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sort"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -18,6 +19,12 @@ type decoder struct {
 	file     string
 	objects  []Object
 	problems []Problem
+
+	// The present document: its text, and on which of the lines that its nodes
+	// count the text begins.
+	text     string
+	json     bool
+	textLine int
 }
 
 // Parse reads the content of one file. The extension of name (.json or other)
@@ -31,7 +38,8 @@ func Parse(scheme *runtime.Scheme, name string, content []byte) ([]Object, []Pro
 			return nil, []Problem{d.problem(1, "", err)}
 		}
 		for _, root := range roots {
-			d.document(root, 1)
+			d.text, d.json, d.textLine = root.text, true, root.line
+			d.document(root.node, 1, "")
 		}
 		return d.objects, d.problems
 	}
@@ -46,12 +54,13 @@ func (d *decoder) yaml(doc document) (unreadable bool) {
 	if blank(doc.text) {
 		return false
 	}
+	d.text, d.json, d.textLine = doc.text, false, 1
 	root, err := parseYAML(stripDirectives(doc.text))
 	if err != nil {
 		d.problems = append(d.problems, d.problem(doc.line, "", err))
 		unreadable = true
 	} else {
-		d.document(root, doc.line)
+		d.document(root, doc.line, "")
 	}
 	// YAML ends lines at more characters than editors do.
 	last := doc.line + strings.Count(doc.text, "\n")
@@ -82,23 +91,29 @@ func stripDirectives(text string) string {
 	return b.String()
 }
 
-// document decodes one root node whose lines count from first.
-func (d *decoder) document(root *yaml.Node, first int) {
+// header is what every object has.
+type header struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+	Metadata   struct {
+		Name      string `json:"name"`
+		Namespace string `json:"namespace"`
+	} `json:"metadata"`
+}
+
+// document decodes one root node whose lines count from first. path says where
+// in the document it is.
+func (d *decoder) document(root *yaml.Node, first int, path string) {
 	var enc encoder
 	if err := enc.value(root, "", 0); err != nil {
-		d.problems = append(d.problems, d.problem(first, "", err))
+		d.problems = append(d.problems, d.problem(first, nameOf(root), err))
 		return
 	}
-	var head struct {
-		APIVersion string `json:"apiVersion"`
-		Kind       string `json:"kind"`
-		Metadata   struct {
-			Name      string `json:"name"`
-			Namespace string `json:"namespace"`
-		} `json:"metadata"`
-	}
+	var head header
 	if err := json.Unmarshal(enc.out.Bytes(), &head); err != nil {
-		d.problems = append(d.problems, d.problem(first, "", typeError(&enc, err)))
+		d.problems = append(d.problems, d.problem(first, nameOf(root), typeError(root, &enc, err, func(raw []byte) error {
+			return json.Unmarshal(raw, new(header))
+		})))
 		return
 	}
 	gvk := schema.FromAPIVersionAndKind(head.APIVersion, head.Kind)
@@ -117,7 +132,8 @@ func (d *decoder) document(root *yaml.Node, first int) {
 			fail(err)
 		}
 		if len(errs) == 0 {
-			d.objects = append(d.objects, newObject(obj, Position{d.file, first + root.Line - 1}))
+			def := &definition{d.text, d.json, path, root.Line - d.textLine + 1}
+			d.objects = append(d.objects, newObject(obj, Position{d.file, first + root.Line - 1}, def))
 		}
 	}
 }
@@ -141,8 +157,8 @@ func (d *decoder) list(root *yaml.Node, first int, fail func(error)) {
 				fail(&nodeError{f.key.Line, "items", "must be a list of objects"})
 				return
 			}
-			for _, item := range items.Content {
-				d.item(item, first, fail)
+			for i, n := range items.Content {
+				d.item(n, first, item("items", i), fail)
 			}
 		default:
 			fail(&nodeError{f.key.Line, f.name, "unknown field: a List has items"})
@@ -150,16 +166,16 @@ func (d *decoder) list(root *yaml.Node, first int, fail func(error)) {
 	}
 }
 
-func (d *decoder) item(item *yaml.Node, first int, fail func(error)) {
-	if item.Kind == yaml.AliasNode {
-		item = item.Alias
+func (d *decoder) item(n *yaml.Node, first int, path string, fail func(error)) {
+	if n.Kind == yaml.AliasNode {
+		n = n.Alias
 	}
 	// A List within a List could multiply without bound through aliases.
-	if line := lineOf(item, "kind"); isList(item) {
-		fail(&nodeError{line, "items", "a List within a List: write the objects of the inner one into the outer"})
+	if line := lineOf(n, "kind"); isList(n) {
+		fail(&nodeError{line, path + ".kind", "a List within a List: write the objects of the inner one into the outer"})
 		return
 	}
-	d.document(item, first)
+	d.document(n, first, path)
 }
 
 func isList(n *yaml.Node) bool {
@@ -191,7 +207,7 @@ func (d *decoder) object(gvk schema.GroupVersionKind, enc *encoder, root *yaml.N
 	}
 	strict, err := strictjson.UnmarshalStrict(enc.out.Bytes(), obj)
 	if err != nil {
-		return nil, []error{typeError(enc, err)}
+		return nil, []error{typeError(root, enc, err, func(raw []byte) error { return d.fits(gvk, raw) })}
 	}
 	var errs []error
 	for _, e := range strict {
@@ -217,14 +233,47 @@ func unknownField(root *yaml.Node, err error) error {
 	return &nodeError{lineOf(root, path), path, "unknown field: correct its spelling and place, or remove it"}
 }
 
-// typeError finds the place of a value that does not fit its field.
-func typeError(enc *encoder, err error) error {
-	var te *json.UnmarshalTypeError
-	if !errors.As(err, &te) {
-		return &nodeError{0, "", strings.TrimPrefix(err.Error(), "json: ")}
+// fits says whether the values of an object are of the types of their fields.
+func (d *decoder) fits(gvk schema.GroupVersionKind, raw []byte) error {
+	obj, err := d.scheme.New(gvk)
+	if err != nil {
+		return err
 	}
-	return &nodeError{enc.lineAt(int(te.Offset)), te.Field,
-		fmt.Sprintf("got %s, want %s", te.Value, wanted(te))}
+	_, err = strictjson.UnmarshalStrict(raw, obj)
+	return err
+}
+
+// typeError says which value does not fit its field, err being what decoding
+// all of them gave.
+func typeError(root *yaml.Node, enc *encoder, err error, decode func([]byte) error) error {
+	path := misfit(root, enc, decode)
+	var te *json.UnmarshalTypeError
+	if errors.As(err, &te) {
+		return &nodeError{lineOf(root, path), path, fmt.Sprintf("got %s, want %s", te.Value, wanted(te))}
+	}
+	return &nodeError{lineOf(root, path), path, strings.TrimPrefix(err.Error(), "json: ")}
+}
+
+// maxSearched is up to which size of a document misfit is worth its time.
+const maxSearched = 1 << 20
+
+// misfit finds the path of the value that keeps a document from being decoded:
+// the last one of the shortest beginning of the document that cannot be. Errors
+// cannot tell, because types decode themselves and do not know where they are.
+func misfit(root *yaml.Node, enc *encoder, decode func([]byte) error) string {
+	if enc.out.Len() > maxSearched {
+		return ""
+	}
+	path := ""
+	sort.Search(enc.nodes, func(i int) bool {
+		part := encoder{limit: i + 1}
+		if part.value(root, "", 0) != nil || decode(part.out.Bytes()) == nil {
+			return false
+		}
+		path = part.last
+		return true
+	})
+	return path
 }
 
 func wanted(te *json.UnmarshalTypeError) string {

@@ -22,22 +22,10 @@ const (
 type encoder struct {
 	out   bytes.Buffer
 	nodes int
-	// lines maps offsets of out to lines, in rising order.
-	lines []mark
-}
-
-type mark struct{ offset, line int }
-
-// lineAt gives the line of the last value that begins before offset.
-func (e *encoder) lineAt(offset int) int {
-	line := 0
-	for _, m := range e.lines {
-		if m.offset >= offset {
-			break
-		}
-		line = m.line
-	}
-	return line
+	// limit, if not 0, is how many nodes are written; null stands for the others.
+	limit int
+	// last is the path of the last node that was written.
+	last string
 }
 
 func (e *encoder) value(n *yaml.Node, path string, depth int) error {
@@ -48,7 +36,11 @@ func (e *encoder) value(n *yaml.Node, path string, depth int) error {
 	if depth > maxDepth {
 		return &nodeError{n.Line, path, errTooDeep.Error()}
 	}
-	e.lines = append(e.lines, mark{e.out.Len(), n.Line})
+	if e.limit > 0 && e.nodes > e.limit {
+		e.out.WriteString("null")
+		return nil
+	}
+	e.last = path
 	switch n.Kind {
 	case yaml.AliasNode:
 		return e.value(n.Alias, path, depth+1)
@@ -56,11 +48,11 @@ func (e *encoder) value(n *yaml.Node, path string, depth int) error {
 		return e.mapping(n, path, depth)
 	case yaml.SequenceNode:
 		e.out.WriteByte('[')
-		for i, item := range n.Content {
+		for i, value := range n.Content {
 			if i > 0 {
 				e.out.WriteByte(',')
 			}
-			if err := e.value(item, fmt.Sprintf("%s[%d]", path, i), depth+1); err != nil {
+			if err := e.value(value, item(path, i), depth+1); err != nil {
 				return err
 			}
 		}
@@ -276,7 +268,7 @@ func descend(n *yaml.Node, path string) (*step, string) {
 			return nil, ""
 		}
 		for _, f := range fields {
-			for _, form := range []string{f.name, "[" + f.name + "]"} {
+			for _, form := range []string{f.name, "[" + f.name + "]", plural(f.name)} {
 				rest, ok := strings.CutPrefix(path, form)
 				if ok && (rest == "" || rest[0] == '.' || rest[0] == '[') {
 					return &step{f.key.Line, f.value}, rest
@@ -285,6 +277,15 @@ func descend(n *yaml.Node, path string) (*step, string) {
 		}
 	}
 	return nil, ""
+}
+
+// plural names the field that is filled in from one, and that problems are about.
+func plural(name string) string {
+	switch name {
+	case "clusterIP", "podIP":
+		return name + "s"
+	}
+	return name
 }
 
 func quote(s string) string {

@@ -44,6 +44,9 @@ func FuzzParse(f *testing.F) {
 			if !clusterScoped(o.Key().Kind) && o.GetNamespace() == "" {
 				t.Errorf("object without a namespace: %+v", o)
 			}
+			if at := o.At("metadata.labels"); at.Line < 1 || at.Line > lines {
+				t.Errorf("field outside of the file: %s", at)
+			}
 		}
 	})
 }

@@ -237,7 +237,8 @@ func (f *file) decode(scheme *runtime.Scheme, path string, content []byte) (obje
 		p, known := f.docs[sum]
 		if !known {
 			d := decoder{scheme: scheme, file: path}
-			unreadable = d.yaml(document{doc.text, 1}) || unreadable
+			// A text of its own does not hold on to that of the whole file.
+			unreadable = d.yaml(document{strings.Clone(doc.text), 1}) || unreadable
 			p = parsed{d.objects, d.problems}
 		}
 		if len(p.problems) == 0 {

@@ -85,13 +85,20 @@ func parseYAML(text string) (*yaml.Node, error) {
 	return root.Content[0], nil
 }
 
-// parseJSON gives the root nodes of the concatenated JSON values of a file, in
-// the form that parseYAML gives.
-func parseJSON(content []byte) ([]*yaml.Node, error) {
+// jsonRoot is one of the values of a JSON file.
+type jsonRoot struct {
+	document
+	// node is in the form that parseYAML gives, but its lines are of the file.
+	node *yaml.Node
+}
+
+// parseJSON gives the concatenated JSON values of a file.
+func parseJSON(content []byte) ([]jsonRoot, error) {
 	p := jsonParser{content: content, dec: json.NewDecoder(bytes.NewReader(content)), line: 1}
 	p.dec.UseNumber()
-	var roots []*yaml.Node
+	var roots []jsonRoot
 	for {
+		begin, line := p.dec.InputOffset(), p.line
 		n, err := p.value(0)
 		if errors.Is(err, io.EOF) {
 			return roots, nil
@@ -99,7 +106,8 @@ func parseJSON(content []byte) ([]*yaml.Node, error) {
 		if err != nil {
 			return nil, err
 		}
-		roots = append(roots, n)
+		p.here()
+		roots = append(roots, jsonRoot{document{string(content[begin:p.dec.InputOffset()]), line}, n})
 	}
 }
 

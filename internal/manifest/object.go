@@ -22,12 +22,16 @@ type Object struct {
 	// Source is the first line of the object's definition.
 	Source Position
 
-	// key spares reading the resource again; zero in literals of other packages.
-	key Key
+	// key spares reading the resource again; zero in literals of other packages,
+	// which have no definition either.
+	key        Key
+	definition *definition
 }
 
 // newObject makes an Object of a resource that has its kind set.
-func newObject(r Resource, source Position) Object { return Object{r, source, keyOf(r)} }
+func newObject(r Resource, source Position, d *definition) Object {
+	return Object{r, source, keyOf(r), d}
+}
 
 // Key names the object.
 func (o Object) Key() Key {
@@ -85,8 +89,8 @@ func (p Position) Compare(o Position) int {
 
 // Problem is one thing wrong with a manifest. It is an error.
 type Problem struct {
-	// Position is the line of the offending field where it can be known, else
-	// that of the document.
+	// Position is the line of the offending field, or of the deepest part of its
+	// path that is written down.
 	Position Position
 	// Object is "Kind namespace/name", or "" when not even that could be read.
 	Object string
@@ -107,6 +111,11 @@ func (p Problem) Error() string {
 		}
 	}
 	return b.String()
+}
+
+// Problem makes a problem of a field of the object.
+func (o Object) Problem(field, message string) Problem {
+	return Problem{Position: o.At(field), Object: o.Key().String(), Field: field, Message: message}
 }
 
 func (p Problem) compare(o Problem) int {

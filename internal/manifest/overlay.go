@@ -90,6 +90,9 @@ func (v *overlay) settle(touched []Key) (Batch, bool) {
 			if had && winner.Resource != old.Resource && equality.Semantic.DeepEqual(winner.Resource, old.Resource) {
 				winner.Resource = old.Resource
 			}
+			if had && winner.definition != nil && old.definition != nil && *winner.definition == *old.definition {
+				winner.definition = old.definition
+			}
 			if !had || winner != old {
 				v.current[k] = winner
 				b.Upserts = append(b.Upserts, winner)

@@ -22,15 +22,35 @@ func TestProblems(t *testing.T) {
 		},
 		"duplicate field": {
 			pod + "spec:\n  nodeName: a\n  containers: []\n  nodeName: b\n",
-			"f.yaml:9: spec.nodeName: duplicate field, already set on line 7 of the document: keep one",
+			"f.yaml:9: Pod shop/web: spec.nodeName: duplicate field, already set on line 7 of the document: keep one",
 		},
 		"wrong type": {
 			pod + "spec:\n  containers:\n  - name: c\n    ports:\n    - containerPort: eighty\n",
-			"f.yaml:10: Pod shop/web: spec.containers.ports.containerPort: got string, want int32",
+			"f.yaml:10: Pod shop/web: spec.containers[0].ports[0].containerPort: got string, want int32",
+		},
+		"wrong type that decodes itself": {
+			"apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec:\n  ports:\n  - port: 80\n  - name: x\n    port: 81\n    targetPort: [81]\n",
+			"f.yaml:9: Service web: spec.ports[1].targetPort: got array, want int32",
+		},
+		"quantity": {
+			pod + "spec:\n  containers:\n  - name: c\n    resources:\n      limits:\n        cpu: 1\n        memory: much\n",
+			"f.yaml:12: Pod shop/web: spec.containers[0].resources.limits.memory: quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
+		},
+		"unknown field of a policy": {
+			"# shop\napiVersion: ambit-mesh.io/v1alpha1\nkind: AuthorizationPolicy\nmetadata: {name: x, namespace: shop}\nspec:\n  action: ALLOW\n  rules:\n  - from: []\n",
+			"f.yaml:8: AuthorizationPolicy shop/x: spec.rules[0].from: unknown field: correct its spelling and place, or remove it",
+		},
+		"wrong type of a label": {
+			"apiVersion: v1\nkind: Pod\nmetadata:\n  name: web\n  labels:\n    app: web\n    a.b/c: 1\nspec: {containers: [{name: c}]}\n",
+			"f.yaml:7: Pod web: metadata.labels.a.b/c: got number, want string",
+		},
+		"wrong type of the name": {
+			"apiVersion: v1\nkind: Pod\nmetadata:\n  namespace: shop\n  name: [web]\n",
+			"f.yaml:5: Pod shop/: metadata.name: got array, want string",
 		},
 		"wrong shape": {
 			pod + "spec:\n  containers:\n    name: c\n",
-			"f.yaml:8: Pod shop/web: spec.containers: got object, want a list",
+			"f.yaml:7: Pod shop/web: spec.containers: got object, want a list",
 		},
 		"bad value": {
 			"---\n# a comment\n---\napiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec:\n  ports:\n  - port: 70000\n",
@@ -38,7 +58,7 @@ func TestProblems(t *testing.T) {
 		},
 		"address": {
 			pod + "spec: {containers: [{name: c}]}\nstatus:\n  podIP: 10.0.0.300\n",
-			"f.yaml:7: Pod shop/web: status.podIPs[0].ip: Invalid value: \"10.0.0.300\": must be an IPv4 or IPv6 address such as 10.0.0.1 or fd00::1",
+			"f.yaml:8: Pod shop/web: status.podIPs[0].ip: Invalid value: \"10.0.0.300\": must be an IPv4 or IPv6 address such as 10.0.0.1 or fd00::1",
 		},
 		"no name": {
 			"apiVersion: v1\nkind: Pod\nmetadata: {generateName: x}\nspec: {containers: [{name: c}]}\n",
@@ -66,7 +86,7 @@ func TestProblems(t *testing.T) {
 		},
 		"tag": {
 			"apiVersion: !include x\nkind: Pod\n",
-			"f.yaml:1: apiVersion: tag \"!include\" has no meaning in a manifest: remove it",
+			"f.yaml:1: Pod: apiVersion: tag \"!include\" has no meaning in a manifest: remove it",
 		},
 		"selector": {
 			"apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\nspec:\n  selector: {matchLabels: {app: x}}\n  template:\n    metadata:\n      labels: {app: y}\n    spec: {containers: [{name: c}]}\n",

@@ -90,7 +90,7 @@ func judge(t *testing.T, dirs ...string) []string {
 	}
 	var in compile.Input
 	for _, o := range batch.Upserts {
-		in.Upserts = append(in.Upserts, graph.Entry{Object: o.Resource, Origin: o.Source.String()})
+		in.Upserts = append(in.Upserts, graph.Entry{Object: o.Resource, Origin: o.Where})
 	}
 	c.Apply(in)
 	for _, s := range c.Statuses() {

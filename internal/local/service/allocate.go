@@ -42,9 +42,7 @@ func (a *Allocator) Assign(services []manifest.Object) []manifest.Problem {
 		svc := o.Resource.(*corev1.Service)
 		key := svc.Namespace + "/" + svc.Name
 		if err := a.assign(svc, key, old[key], owner); err != nil {
-			problems = append(problems, manifest.Problem{
-				Position: o.Source, Object: "Service " + key, Field: err.field, Message: err.message,
-			})
+			problems = append(problems, o.Problem(err.field, err.message))
 		}
 	}
 	return problems

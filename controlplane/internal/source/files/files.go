@@ -60,7 +60,7 @@ func (d *delivery) apply(b manifest.Batch) {
 func Input(b manifest.Batch) compile.Input {
 	var in compile.Input
 	for _, o := range b.Upserts {
-		in.Upserts = append(in.Upserts, graph.Entry{Object: o.Resource, Origin: o.Source.String()})
+		in.Upserts = append(in.Upserts, graph.Entry{Object: o.Resource, Origin: o.Where})
 	}
 	for _, k := range b.Deletes {
 		in.Deletes = append(in.Deletes, graph.Key{Group: k.Group, Kind: k.Kind, Namespace: k.Namespace, Name: k.Name})

@@ -64,7 +64,7 @@ func TestSource(t *testing.T) {
 	}
 	write(t, path, "\napiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n")
 	in := receive(t, r.inputs)
-	if len(in.Upserts) != 1 || in.Upserts[0].Object.GetName() != "shop" || in.Upserts[0].Origin != path+":2" {
+	if len(in.Upserts) != 1 || in.Upserts[0].Object.GetName() != "shop" || in.Upserts[0].Origin("metadata.name") != path+":4" {
 		t.Errorf("a new file gives %+v", in)
 	}
 	write(t, path, "kind: [")
