@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"sync/atomic"
 	"time"
 )
 
@@ -28,6 +29,9 @@ type ClientConn struct {
 	c   *conn
 	tls *tls.Conn
 	enc *blockEncoder // guarded by the sender's lock
+	// claims are streams that the pool has given this connection and that are
+	// not open yet.
+	claims atomic.Int64
 }
 
 // NewClientConn does the TLS handshake on sock and says hello. Run has to be
@@ -94,16 +98,17 @@ func (cc *ClientConn) PeerState() tls.ConnectionState { return cc.tls.Connection
 // LocalAddr is the connection's own address.
 func (cc *ClientConn) LocalAddr() net.Addr { return cc.c.under.LocalAddr() }
 
-// load gives the number of streams, and how many more could be opened; 0 when
-// draining or out of stream numbers.
+// load gives the number of streams, claimed ones included, and how many more
+// could be opened; 0 when draining or out of stream numbers.
 func (cc *ClientConn) load() (streams, room int) {
 	c := cc.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	streams = len(c.streams) + int(cc.claims.Load())
 	if c.draining || c.nextID > maxWindow {
-		return len(c.streams), 0
+		return streams, 0
 	}
-	return len(c.streams), max(0, c.peerStreams-len(c.streams))
+	return streams, max(0, c.peerStreams-streams)
 }
 
 // usable reports whether the connection takes new streams, now or later.
@@ -119,8 +124,26 @@ var errFull = fmt.Errorf("%w now: it carries as many as the peer allows", ErrDra
 // Open opens a stream and waits for the answer. A *RefusedError is an answer other
 // than 200. Unprocessed tells whether it may be tried elsewhere.
 func (cc *ClientConn) Open(ctx context.Context, req Request) (*Stream, *Response, error) {
-	var s *Stream
-	err := cc.c.out.open(false, func(b []byte) ([]byte, error) {
+	s, err := cc.start(req)
+	if err != nil {
+		return nil, nil, err
+	}
+	return cc.await(ctx, s)
+}
+
+// openClaimed is Open for a stream that was claimed.
+func (cc *ClientConn) openClaimed(ctx context.Context, req Request) (*Stream, *Response, error) {
+	s, err := cc.start(req)
+	cc.claims.Add(-1)
+	if err != nil {
+		return nil, nil, err
+	}
+	return cc.await(ctx, s)
+}
+
+// start sends the HEADERS of a new stream.
+func (cc *ClientConn) start(req Request) (s *Stream, err error) {
+	err = cc.c.out.open(false, func(b []byte) ([]byte, error) {
 		var err error
 		s, b, err = cc.begin(b, req)
 		return b, err
@@ -129,8 +152,13 @@ func (cc *ClientConn) Open(ctx context.Context, req Request) (*Stream, *Response
 		if s != nil {
 			s.finish(err)
 		}
-		return nil, nil, err
+		return nil, err
 	}
+	return s, nil
+}
+
+// await waits for the answer to a new stream.
+func (cc *ClientConn) await(ctx context.Context, s *Stream) (*Stream, *Response, error) {
 	select {
 	case h := <-s.response:
 		return cc.answered(s, h)

@@ -7,13 +7,20 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"time"
 
 	"go.uber.org/zap"
 )
 
-// busyStreams is how many streams a connection carries before another one is
-// opened beside it to use more cores, up to one for each core.
-const busyStreams = 16
+// busyStreams is how many streams one connection carries before another one is
+// opened beside it. One connection is one reader at each end and one turn to
+// write, which a few streams keep busy already. To n connections another one is
+// added when each has n times as many streams, up to one for each core.
+const busyStreams = 3
+
+// patience is how long a stream waits for a connection that is set up beside busy
+// ones before it joins those.
+const patience = 20 * time.Millisecond
 
 // Pool shares tunnel connections among streams of equal key. Setting up a
 // connection of one key does not hold up another key.
@@ -39,10 +46,11 @@ type pooled[K comparable] struct {
 
 // dialing is a set-up that others may wait for.
 type dialing struct {
-	done  chan struct{}
-	conn  *ClientConn // and
-	err   error       // are written before done is closed
-	stale bool        // retired before it was there; guarded by the pool's mu
+	done   chan struct{}
+	beside bool        // others are there already, and busy
+	conn   *ClientConn // and
+	err    error       // are written before done is closed
+	stale  bool        // retired before it was there; guarded by the pool's mu
 }
 
 // NewPool makes a pool that opens connections with dial. Close ends it.
@@ -66,7 +74,7 @@ func (p *Pool[K]) Open(ctx context.Context, key K, req Request) (*Stream, *Respo
 		if err != nil {
 			return nil, nil, nil, err
 		}
-		s, resp, err := cc.Open(ctx, req)
+		s, resp, err := cc.openClaimed(ctx, req)
 		switch {
 		case err == nil:
 			return s, resp, cc, nil
@@ -79,15 +87,23 @@ func (p *Pool[K]) Open(ctx context.Context, key K, req Request) (*Stream, *Respo
 	}
 }
 
-// get finds the connection with the fewest streams, or waits for a new one.
+// get claims room for a stream on the connection with the fewest, or on a new one.
 func (p *Pool[K]) get(ctx context.Context, key K) (*ClientConn, error) {
+	waited := false // for a connection beside busy ones
 	for useless := 0; ; {
-		best, d, err := p.look(key)
+		best, d, err := p.look(key, waited)
 		if best != nil || err != nil {
 			return best, err
 		}
 		if useless > maxAttempts {
 			return nil, fmt.Errorf("%w: not even new ones", ErrDraining)
+		}
+		if d.beside && !waited {
+			waited = true
+			if err := d.await(ctx, patience); err != nil {
+				return nil, err
+			}
+			continue
 		}
 		select {
 		case <-d.done:
@@ -103,9 +119,23 @@ func (p *Pool[K]) get(ctx context.Context, key K) (*ClientConn, error) {
 	}
 }
 
-// look finds the best connection, or what to wait for. Where there are few
-// connections with many streams it starts another one for those who come after.
-func (p *Pool[K]) look(key K) (*ClientConn, *dialing, error) {
+// await waits for the outcome, whatever it is, or until it has taken too long.
+func (d *dialing) await(ctx context.Context, limit time.Duration) error {
+	late := time.NewTimer(limit)
+	defer late.Stop()
+	select {
+	case <-d.done:
+	case <-late.C:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return nil
+}
+
+// look claims room on the best connection, or gives what to wait for. Where
+// connections carry many streams it starts another one beside them, unless the
+// caller has waited for one before.
+func (p *Pool[K]) look(key K, waited bool) (*ClientConn, *dialing, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
@@ -117,15 +147,17 @@ func (p *Pool[K]) look(key K) (*ClientConn, *dialing, error) {
 		p.keys[key] = e
 	}
 	best, streams := e.best()
-	if best != nil && (streams < busyStreams || len(e.conns) >= runtime.GOMAXPROCS(0)) {
+	n := len(e.conns)
+	if best != nil && (waited || streams < busyStreams*n || n >= runtime.GOMAXPROCS(0)) {
+		best.claims.Add(1)
 		return best, nil, nil
 	}
 	if e.dialing == nil {
-		e.dialing = &dialing{done: make(chan struct{})}
+		e.dialing = &dialing{done: make(chan struct{}), beside: best != nil}
 		p.wg.Add(1)
 		go p.setUp(e, e.dialing)
 	}
-	return best, e.dialing, nil
+	return nil, e.dialing, nil
 }
 
 func (e *pooled[K]) best() (best *ClientConn, streams int) {

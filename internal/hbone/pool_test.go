@@ -241,7 +241,7 @@ func TestPoolUsesMoreCores(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for range 16 {
+	for range 3 {
 		open()
 	}
 	if n := p.Len(); n != 1 {
@@ -252,6 +252,31 @@ func TestPoolUsesMoreCores(t *testing.T) {
 		open()
 		return p.Len() == want
 	})
+}
+
+// A connection that cannot be set up beside others, or takes its time, is no
+// reason to fail a stream.
+func TestPoolKeepsBusyConnections(t *testing.T) {
+	for name, second := range map[string]func(context.Context) error{
+		"failing": func(context.Context) error { return errors.New("no more") },
+		"slow":    func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			tn := newTunnel(t, hbone.Config{}, byAuthority)
+			var n atomic.Int32
+			p, _ := tn.poolOf(t, hbone.Config{}, func(ctx context.Context, _ string) error {
+				if n.Add(1) == 1 {
+					return nil
+				}
+				return second(ctx)
+			})
+			for i := range 12 {
+				if _, _, _, err := p.Open(t.Context(), "a", parkedRequest); err != nil {
+					t.Fatalf("stream %d: %v", i, err)
+				}
+			}
+		})
+	}
 }
 
 func TestPoolGivesUpOnAPeerThatTakesNoStreams(t *testing.T) {
