@@ -10,7 +10,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/admin"
 	"github.com/ambit-mesh/ambit/internal/authz"
 	"github.com/ambit-mesh/ambit/ztunnel/internal/proxy"
-	"github.com/ambit-mesh/ambit/ztunnel/internal/state"
+	"github.com/ambit-mesh/ambit/internal/wds"
 )
 
 // The shapes below are what tools that read /config_dump of ambient node proxies
@@ -138,7 +138,7 @@ func (z *Ztunnel) configDump(w http.ResponseWriter, _ *http.Request) {
 	admin.WriteJSON(w, d)
 }
 
-func dumpWorkload(w *state.Workload, endpoints map[string]map[string]endpointDump) workloadDump {
+func dumpWorkload(w *wds.Workload, endpoints map[string]map[string]endpointDump) workloadDump {
 	d := workloadDump{
 		UID: w.UID, WorkloadIPs: w.Addresses, Waypoint: dumpGateway(w.Waypoint), Protocol: "TCP", Name: w.Name, Namespace: w.Namespace,
 		ServiceAccount: w.ServiceAccount, WorkloadName: w.Owner, WorkloadType: w.Type, CanonicalName: w.CanonicalName, CanonicalRevision: w.CanonicalRevision,
@@ -160,7 +160,7 @@ func dumpWorkload(w *state.Workload, endpoints map[string]map[string]endpointDum
 	return d
 }
 
-func portMap(ports []state.Port) map[uint16]uint16 {
+func portMap(ports []wds.Port) map[uint16]uint16 {
 	m := make(map[uint16]uint16, len(ports))
 	for _, p := range ports {
 		m[p.Service] = p.Target
@@ -168,14 +168,14 @@ func portMap(ports []state.Port) map[uint16]uint16 {
 	return m
 }
 
-func dumpGateway(g *state.Gateway) *gatewayDump {
+func dumpGateway(g *wds.Gateway) *gatewayDump {
 	if g == nil {
 		return nil
 	}
 	return &gatewayDump{Destination: g.String(), HBONEMTLSPort: g.Port}
 }
 
-func dumpService(s *state.Service, endpoints map[string]map[string]endpointDump) serviceDump {
+func dumpService(s *wds.Service, endpoints map[string]map[string]endpointDump) serviceDump {
 	d := serviceDump{Name: s.Name, Namespace: s.Namespace, Hostname: s.Hostname, Ports: portMap(s.Ports), Waypoint: dumpGateway(s.Waypoint), Endpoints: endpoints[s.Key]}
 	for _, v := range s.VIPs {
 		d.VIPs = append(d.VIPs, "/"+v.String())

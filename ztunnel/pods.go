@@ -13,7 +13,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/identity"
 	"github.com/ambit-mesh/ambit/internal/netns"
 	"github.com/ambit-mesh/ambit/internal/zds"
-	"github.com/ambit-mesh/ambit/ztunnel/internal/certs"
+	"github.com/ambit-mesh/ambit/internal/certs"
 	"github.com/ambit-mesh/ambit/ztunnel/internal/proxy"
 )
 

@@ -4,20 +4,20 @@ import (
 	"context"
 
 	"github.com/ambit-mesh/ambit/internal/identity"
-	"github.com/ambit-mesh/ambit/ztunnel/internal/certs"
-	"github.com/ambit-mesh/ambit/ztunnel/internal/state"
+	"github.com/ambit-mesh/ambit/internal/certs"
+	"github.com/ambit-mesh/ambit/internal/wds"
 )
 
 // prefetch keeps certificates of the identities that the control plane says run on
 // this node, so that they are there before the first connection needs them.
 type prefetch struct {
-	store *state.Store
+	store *wds.Store
 	certs *certs.Manager
 	node  string
 	kick  chan struct{}
 }
 
-func newPrefetch(store *state.Store, manager *certs.Manager, node string) *prefetch {
+func newPrefetch(store *wds.Store, manager *certs.Manager, node string) *prefetch {
 	return &prefetch{store: store, certs: manager, node: node, kick: make(chan struct{}, 1)}
 }
 

@@ -10,7 +10,7 @@ import (
 	workloadpb "github.com/ambit-mesh/ambit/apis/workload"
 	"github.com/ambit-mesh/ambit/internal/authz"
 	"github.com/ambit-mesh/ambit/internal/xdsclient"
-	"github.com/ambit-mesh/ambit/ztunnel/internal/state"
+	"github.com/ambit-mesh/ambit/internal/wds"
 )
 
 // Resource types of the Workload Discovery Service.
@@ -21,7 +21,7 @@ const (
 
 // resources puts what the control plane sends into the store.
 type resources struct {
-	store *state.Store
+	store *wds.Store
 	log   *zap.Logger
 	// changed is told of the workloads that came or went.
 	changed func()
@@ -46,7 +46,7 @@ func (r *resources) addresses(u xdsclient.Update) error {
 		}
 		parsed[i] = a
 	}
-	r.store.Update(func(c state.Change) {
+	r.store.Update(func(c wds.Change) {
 		for _, name := range u.Removed {
 			c.Remove(name)
 		}
@@ -100,7 +100,7 @@ func (r *resources) authorizations(u xdsclient.Update) error {
 			removed = append(removed, k)
 		}
 	}
-	r.store.Update(func(c state.Change) { c.Policies(policies, removed) })
+	r.store.Update(func(c wds.Change) { c.Policies(policies, removed) })
 	return rejection(rejected)
 }
 

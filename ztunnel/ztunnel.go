@@ -19,9 +19,9 @@ import (
 	"github.com/ambit-mesh/ambit/internal/lifecycle"
 	"github.com/ambit-mesh/ambit/internal/xdsclient"
 	"github.com/ambit-mesh/ambit/internal/zds"
-	"github.com/ambit-mesh/ambit/ztunnel/internal/certs"
+	"github.com/ambit-mesh/ambit/internal/certs"
 	"github.com/ambit-mesh/ambit/ztunnel/internal/proxy"
-	"github.com/ambit-mesh/ambit/ztunnel/internal/state"
+	"github.com/ambit-mesh/ambit/internal/wds"
 )
 
 // Ztunnel is one node's proxy.
@@ -30,7 +30,7 @@ type Ztunnel struct {
 	version  string
 	registry *prometheus.Registry
 	ready    *lifecycle.Readiness
-	store    *state.Store
+	store    *wds.Store
 	certs    *certs.Manager
 	prefetch *prefetch
 	pods     *pods
@@ -46,7 +46,7 @@ func New(cfg Config) (*Ztunnel, error) {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
-	z := &Ztunnel{cfg: cfg, version: version(), registry: prometheus.NewRegistry(), ready: new(lifecycle.Readiness), store: state.New()}
+	z := &Ztunnel{cfg: cfg, version: version(), registry: prometheus.NewRegistry(), ready: new(lifecycle.Readiness), store: wds.New()}
 	z.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "istio_build", Help: "What is running."}, []string{"component", "tag"})
 	z.registry.MustRegister(build)

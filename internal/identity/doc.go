@@ -4,5 +4,5 @@
 // TLS configurations that do the checking.
 //
 // It does not fetch certificates and it does not decide what an identity may
-// do; see ztunnel/internal/certs and internal/authz.
+// do; see internal/certs and internal/authz.
 package identity

@@ -184,7 +184,7 @@ func TestRulesBite(t *testing.T) {
 	add(module+"/ztunnel", module+"/internal/hbone")
 	add(module+"/internal/hbone", module+"/internal/x")
 	add(module+"/internal/x", "k8s.io/client-go/rest")
-	add(module+"/ztunnel/nodeagent", module+"/ztunnel/internal/state")
+	add(module+"/ztunnel/nodeagent", module+"/ztunnel/internal/proxy")
 	add(module+"/controlplane/graph", "lib")
 	add("lib", "net/http")
 

@@ -11,7 +11,7 @@ import (
 
 	"github.com/ambit-mesh/ambit/internal/authz"
 	"github.com/ambit-mesh/ambit/internal/identity"
-	"github.com/ambit-mesh/ambit/ztunnel/internal/state"
+	"github.com/ambit-mesh/ambit/internal/wds"
 )
 
 // errDenied is wrapped by what a policy refused.
@@ -26,10 +26,10 @@ type connection struct {
 	srcAddr   netip.AddrPort
 	dstAddr   netip.AddrPort // as addressed
 	authority string         // of the CONNECT
-	src, dst  *state.Workload
+	src, dst  *wds.Workload
 	srcID     identity.ID
 	dstID     identity.ID
-	service   *state.Service
+	service   *wds.Service
 
 	established bool
 	denial      *authz.Decision

@@ -6,5 +6,5 @@
 //	:15006  plaintext to the pod       → the pod, policy permitting (plaintext.go)
 //
 // No application protocol is looked into. Whom a connection may reach is decided
-// by internal/authz with what ztunnel/internal/state knows.
+// by internal/authz with what internal/wds knows.
 package proxy

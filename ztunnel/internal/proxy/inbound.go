@@ -17,7 +17,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/hbone"
 	"github.com/ambit-mesh/ambit/internal/identity"
 	"github.com/ambit-mesh/ambit/internal/netns"
-	"github.com/ambit-mesh/ambit/ztunnel/internal/state"
+	"github.com/ambit-mesh/ambit/internal/wds"
 )
 
 // Statuses of the answer to a CONNECT, reference section 1.5.
@@ -168,12 +168,12 @@ func (p *Pod) authorize(c *connection) error {
 
 // target reads the authority: this pod's own address, or a service of it, and a
 // port that is not the proxy's.
-func (p *Pod) target(authority string, local netip.Addr, w *state.Workload) (netip.AddrPort, *state.Service, error) {
-	bad := func(format string, args ...any) (netip.AddrPort, *state.Service, error) {
+func (p *Pod) target(authority string, local netip.Addr, w *wds.Workload) (netip.AddrPort, *wds.Service, error) {
+	bad := func(format string, args ...any) (netip.AddrPort, *wds.Service, error) {
 		return netip.AddrPort{}, nil, refuse(statusBadRequest, "http_request_error", format, args...)
 	}
 	dst, err := netip.ParseAddrPort(authority)
-	var svc *state.Service
+	var svc *wds.Service
 	switch {
 	case err == nil && dst.Addr().Zone() == "":
 		dst = netip.AddrPortFrom(dst.Addr().Unmap(), dst.Port())

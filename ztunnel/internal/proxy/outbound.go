@@ -13,7 +13,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/hbone"
 	"github.com/ambit-mesh/ambit/internal/identity"
 	"github.com/ambit-mesh/ambit/internal/netns"
-	"github.com/ambit-mesh/ambit/ztunnel/internal/state"
+	"github.com/ambit-mesh/ambit/internal/wds"
 )
 
 // poolKey tells tunnel connections of a pod apart. With the uid a reused address
@@ -115,7 +115,7 @@ func retryable(err error) bool {
 }
 
 // tunnel opens a stream to the destination's tunnel port.
-func (p *Pod) tunnel(ctx context.Context, c *connection, r *state.Route) (way, error) {
+func (p *Pod) tunnel(ctx context.Context, c *connection, r *wds.Route) (way, error) {
 	c.tunnel, c.authority, c.dstID = true, r.Authority, r.Peers[0]
 	c.traceparent = newTraceparent()
 	done := r.Workload.Opened()
@@ -137,7 +137,7 @@ func (p *Pod) tunnel(ctx context.Context, c *connection, r *state.Route) (way, e
 }
 
 // direct connects as the application would have: to what is not in the mesh.
-func (p *Pod) direct(ctx context.Context, c *connection, r *state.Route) (way, error) {
+func (p *Pod) direct(ctx context.Context, c *connection, r *wds.Route) (way, error) {
 	c.tunnel, c.authority, c.dstID = false, "", identity.ID{}
 	up, err := netns.Dial(ctx, p.ns, netns.DialOptions{Mark: Mark, Timeout: p.cfg.ConnectTimeout}, r.Connect)
 	if err != nil {
@@ -223,7 +223,7 @@ func (p *Pod) requestFields(c *connection) []hbone.Field {
 }
 
 // baggage describes a workload to the other end.
-func baggage(w *state.Workload, cluster string) string {
+func baggage(w *wds.Workload, cluster string) string {
 	var b strings.Builder
 	add := func(key, value string) {
 		if value == "" {

@@ -14,8 +14,8 @@ import (
 	"github.com/ambit-mesh/ambit/internal/hbone"
 	"github.com/ambit-mesh/ambit/internal/identity"
 	"github.com/ambit-mesh/ambit/internal/netns"
-	"github.com/ambit-mesh/ambit/ztunnel/internal/certs"
-	"github.com/ambit-mesh/ambit/ztunnel/internal/state"
+	"github.com/ambit-mesh/ambit/internal/certs"
+	"github.com/ambit-mesh/ambit/internal/wds"
 )
 
 // Ports inside a captured pod's network namespace.
@@ -31,7 +31,7 @@ const Mark = 0x539
 
 // Config is what all pods share.
 type Config struct {
-	Store   *state.Store
+	Store   *wds.Store
 	Metrics *Metrics
 	Log     *zap.Logger
 	Access  *zap.Logger
@@ -231,12 +231,12 @@ func (p *Pod) watch(ctx context.Context) {
 }
 
 // workload is this pod as the control plane describes it; nil while it does not.
-func (p *Pod) workload() *state.Workload {
+func (p *Pod) workload() *wds.Workload {
 	return p.cfg.Store.WorkloadByName(p.info.Namespace, p.info.Name)
 }
 
 // awaitWorkload waits a little for workload.
-func (p *Pod) awaitWorkload(ctx context.Context) (*state.Workload, error) {
+func (p *Pod) awaitWorkload(ctx context.Context) (*wds.Workload, error) {
 	var timeout <-chan time.Time
 	for {
 		changed := p.cfg.Store.Changed()

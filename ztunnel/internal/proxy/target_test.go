@@ -6,14 +6,14 @@ import (
 	"testing"
 
 	workloadpb "github.com/ambit-mesh/ambit/apis/workload"
-	"github.com/ambit-mesh/ambit/ztunnel/internal/state"
+	"github.com/ambit-mesh/ambit/internal/wds"
 )
 
 // pod makes a Pod that knows of one workload, itself, behind one service.
-func pod(t testing.TB) (*Pod, *state.Workload) {
+func pod(t testing.TB) (*Pod, *wds.Workload) {
 	t.Helper()
-	s := state.New()
-	s.Update(func(c state.Change) {
+	s := wds.New()
+	s.Update(func(c wds.Change) {
 		for name, a := range map[string]*workloadpb.Address{
 			"Kubernetes//Pod/shop/web": {Type: &workloadpb.Address_Workload{Workload: &workloadpb.Workload{
 				Uid: "Kubernetes//Pod/shop/web", Name: "web", Namespace: "shop", Addresses: [][]byte{{10, 0, 0, 1}},
@@ -88,7 +88,7 @@ func FuzzTargetOfAuthority(f *testing.F) {
 }
 
 func TestBaggageAndTraceparent(t *testing.T) {
-	w := &state.Workload{Namespace: "shop", Type: "deployment", Owner: "web", CanonicalName: "web", CanonicalRevision: "v1"}
+	w := &wds.Workload{Namespace: "shop", Type: "deployment", Owner: "web", CanonicalName: "web", CanonicalRevision: "v1"}
 	want := "k8s.cluster.name=Kubernetes,k8s.namespace.name=shop,k8s.deployment.name=web,service.name=web,service.version=v1"
 	if got := baggage(w, "Kubernetes"); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)

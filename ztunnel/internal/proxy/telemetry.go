@@ -12,8 +12,8 @@ import (
 	"github.com/ambit-mesh/ambit/internal/authz"
 	"github.com/ambit-mesh/ambit/internal/hbone"
 	"github.com/ambit-mesh/ambit/internal/identity"
-	"github.com/ambit-mesh/ambit/ztunnel/internal/certs"
-	"github.com/ambit-mesh/ambit/ztunnel/internal/state"
+	"github.com/ambit-mesh/ambit/internal/certs"
+	"github.com/ambit-mesh/ambit/internal/wds"
 )
 
 // Direction of a connection as seen from the pod.
@@ -113,7 +113,7 @@ func known(s string) string {
 	return s
 }
 
-func workloadLabels(l []string, w *state.Workload, id identity.ID) {
+func workloadLabels(l []string, w *wds.Workload, id identity.ID) {
 	for i := range l {
 		l[i] = "unknown"
 	}

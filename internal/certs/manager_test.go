@@ -14,7 +14,7 @@ import (
 
 	"github.com/ambit-mesh/ambit/internal/identity"
 	"github.com/ambit-mesh/ambit/internal/testkit"
-	"github.com/ambit-mesh/ambit/ztunnel/internal/certs"
+	"github.com/ambit-mesh/ambit/internal/certs"
 )
 
 var web = identity.ID{TrustDomain: "cluster.local", Namespace: "shop", ServiceAccount: "web"}

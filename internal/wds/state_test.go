@@ -1,4 +1,4 @@
-package state_test
+package wds_test
 
 import (
 	"errors"
@@ -10,7 +10,7 @@ import (
 	securitypb "github.com/ambit-mesh/ambit/apis/security"
 	workloadpb "github.com/ambit-mesh/ambit/apis/workload"
 	"github.com/ambit-mesh/ambit/internal/authz"
-	"github.com/ambit-mesh/ambit/ztunnel/internal/state"
+	"github.com/ambit-mesh/ambit/internal/wds"
 )
 
 func ip(s string) []byte { return netip.MustParseAddr(s).AsSlice() }
@@ -48,10 +48,10 @@ func service(host, vip string, change func(*workloadpb.Service)) *workloadpb.Ser
 	return s
 }
 
-func store(t testing.TB, resources ...any) *state.Store {
+func store(t testing.TB, resources ...any) *wds.Store {
 	t.Helper()
-	s := state.New()
-	s.Update(func(c state.Change) {
+	s := wds.New()
+	s.Update(func(c wds.Change) {
 		for _, r := range resources {
 			put(t, c, r)
 		}
@@ -59,7 +59,7 @@ func store(t testing.TB, resources ...any) *state.Store {
 	return s
 }
 
-func put(t testing.TB, c state.Change, r any) {
+func put(t testing.TB, c wds.Change, r any) {
 	t.Helper()
 	var err error
 	switch r := r.(type) {
@@ -109,9 +109,9 @@ func TestRoute(t *testing.T) {
 		{name: "service over IPv6", resources: []any{service("web", "fd00::1", nil), pod("a", "fd00::2", in("web"))}, dst: "[fd00::1]:80",
 			want: "tunnel [fd00::2]:15008 [fd00::2]:8080 spiffe://cluster.local/ns/shop/sa/a"},
 		{name: "service of a pod that is not enrolled", resources: []any{service("web", "10.96.0.1", nil), pod("a", "10.0.0.1", both(in("web"), plain))}, dst: "10.96.0.1:80", want: "plain 10.0.0.1:8080"},
-		{name: "port that the service lacks", resources: []any{service("web", "10.96.0.1", nil), pod("a", "10.0.0.1", in("web"))}, dst: "10.96.0.1:81", err: state.ErrNoPort},
-		{name: "service without endpoints", resources: []any{service("web", "10.96.0.1", nil)}, dst: "10.96.0.1:80", err: state.ErrNoEndpoint},
-		{name: "service without ready endpoints", resources: []any{service("web", "10.96.0.1", nil), pod("a", "10.0.0.1", unready)}, dst: "10.96.0.1:80", err: state.ErrNoEndpoint},
+		{name: "port that the service lacks", resources: []any{service("web", "10.96.0.1", nil), pod("a", "10.0.0.1", in("web"))}, dst: "10.96.0.1:81", err: wds.ErrNoPort},
+		{name: "service without endpoints", resources: []any{service("web", "10.96.0.1", nil)}, dst: "10.96.0.1:80", err: wds.ErrNoEndpoint},
+		{name: "service without ready endpoints", resources: []any{service("web", "10.96.0.1", nil), pod("a", "10.0.0.1", unready)}, dst: "10.96.0.1:80", err: wds.ErrNoEndpoint},
 		{name: "service that publishes unready endpoints", resources: []any{service("web", "10.96.0.1", func(s *workloadpb.Service) {
 			s.LoadBalancing = &workloadpb.LoadBalancing{HealthPolicy: workloadpb.LoadBalancing_ALLOW_ALL}
 		}), pod("a", "10.0.0.1", unready)}, dst: "10.96.0.1:80", want: "tunnel 10.0.0.1:15008 10.0.0.1:8080 spiffe://cluster.local/ns/shop/sa/a"},
@@ -133,19 +133,19 @@ func TestRoute(t *testing.T) {
 		}, dst: "10.96.0.1:80", want: "tunnel 10.0.0.5:15008 10.96.0.1:80 spiffe://cluster.local/ns/shop/sa/wp-0"},
 		{name: "waypoint that does not exist", resources: []any{
 			service("web", "10.96.0.1", func(s *workloadpb.Service) { s.Waypoint = waypoint("wp") }), pod("a", "10.0.0.1", in("web")),
-		}, dst: "10.96.0.1:80", err: state.ErrWaypoint},
+		}, dst: "10.96.0.1:80", err: wds.ErrWaypoint},
 		{name: "waypoint without ready pods", resources: []any{
 			service("web", "10.96.0.1", func(s *workloadpb.Service) { s.Waypoint = waypoint("wp") }), pod("a", "10.0.0.1", in("web")),
 			service("wp", "10.96.0.2", func(s *workloadpb.Service) {
 				s.Ports = []*workloadpb.Port{{ServicePort: 15008, TargetPort: 15008}}
 			}),
-		}, dst: "10.96.0.1:80", err: state.ErrWaypoint},
+		}, dst: "10.96.0.1:80", err: wds.ErrWaypoint},
 		{name: "waypoint of a workload", resources: []any{
 			pod("a", "10.0.0.1", func(w *workloadpb.Workload) { w.Waypoint = waypoint("wp") }),
-		}, dst: "10.0.0.1:80", err: state.ErrWaypoint},
+		}, dst: "10.0.0.1:80", err: wds.ErrWaypoint},
 		{name: "waypoint that cannot be read is not no waypoint", resources: []any{
 			pod("a", "10.0.0.1", func(w *workloadpb.Workload) { w.Waypoint = &workloadpb.GatewayAddress{} }),
-		}, dst: "10.0.0.1:80", err: state.ErrWaypoint},
+		}, dst: "10.0.0.1:80", err: wds.ErrWaypoint},
 		{name: "host network address is nobody's", resources: []any{
 			pod("a", "10.0.0.1", func(w *workloadpb.Workload) { w.NetworkMode = workloadpb.NetworkMode_HOST_NETWORK }),
 		}, dst: "10.0.0.1:80", want: "plain 10.0.0.1:80"},
@@ -199,26 +199,26 @@ func TestUpdatesLeaveNothingBehind(t *testing.T) {
 		}
 		return r.Connect.String()
 	}
-	step := func(what, want string, f func(state.Change)) {
+	step := func(what, want string, f func(wds.Change)) {
 		t.Helper()
 		s.Update(f)
 		if got := route(); got != want {
 			t.Fatalf("%s: goes to %s, want %s", what, got, want)
 		}
 	}
-	step("service", "refused", func(c state.Change) { put(t, c, service("web", "10.96.0.1", nil)) })
-	step("endpoint", "10.0.0.1:15008", func(c state.Change) { put(t, c, pod("a", "10.0.0.1", in("web"))) })
-	step("endpoint moves", "10.0.0.2:15008", func(c state.Change) { put(t, c, pod("a", "10.0.0.2", in("web"))) })
-	step("endpoint leaves the service", "refused", func(c state.Change) { put(t, c, pod("a", "10.0.0.2", nil)) })
-	step("another takes its address", "10.0.0.2:15008", func(c state.Change) {
+	step("service", "refused", func(c wds.Change) { put(t, c, service("web", "10.96.0.1", nil)) })
+	step("endpoint", "10.0.0.1:15008", func(c wds.Change) { put(t, c, pod("a", "10.0.0.1", in("web"))) })
+	step("endpoint moves", "10.0.0.2:15008", func(c wds.Change) { put(t, c, pod("a", "10.0.0.2", in("web"))) })
+	step("endpoint leaves the service", "refused", func(c wds.Change) { put(t, c, pod("a", "10.0.0.2", nil)) })
+	step("another takes its address", "10.0.0.2:15008", func(c wds.Change) {
 		put(t, c, pod("b", "10.0.0.2", in("web")))
 		c.Remove("Kubernetes//Pod/shop/a")
 	})
 	if w := s.Workload(netip.MustParseAddr("10.0.0.2")); w == nil || w.Name != "b" {
 		t.Fatalf("address belongs to %v", w)
 	}
-	step("service gone", "10.96.0.1:80", func(c state.Change) { c.Remove("shop/web") })
-	s.Update(func(c state.Change) {
+	step("service gone", "10.96.0.1:80", func(c wds.Change) { c.Remove("shop/web") })
+	s.Update(func(c wds.Change) {
 		c.Remove("Kubernetes//Pod/shop/b")
 		c.Remove("Kubernetes//Pod/shop/client")
 	})
@@ -228,8 +228,8 @@ func TestUpdatesLeaveNothingBehind(t *testing.T) {
 }
 
 func TestBadResourcesAreRefusedByName(t *testing.T) {
-	s := state.New()
-	s.Update(func(c state.Change) {
+	s := wds.New()
+	s.Update(func(c wds.Change) {
 		for name, a := range map[string]*workloadpb.Address{
 			"":                       {},
 			"Kubernetes//Pod/shop/a": {Type: &workloadpb.Address_Workload{Workload: pod("b", "10.0.0.1", nil)}},
@@ -258,7 +258,7 @@ func TestPoliciesOfWorkload(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Update(func(c state.Change) { c.Policies([]*authz.Policy{p}, nil) })
+	s.Update(func(c wds.Change) { c.Policies([]*authz.Policy{p}, nil) })
 	if d := s.Evaluator(w).Decide(conn); !d.Allowed {
 		t.Fatal(d.Reason)
 	}
@@ -271,8 +271,8 @@ func BenchmarkMemoryPerWorkload(b *testing.B) {
 		var before, after runtime.MemStats
 		runtime.GC()
 		runtime.ReadMemStats(&before)
-		s := state.New()
-		s.Update(func(c state.Change) {
+		s := wds.New()
+		s.Update(func(c wds.Change) {
 			for i := range n / 10 {
 				put(b, c, service(fmt.Sprintf("svc-%d.shop.svc.cluster.local", i), netip.AddrFrom4([4]byte{10, 96 + byte(i>>16), byte(i >> 8), byte(i)}).String(), nil))
 			}
