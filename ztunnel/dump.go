@@ -9,8 +9,8 @@ import (
 
 	"github.com/ambit-mesh/ambit/internal/admin"
 	"github.com/ambit-mesh/ambit/internal/authz"
-	"github.com/ambit-mesh/ambit/ztunnel/internal/proxy"
 	"github.com/ambit-mesh/ambit/internal/wds"
+	"github.com/ambit-mesh/ambit/ztunnel/internal/proxy"
 )
 
 // The shapes below are what tools that read /config_dump of ambient node proxies

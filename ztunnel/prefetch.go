@@ -3,8 +3,8 @@ package ztunnel
 import (
 	"context"
 
-	"github.com/ambit-mesh/ambit/internal/identity"
 	"github.com/ambit-mesh/ambit/internal/certs"
+	"github.com/ambit-mesh/ambit/internal/identity"
 	"github.com/ambit-mesh/ambit/internal/wds"
 )
 

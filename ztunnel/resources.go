@@ -9,8 +9,8 @@ import (
 	securitypb "github.com/ambit-mesh/ambit/apis/security"
 	workloadpb "github.com/ambit-mesh/ambit/apis/workload"
 	"github.com/ambit-mesh/ambit/internal/authz"
-	"github.com/ambit-mesh/ambit/internal/xdsclient"
 	"github.com/ambit-mesh/ambit/internal/wds"
+	"github.com/ambit-mesh/ambit/internal/xdsclient"
 )
 
 // Resource types of the Workload Discovery Service.

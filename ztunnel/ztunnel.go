@@ -16,12 +16,12 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/ambit-mesh/ambit/internal/admin"
+	"github.com/ambit-mesh/ambit/internal/certs"
 	"github.com/ambit-mesh/ambit/internal/lifecycle"
+	"github.com/ambit-mesh/ambit/internal/wds"
 	"github.com/ambit-mesh/ambit/internal/xdsclient"
 	"github.com/ambit-mesh/ambit/internal/zds"
-	"github.com/ambit-mesh/ambit/internal/certs"
 	"github.com/ambit-mesh/ambit/ztunnel/internal/proxy"
-	"github.com/ambit-mesh/ambit/internal/wds"
 )
 
 // Ztunnel is one node's proxy.

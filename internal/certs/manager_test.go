@@ -12,9 +12,9 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/ambit-mesh/ambit/internal/certs"
 	"github.com/ambit-mesh/ambit/internal/identity"
 	"github.com/ambit-mesh/ambit/internal/testkit"
-	"github.com/ambit-mesh/ambit/internal/certs"
 )
 
 var web = identity.ID{TrustDomain: "cluster.local", Namespace: "shop", ServiceAccount: "web"}

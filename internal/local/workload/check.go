@@ -39,9 +39,13 @@ type checker struct {
 	fatal, notes []manifest.Problem
 }
 
-func (c *checker) fail(field, message string) { c.fatal = append(c.fatal, c.object.Problem(field, message)) }
+func (c *checker) fail(field, message string) {
+	c.fatal = append(c.fatal, c.object.Problem(field, message))
+}
 
-func (c *checker) note(field, message string) { c.notes = append(c.notes, c.object.Problem(field, message)) }
+func (c *checker) note(field, message string) {
+	c.notes = append(c.notes, c.object.Problem(field, message))
+}
 
 func (c *checker) container(k *corev1.Container, path string) {
 	if len(k.Command) == 0 {

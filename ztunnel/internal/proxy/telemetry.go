@@ -10,9 +10,9 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/ambit-mesh/ambit/internal/authz"
+	"github.com/ambit-mesh/ambit/internal/certs"
 	"github.com/ambit-mesh/ambit/internal/hbone"
 	"github.com/ambit-mesh/ambit/internal/identity"
-	"github.com/ambit-mesh/ambit/internal/certs"
 	"github.com/ambit-mesh/ambit/internal/wds"
 )
 
