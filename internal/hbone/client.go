@@ -150,7 +150,10 @@ func (cc *ClientConn) start(req Request) (s *Stream, err error) {
 	})
 	if err != nil {
 		if s != nil {
+			// The stream may have its own reason already: a GOAWAY in answer to the
+			// HEADERS ends it as not processed before the connection closes.
 			s.finish(err)
+			err = s.endedErr()
 		}
 		return nil, err
 	}
