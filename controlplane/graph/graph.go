@@ -50,6 +50,16 @@ type Graph struct {
 
 	// authzByService has the policies that name a service, existing or not.
 	authzByService index[name, name]
+
+	// implied are the waypoints that a namespace's label asks for. A Gateway of
+	// that name takes precedence.
+	implied map[name]*gatewayv1.Gateway
+	// By the waypoint that their own labels name, existing or not.
+	namespacesByWaypoint index[name, string]
+	servicesByWaypoint   index[name, name]
+	podsByWaypoint       index[name, name]
+	// selecting are the Gateways that admit namespaces by label.
+	selecting set[name]
 }
 
 // New gives an empty graph.
@@ -79,6 +89,12 @@ func New() *Graph {
 		slicesByAddress: make(index[netip.Addr, name]),
 
 		authzByService: make(index[name, name]),
+
+		implied:              make(map[name]*gatewayv1.Gateway),
+		namespacesByWaypoint: make(index[name, string]),
+		servicesByWaypoint:   make(index[name, name]),
+		podsByWaypoint:       make(index[name, name]),
+		selecting:            make(set[name]),
 	}
 }
 
@@ -89,6 +105,7 @@ type Dirty struct {
 	Pods                  map[types.NamespacedName]struct{}
 	Services              map[types.NamespacedName]struct{}
 	EndpointSlices        map[types.NamespacedName]struct{}
+	Gateways              map[types.NamespacedName]struct{}
 	AuthorizationPolicies map[types.NamespacedName]struct{}
 	PeerAuthentications   map[types.NamespacedName]struct{}
 }
@@ -99,6 +116,7 @@ func newDirty() *Dirty {
 		Pods:                  make(map[name]struct{}),
 		Services:              make(map[name]struct{}),
 		EndpointSlices:        make(map[name]struct{}),
+		Gateways:              make(map[name]struct{}),
 		AuthorizationPolicies: make(map[name]struct{}),
 		PeerAuthentications:   make(map[name]struct{}),
 	}
