@@ -55,6 +55,13 @@ func (r *replay) next() *try {
 	return t
 }
 
+// repeatable reports whether the body can be sent from the beginning.
+func (r *replay) repeatable() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !r.dropped
+}
+
 // whole gives the body if it has come to its end and was kept.
 func (r *replay) whole() ([]byte, bool) {
 	r.mu.Lock()

@@ -1,0 +1,88 @@
+package proxy
+
+import (
+	"context"
+
+	flowpb "github.com/ambit-mesh/ambit/apis/flow"
+	"github.com/ambit-mesh/ambit/internal/authz"
+	"github.com/ambit-mesh/ambit/internal/flow"
+	"github.com/ambit-mesh/ambit/waypoint/route"
+)
+
+// authenticate verifies the request's token, if the service has token providers.
+func (x *exchange) authenticate(ctx context.Context) error {
+	if x.entry.Tokens == nil {
+		return nil
+	}
+	r := x.entry.Tokens.Check(ctx, x.req)
+	if r.Allowed {
+		x.claims = r.Claims
+		return nil
+	}
+	f := failed(r.Status, flagToken, "http_request_denied", "%s", r.Reason)
+	f.verdict, f.fields = flowpb.Verdict_VERDICT_DENIED, r.Fields
+	f.policy = policyNamed("JWTAuthentication", r.Policy)
+	return f
+}
+
+// authorize asks the policies of the service about the request.
+func (x *exchange) authorize() error {
+	d := x.d.evaluator(x.entry.Config.GetNamespace(), x.entry.Config.GetAuthorizationPolicies()).
+		DecideRequest(x.d.facts(), &authz.Request{
+			Method: x.req.Method, Path: x.record.HTTP.Path, Host: hostname(x.req.Authority), GRPC: x.record.HTTP.GRPC,
+			Fields: x.req.Fields, Claims: x.claims,
+		})
+	x.record.Audits = audits(d.Audits)
+	if d.Allowed {
+		return nil
+	}
+	f := failed(403, flagDenied, "http_request_denied", "%s", d.Reason)
+	f.verdict = flowpb.Verdict_VERDICT_DENIED
+	f.policy = policyOf(&d)
+	f.code, f.grpc = route.PermissionDenied, true
+	return f
+}
+
+func (d *downstream) evaluator(namespace string, listed []string) *authz.Evaluator {
+	return d.proxy.cfg.Store.EvaluatorOf(namespace, listed)
+}
+
+// facts are what is known of the client's connection. Ports are those that
+// workloads listen on, which a waypoint decides only later: of the service, its
+// own port stands in.
+func (d *downstream) facts() authz.Connection {
+	to := d.asked.Addr()
+	if !to.IsValid() {
+		to = d.conn.LocalAddrPort().Addr()
+	}
+	return authz.Connection{Source: d.client.ID, Peer: d.client.ID, SourceIP: d.client.Address.Addr(), DestIP: to, DestPort: d.port}
+}
+
+func policyOf(d *authz.Decision) flow.Policy {
+	return flow.Policy{Namespace: d.Policy.Namespace, Name: d.Policy.Name, Rule: ruleName(d.Rule, d.RuleName)}
+}
+
+func audits(list []authz.AuditMatch) []flow.Policy {
+	if len(list) == 0 {
+		return nil
+	}
+	out := make([]flow.Policy, len(list))
+	for i, a := range list {
+		out[i] = flow.Policy{Namespace: a.Policy.Namespace, Name: a.Policy.Name, Rule: ruleName(a.Rule, a.RuleName)}
+	}
+	return out
+}
+
+// hostname is an authority without its port.
+func hostname(authority string) string {
+	for i := len(authority) - 1; i >= 0; i-- {
+		switch c := authority[i]; {
+		case c == ':':
+			return authority[:i]
+		case c < '0' || c > '9':
+			return authority
+		}
+	}
+	return authority
+}
+
