@@ -12,6 +12,10 @@ import (
 // many steps as there are shapes, and not entries. (Known from packet
 // classifiers as tuple space search.)
 type bucket struct {
+	// lead is the first entry of all if it compares nothing, so that it always
+	// matches; the usual case of a path that has one rule. What follows is empty
+	// then, because it can never match.
+	lead *entry
 	// always are the shapes that are tried for every request.
 	always []*shape
 	// byHeader and byParam are shapes by one of the names that they need, used when
@@ -27,9 +31,23 @@ const fewShapes = 8
 type shape struct {
 	dims []dimension
 	// all are the entries of a shape without dimensions.
-	all []*entry
+	all run
 	// one is by the value of the only dimension; several by appendPart of all.
-	one, several map[string][]*entry
+	one, several map[string]run
+}
+
+// run is entries in order. The first stands apart, because it is mostly the only
+// one, and a step less through memory is what a look-up is made of.
+type run struct {
+	first *entry
+	rest  []*entry
+}
+
+func (r run) with(e *entry) run {
+	if r.first == nil {
+		return run{first: e}
+	}
+	return run{r.first, append(r.rest, e)}
 }
 
 type dimensionKind uint8
@@ -66,10 +84,18 @@ func (d *dimension) value(v *view) (string, bool) {
 	return method, ok
 }
 
+// empty says that there is no entry.
+func (b *bucket) empty() bool {
+	return b.lead == nil && len(b.always) == 0 && len(b.byHeader) == 0 && len(b.byParam) == 0
+}
+
 // newBucket takes entries in order.
-func newBucket(entries []*entry) *bucket {
+func newBucket(entries []*entry) bucket {
 	if len(entries) == 0 {
-		return nil
+		return bucket{}
+	}
+	if dims, _ := equalities(entries[0].match); len(dims) == 0 && entries[0].plain {
+		return bucket{lead: entries[0]}
 	}
 	shapes := map[string]*shape{}
 	var inOrder []*shape
@@ -78,13 +104,13 @@ func newBucket(entries []*entry) *bucket {
 		key := shapeKey(dims)
 		s := shapes[key]
 		if s == nil {
-			s = &shape{dims: dims, one: map[string][]*entry{}, several: map[string][]*entry{}}
+			s = &shape{dims: dims, one: map[string]run{}, several: map[string]run{}}
 			shapes[key] = s
 			inOrder = append(inOrder, s)
 		}
 		s.insert(e, values)
 	}
-	b := &bucket{}
+	var b bucket
 	b.spread(inOrder)
 	return b
 }
@@ -138,15 +164,15 @@ func (s *shape) insert(e *entry, values []string) {
 	}
 	switch len(values) {
 	case 0:
-		s.all = append(s.all, e)
+		s.all = s.all.with(e)
 	case 1:
-		s.one[values[0]] = append(s.one[values[0]], e)
+		s.one[values[0]] = s.one[values[0]].with(e)
 	default:
 		var key []byte
 		for _, value := range values {
 			key = appendPart(key, value)
 		}
-		s.several[string(key)] = append(s.several[string(key)], e)
+		s.several[string(key)] = s.several[string(key)].with(e)
 	}
 }
 
@@ -192,8 +218,8 @@ func (b *bucket) spread(shapes []*shape) {
 
 // first gives the first entry that matches; nil is none.
 func (b *bucket) first(v *view) *entry {
-	if b == nil {
-		return nil
+	if b.lead != nil {
+		return b.lead
 	}
 	var best *entry
 	for _, s := range b.always {
@@ -245,26 +271,36 @@ func (b *bucket) firstByParam(v *view, best *entry) *entry {
 // first gives the first entry that matches if it comes before best, or else
 // best.
 func (s *shape) first(v *view, best *entry) *entry {
-	for _, e := range s.candidates(v) {
+	r := s.candidates(v)
+	if r.first == nil || best != nil && r.first.order >= best.order {
+		return best
+	}
+	if r.first.meets(v) {
+		return r.first
+	}
+	for _, e := range r.rest {
 		if best != nil && e.order >= best.order {
 			break
 		}
-		// Equalities hold, or e would not be here; the path does by the bucket.
-		if e.match.plain || e.match.holds(v) {
+		if e.meets(v) {
 			return e
 		}
 	}
 	return best
 }
 
-func (s *shape) candidates(v *view) []*entry {
+// meets completes the check of an entry that was found by what it compares for
+// equality, in the bucket of its path.
+func (e *entry) meets(v *view) bool { return e.plain || e.match.holds(v) }
+
+func (s *shape) candidates(v *view) run {
 	switch len(s.dims) {
 	case 0:
 		return s.all
 	case 1:
 		value, ok := s.dims[0].value(v)
 		if !ok {
-			return nil
+			return run{}
 		}
 		return s.one[value]
 	}
@@ -273,7 +309,7 @@ func (s *shape) candidates(v *view) []*entry {
 	for i := range s.dims {
 		value, ok := s.dims[i].value(v)
 		if !ok || len(value) > s.dims[i].longest {
-			return nil
+			return run{}
 		}
 		key = appendPart(key, value)
 	}

@@ -16,6 +16,8 @@ type entry struct {
 	number int
 	// order in the table; the lowest that matches wins.
 	order int
+	// plain is that of the match.
+	plain bool
 	rank  rank
 	// age is that of the route, with its name.
 	age age

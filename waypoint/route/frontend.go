@@ -196,13 +196,13 @@ func (c *frontendCompiler) finish(r *Rule, rc *compiler) {
 func entriesOf(of entry, matches []*match) []*entry {
 	if len(matches) == 0 {
 		every := &match{path: pathCondition{written: "/"}, plain: true}
-		of.match, of.number, of.rank = every, -1, rankOf(every)
+		of.match, of.number, of.rank, of.plain = every, -1, rankOf(every), true
 		return []*entry{&of}
 	}
 	out := make([]*entry, len(matches))
 	for i, m := range matches {
 		e := of
-		e.match, e.number, e.rank = m, i, rankOf(m)
+		e.match, e.number, e.rank, e.plain = m, i, rankOf(m), m.plain
 		out[i] = &e
 	}
 	return out

@@ -15,8 +15,8 @@ type table struct {
 	entries []*entry
 	// unread are the entries whose path cannot be read, regex those with an
 	// expression, and prefixes the root of a tree of path segments.
-	unread, regex *bucket
-	exact         map[string]*bucket
+	unread, regex bucket
+	exact         map[string]bucket
 	prefixes      *node
 	// servers are for connections.
 	servers *servers
@@ -28,7 +28,7 @@ type table struct {
 type node struct {
 	children map[string]*node
 	entries  []*entry
-	bucket   *bucket
+	bucket   bucket
 	// up is the nearest node above that has a bucket.
 	up *node
 	// prefix is that of Decision.
@@ -37,7 +37,7 @@ type node struct {
 
 // newTable indexes entries.
 func newTable(source Source, entries []*entry) *table {
-	t := &table{source: source, entries: entries, exact: map[string]*bucket{}, prefixes: &node{prefix: "/"}}
+	t := &table{source: source, entries: entries, exact: map[string]bucket{}, prefixes: &node{prefix: "/"}}
 	slices.SortFunc(entries, compareEntries)
 	var unread, regex []*entry
 	exact := map[string][]*entry{}
@@ -95,7 +95,7 @@ func cutSegment(path string) (segment, rest string) {
 
 func (n *node) index(up *node) {
 	n.bucket, n.up = newBucket(n.entries), up
-	if n.entries = nil; n.bucket != nil {
+	if n.entries = nil; !n.bucket.empty() {
 		up = n
 	}
 	for _, child := range n.children {
@@ -106,7 +106,7 @@ func (n *node) index(up *node) {
 // deepest gives the node of the longest prefix of a path that has a bucket.
 func (n *node) deepest(path string) *node {
 	var found *node
-	if n.bucket != nil {
+	if !n.bucket.empty() {
 		found = n
 	}
 	// "*" and "" have no segments and only the prefix "/".
@@ -119,7 +119,7 @@ func (n *node) deepest(path string) *node {
 		if n = n.children[segment]; n == nil {
 			break
 		}
-		if n.bucket != nil {
+		if !n.bucket.empty() {
 			found = n
 		}
 	}
@@ -134,8 +134,10 @@ func (t *table) first(v *view) (*entry, string) {
 		return e, ""
 	}
 	if len(t.exact) > 0 {
-		if e := t.exact[v.path].first(v); e != nil {
-			return e, ""
+		if b, ok := t.exact[v.path]; ok {
+			if e := b.first(v); e != nil {
+				return e, ""
+			}
 		}
 	}
 	if e := t.regex.first(v); e != nil {
