@@ -29,7 +29,8 @@ type Resource struct {
 	Aliases []string
 	// Node restricts the resource to clients of that node; "" is for all.
 	Node string
-	// Waypoint restricts a Frontend to the waypoint of that Gateway.
+	// Waypoint restricts the resource to that waypoint's pods; the zero name does
+	// not.
 	Waypoint types.NamespacedName
 	// Related are keys of resources that belong in the answer when a client
 	// asks for this one on demand, for example the workloads of a service.
