@@ -50,6 +50,8 @@ type Graph struct {
 
 	// authzByService has the policies that name a service, existing or not.
 	authzByService index[name, name]
+
+	traffic traffic
 }
 
 // New gives an empty graph.
@@ -79,6 +81,8 @@ func New() *Graph {
 		slicesByAddress: make(index[netip.Addr, name]),
 
 		authzByService: make(index[name, name]),
+
+		traffic: newTraffic(),
 	}
 }
 
@@ -91,6 +95,13 @@ type Dirty struct {
 	EndpointSlices        map[types.NamespacedName]struct{}
 	AuthorizationPolicies map[types.NamespacedName]struct{}
 	PeerAuthentications   map[types.NamespacedName]struct{}
+
+	// Frontends and Backends are Services whose waypoint resources are to be
+	// compiled.
+	Frontends map[types.NamespacedName]struct{}
+	Backends  map[types.NamespacedName]struct{}
+	// Traffic are routes and attached policies whose status may be another.
+	Traffic map[Key]struct{}
 }
 
 func newDirty() *Dirty {
@@ -101,6 +112,9 @@ func newDirty() *Dirty {
 		EndpointSlices:        make(map[name]struct{}),
 		AuthorizationPolicies: make(map[name]struct{}),
 		PeerAuthentications:   make(map[name]struct{}),
+		Frontends:             make(map[name]struct{}),
+		Backends:              make(map[name]struct{}),
+		Traffic:               make(map[Key]struct{}),
 	}
 }
 
@@ -113,6 +127,9 @@ func (g *Graph) Apply(ch Changes) *Dirty {
 	}
 	for _, e := range ch.Upserts {
 		g.upsert(e, d)
+	}
+	for n := range d.Services {
+		g.dirtyTraffic(n, d)
 	}
 	return d
 }
@@ -136,6 +153,10 @@ func (g *Graph) upsert(e Entry, d *Dirty) {
 		g.setAuthz(n, &Item[*meshv1alpha1.AuthorizationPolicy]{o, e.Origin}, d)
 	case *meshv1alpha1.PeerAuthentication:
 		g.setPeerAuthn(n, &Item[*meshv1alpha1.PeerAuthentication]{o, e.Origin}, d)
+	default:
+		if k, ok := trafficKey(e.Object); ok {
+			g.setTraffic(k, &Item[Object]{e.Object, e.Origin}, d)
+		}
 	}
 }
 
@@ -158,6 +179,8 @@ func (g *Graph) remove(k Key, d *Dirty) {
 		g.setAuthz(n, nil, d)
 	case meshv1alpha1.GroupName + "/" + meshv1alpha1.KindPeerAuthentication:
 		g.setPeerAuthn(n, nil, d)
+	default:
+		g.setTraffic(k, nil, d)
 	}
 }
 
