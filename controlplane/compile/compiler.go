@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/ambit-mesh/ambit/controlplane/compile/policy"
+	"github.com/ambit-mesh/ambit/controlplane/compile/route"
 	"github.com/ambit-mesh/ambit/controlplane/graph"
 	"github.com/ambit-mesh/ambit/internal/identity"
 )
@@ -55,6 +56,8 @@ type Compiler struct {
 	store    store
 	captures captures
 	policies policies
+	// parents has, for each Service, what the statuses of its routes say.
+	parents map[types.NamespacedName][]route.Parent
 	// podUID is the uid under which each pod has a capture state.
 	podUID map[types.NamespacedName]types.UID
 	// begun are the releases that began in the batch under way.
@@ -73,6 +76,7 @@ func New(opts Options) (*Compiler, error) {
 		store:    newStore(),
 		captures: newCaptures(),
 		policies: newPolicies(policy.Options{RootNamespace: opts.RootNamespace, TrustDomain: opts.TrustDomain}),
+		parents:  make(map[types.NamespacedName][]route.Parent),
 		podUID:   make(map[types.NamespacedName]types.UID),
 	}, nil
 }
@@ -100,6 +104,7 @@ func (c *Compiler) Apply(in Input) Result {
 	for n := range dirty.EndpointSlices {
 		c.compileSlice(n)
 	}
+	c.compileTraffic(dirty)
 	return c.result()
 }
 
@@ -113,5 +118,6 @@ func (c *Compiler) result() Result {
 	clear(c.captures.restored)
 	slices.SortFunc(out.Releasing, func(a, b Release) int { return cmp.Compare(a.UID, b.UID) })
 	slices.SortFunc(out.NewFindings, Finding.compare)
+	out.NewFindings = slices.Compact(out.NewFindings)
 	return out
 }

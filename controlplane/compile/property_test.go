@@ -43,6 +43,9 @@ func TestIncrementalEqualsFromScratch(t *testing.T) {
 		if d := cmp.Diff(renderAll(scratch), renderAll(w.compiler)); d != "" {
 			t.Fatalf("from scratch (-) and incremental (+) differ:\n%s", d)
 		}
+		if d := cmp.Diff(renderTraffic(scratch), renderTraffic(w.compiler)); d != "" {
+			t.Fatalf("traffic from scratch (-) and incremental (+) differ:\n%s", d)
+		}
 		if d := cmp.Diff(versions(w.compiler), w.client); d != "" {
 			t.Fatalf("output (-) and sum of deltas (+) differ:\n%s", d)
 		}
@@ -66,9 +69,9 @@ func newWorld(t *rapid.T) *world {
 
 func versions(c *compile.Compiler) map[compile.Key]string {
 	out := map[compile.Key]string{}
-	for _, typeURL := range []string{compile.TypeAddress, compile.TypeAuthorization, compile.TypePod, compile.TypeNamespace} {
+	for _, typeURL := range append([]string{compile.TypeAddress, compile.TypeAuthorization, compile.TypePod, compile.TypeNamespace}, trafficTypes...) {
 		for _, r := range c.Resources(typeURL) {
-			out[r.Key] = r.Version + r.Node + strings.Join(r.Aliases, ",")
+			out[r.Key] = r.Version + r.Node + r.Waypoint.String() + strings.Join(r.Aliases, ",")
 		}
 	}
 	return out
@@ -77,7 +80,7 @@ func versions(c *compile.Compiler) map[compile.Key]string {
 func (w *world) apply(in compile.Input) {
 	res := w.compiler.Apply(in)
 	for _, r := range res.Updated {
-		w.client[r.Key] = r.Version + r.Node + strings.Join(r.Aliases, ",")
+		w.client[r.Key] = r.Version + r.Node + r.Waypoint.String() + strings.Join(r.Aliases, ",")
 	}
 	for _, k := range res.Removed {
 		delete(w.client, k)

@@ -57,7 +57,7 @@ func (c *Compiler) Findings() []Finding {
 		}
 	}
 	slices.SortFunc(out, Finding.compare)
-	return out
+	return slices.Compact(out)
 }
 
 // Statuses gives the status of every policy, of every Service that is bound to a

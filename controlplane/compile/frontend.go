@@ -1,0 +1,165 @@
+package compile
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/ambit-mesh/ambit/apis/waypoint"
+	"github.com/ambit-mesh/ambit/controlplane/compile/route"
+	"github.com/ambit-mesh/ambit/controlplane/compile/traffic"
+	"github.com/ambit-mesh/ambit/controlplane/graph"
+)
+
+// mesh lets the packages of routes and traffic policies look things up.
+type mesh struct{ c *Compiler }
+
+var _ traffic.Mesh = mesh{}
+
+func (m mesh) Service(n types.NamespacedName) *corev1.Service {
+	item, _ := m.c.graph.Service(n)
+	return item.Object
+}
+
+func (m mesh) ServiceName(n types.NamespacedName) string { return m.c.serviceName(n) }
+
+func (m mesh) Attached(kind string, target graph.Key) []graph.Object {
+	return m.c.graph.Attached(kind, target)
+}
+
+func (m mesh) Object(k graph.Key) graph.Object {
+	item, _ := m.c.graph.Traffic(k)
+	return item.Object
+}
+
+// frontendKey owns what is compiled of a service for its waypoint, apart from
+// what is compiled of it for ztunnels.
+func frontendKey(n types.NamespacedName) graph.Key {
+	return graph.Key{Kind: "Frontend", Namespace: n.Namespace, Name: n.Name}
+}
+
+// compileTraffic compiles the waypoint resources of a batch.
+func (c *Compiler) compileTraffic(d *graph.Dirty) {
+	// A service whose binding may have changed is dirty itself.
+	for n := range d.Services {
+		d.Frontends[n] = struct{}{}
+	}
+	for n := range d.Frontends {
+		c.compileFrontend(n)
+	}
+	for k := range d.Traffic {
+		c.compileParents(k)
+	}
+}
+
+// compileFrontend compiles a service and the routes that name it as a parent. It
+// does so for a service that does not exist or has no waypoint, too, for the
+// status of the routes.
+func (c *Compiler) compileFrontend(n types.NamespacedName) {
+	service, routes := mesh{c}.Service(n), c.graph.Routes(n)
+	waypointName := types.NamespacedName{}
+	if service != nil {
+		waypointName = c.bindingOf(n.Namespace, service.Labels, service.Annotations, byService).waypoint
+	}
+	bound := waypointName.Name != ""
+	if len(routes) == 0 && !bound {
+		delete(c.parents, n)
+		c.store.put(frontendKey(n), nil, nil)
+		return
+	}
+	out := route.Translate(route.Input{Name: n, Service: service, Bound: bound, Routes: routes}, mesh{c})
+	c.parents[n] = out.Parents
+	var resources []*Resource
+	if bound && service.Spec.Type != corev1.ServiceTypeExternalName {
+		r := resource(TypeFrontend, c.serviceName(n), c.frontend(n, service, out))
+		r.Waypoint = waypointName
+		resources = append(resources, r)
+	}
+	var findings []Finding
+	for _, f := range out.Findings {
+		findings = append(findings, Finding{Object: f.Object, Field: f.Field, Message: f.Message})
+	}
+	c.store.put(frontendKey(n), resources, findings)
+}
+
+func (c *Compiler) frontend(n types.NamespacedName, s *corev1.Service, out route.Output) *waypoint.Frontend {
+	body := &waypoint.Frontend{
+		Namespace: n.Namespace, Name: n.Name, Hostname: c.hostname(n), Ports: out.Ports,
+		AuthorizationPolicies: c.frontendPolicies(n), JwtProviders: out.Providers,
+	}
+	for _, a := range graph.VirtualAddresses(s) {
+		body.Addresses = append(body.Addresses, a.AsSlice())
+	}
+	return body
+}
+
+// frontendPolicies gives the AuthorizationPolicies that a waypoint enforces for a
+// service.
+func (c *Compiler) frontendPolicies(types.NamespacedName) []string { return nil }
+
+// compileParents says of a route what no Service can say: that a parent is none.
+func (c *Compiler) compileParents(k graph.Key) {
+	item, ok := c.graph.Traffic(k)
+	if !ok {
+		c.store.report(k, nil)
+		return
+	}
+	var findings []Finding
+	for i, ref := range graph.ParentRefs(item.Object) {
+		if f, wrong := parentFinding(k, i, ref); wrong {
+			findings = append(findings, f)
+		}
+	}
+	c.store.report(k, findings)
+}
+
+// parentFinding says that a parent reference was meant to be that of a Service
+// and is not. References to Gateways are the business of their controllers.
+func parentFinding(k graph.Key, i int, ref gatewayv1.ParentReference) (Finding, bool) {
+	if ref.Kind == nil || *ref.Kind != "Service" || ref.Group != nil && *ref.Group == "" {
+		return Finding{}, false
+	}
+	return Finding{
+		Object: k, Field: "spec.parentRefs[" + strconv.Itoa(i) + "].group",
+		Message: "a parent of kind Service needs group: \"\", written out, because the group is otherwise " + gatewayv1.GroupName +
+			": the route does not apply to Service " + string(ref.Name),
+	}, true
+}
+
+// RouteStatus is what the status of a route should say. Only parents that are
+// Services are in it.
+type RouteStatus struct {
+	Object graph.Key `json:"object"`
+	// Origin is the object's "file:line", or "".
+	Origin  string                        `json:"origin,omitempty"`
+	Parents []gatewayv1.RouteParentStatus `json:"parents"`
+}
+
+// RouteStatuses gives the status of every route that has a Service as a parent,
+// sorted by object.
+func (c *Compiler) RouteStatuses() []RouteStatus {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	byRoute := make(map[graph.Key][]route.Parent)
+	for _, parents := range c.parents {
+		for _, p := range parents {
+			byRoute[p.Route] = append(byRoute[p.Route], p)
+		}
+	}
+	out := make([]RouteStatus, 0, len(byRoute))
+	for k, parents := range byRoute {
+		slices.SortFunc(parents, func(a, b route.Parent) int { return cmp.Compare(a.Index, b.Index) })
+		s := RouteStatus{Object: k, Origin: c.graph.Origin(k, "")}
+		for _, p := range parents {
+			s.Parents = append(s.Parents, p.Status)
+		}
+		out = append(out, s)
+	}
+	slices.SortFunc(out, func(a, b RouteStatus) int { return compareObjects(a.Object, b.Object) })
+	return out
+}
+
