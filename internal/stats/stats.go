@@ -88,12 +88,12 @@ var (
 )
 
 func newFamily(r prometheus.Registerer) family {
-	l := labelNames[:]
+	names := labelNames[:]
 	f := family{
-		total:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ambit_requests_total", Help: "Requests answered."}, l),
-		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "ambit_request_duration_seconds", Help: "Time from a request's first byte to the last of its answer.", Buckets: secondBuckets}, l),
-		request:  prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "ambit_request_bytes", Help: "Bytes of request bodies.", Buckets: byteBuckets}, l),
-		response: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "ambit_response_bytes", Help: "Bytes of response bodies.", Buckets: byteBuckets}, l),
+		total:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ambit_requests_total", Help: "Requests answered."}, names),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "ambit_request_duration_seconds", Help: "Time from a request's first byte to the last of its answer.", Buckets: secondBuckets}, names),
+		request:  prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "ambit_request_bytes", Help: "Bytes of request bodies.", Buckets: byteBuckets}, names),
+		response: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "ambit_response_bytes", Help: "Bytes of response bodies.", Buckets: byteBuckets}, names),
 		unit:     time.Second,
 	}
 	r.MustRegister(f.total, f.duration, f.request, f.response)
@@ -101,12 +101,12 @@ func newFamily(r prometheus.Registerer) family {
 }
 
 func newIstioFamily(r prometheus.Registerer) family {
-	l := labelNames[:]
+	names := labelNames[:]
 	f := family{
-		total:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "istio_requests_total", Help: "Requests answered (with Istio names only)."}, l),
-		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "istio_request_duration_milliseconds", Help: "Time from a request's first byte to the last of its answer (with Istio names only).", Buckets: milliBuckets}, l),
-		request:  prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "istio_request_bytes", Help: "Bytes of request bodies (with Istio names only).", Buckets: byteBuckets}, l),
-		response: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "istio_response_bytes", Help: "Bytes of response bodies (with Istio names only).", Buckets: byteBuckets}, l),
+		total:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "istio_requests_total", Help: "Requests answered (with Istio names only)."}, names),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "istio_request_duration_milliseconds", Help: "Time from a request's first byte to the last of its answer (with Istio names only).", Buckets: milliBuckets}, names),
+		request:  prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "istio_request_bytes", Help: "Bytes of request bodies (with Istio names only).", Buckets: byteBuckets}, names),
+		response: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "istio_response_bytes", Help: "Bytes of response bodies (with Istio names only).", Buckets: byteBuckets}, names),
 		unit:     time.Millisecond,
 	}
 	r.MustRegister(f.total, f.duration, f.request, f.response)

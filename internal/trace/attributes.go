@@ -29,9 +29,9 @@ type Attributes struct {
 	Status        int
 
 	// GRPC says that the request is one, of Service and RPC.
-	GRPC                       bool
-	GRPCService, GRPCMethod    string
-	GRPCStatus                 int
+	GRPC                        bool
+	GRPCService, GRPCMethod     string
+	GRPCStatus                  int
 	RequestBytes, ResponseBytes int64
 	// Resend is how many times the request was sent before.
 	Resend int

@@ -96,10 +96,13 @@ func (q *queue) run(ctx context.Context) error {
 	}
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), q.timeout)
 	defer cancel()
-	for batch := q.waiting(nil); len(batch) > 0; batch = q.waiting(nil) {
+	for batch := q.waiting(); len(batch) > 0; batch = q.waiting() {
 		q.send(last, batch)
 	}
-	return q.exporter.Shutdown(last)
+	// It has a time of its own: the connection is closed in any case.
+	closing, cancelClosing := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancelClosing()
+	return q.exporter.Shutdown(closing)
 }
 
 // gather waits for spans and sends one batch; false when ctx has ended.
@@ -123,12 +126,13 @@ func (q *queue) gather(ctx context.Context) bool {
 		}
 		break
 	}
-	q.send(ctx, batch)
+	// A batch that is on its way when ctx ends is still given its time.
+	q.send(context.WithoutCancel(ctx), batch)
 	return ctx.Err() == nil
 }
 
 // waiting takes what is there, up to a batch.
-func (q *queue) waiting(batch []sdktrace.ReadOnlySpan) []sdktrace.ReadOnlySpan {
+func (q *queue) waiting() (batch []sdktrace.ReadOnlySpan) {
 	for len(batch) < q.batch {
 		select {
 		case s := <-q.spans:
@@ -142,8 +146,7 @@ func (q *queue) waiting(batch []sdktrace.ReadOnlySpan) []sdktrace.ReadOnlySpan {
 
 // send hands a batch over. A change between working and failing is logged once.
 func (q *queue) send(ctx context.Context, batch []sdktrace.ReadOnlySpan) {
-	// A batch that is on its way when ctx ends is still given its time.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), q.timeout)
+	ctx, cancel := context.WithTimeout(ctx, q.timeout)
 	defer cancel()
 	err := q.exporter.ExportSpans(ctx, batch)
 	if err != nil {
