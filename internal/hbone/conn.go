@@ -15,8 +15,8 @@ import (
 // closeTimeout bounds saying goodbye to a peer that takes nothing, and
 // lingerTimeout the wait for the peer to close too.
 const (
-	closeTimeout  = 100 * time.Millisecond
-	lingerTimeout = 250 * time.Millisecond
+	closeTimeout  = 500 * time.Millisecond
+	lingerTimeout = 500 * time.Millisecond
 )
 
 // initialStreams is how many streams are opened before the peer has said how many

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,6 +31,7 @@ type bench struct {
 	self, cli, dir string
 	name           string
 	duration       time.Duration
+	workloads      []workload
 	results        map[string]map[string][]result // by row and chain
 }
 
@@ -40,7 +42,12 @@ func run(ctx context.Context, args []string) error {
 	rounds := f.Int("rounds", 3, "rounds; the median counts")
 	duration := f.Duration("duration", 4*time.Second, "of each measurement")
 	only := f.String("only", "", "data, idle, or mesh: one part of it")
+	loads := f.String("loads", "", "of the data path only the rows that this regular expression finds")
 	if err := f.Parse(args); err != nil {
+		return err
+	}
+	chosen, err := choose(*loads)
+	if err != nil {
 		return err
 	}
 	self, err := os.Executable()
@@ -56,7 +63,7 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	b := &bench{self: self, cli: path, dir: dir, name: "bench", duration: *duration, results: make(map[string]map[string][]result)}
+	b := &bench{self: self, cli: path, dir: dir, name: "bench", duration: *duration, workloads: chosen, results: make(map[string]map[string][]result)}
 	if *only == "" || *only == "mesh" {
 		if err := b.mesh(ctx); err != nil {
 			return fmt.Errorf("mesh size: %w", err)
@@ -85,6 +92,9 @@ func (b *bench) dataPath(ctx context.Context, rounds int, only string) error {
 			}
 		}
 		b.print()
+	}
+	if only == "data" {
+		return nil
 	}
 	if err := b.enrol(ctx, true); err != nil {
 		return err
@@ -115,6 +125,19 @@ var workloads = []workload{
 	{"new connections, 16 at a time", "connect", 16},
 }
 
+// choose gives the loads whose row the expression finds.
+func choose(expr string) ([]workload, error) {
+	re, err := regexp.Compile(expr)
+	if err != nil {
+		return nil, fmt.Errorf("-loads: %w", err)
+	}
+	chosen := slices.DeleteFunc(slices.Clone(workloads), func(w workload) bool { return !re.MatchString(w.row) })
+	if len(chosen) == 0 {
+		return nil, fmt.Errorf("-loads %q finds none of the loads", expr)
+	}
+	return chosen, nil
+}
+
 // targets are where the client connects for each chain: the echo and the sink.
 func targets(chain string) (echo, sink string) {
 	at := func(host string, base int) (string, string) {
@@ -135,7 +158,7 @@ func (b *bench) round(ctx context.Context) error {
 			return err
 		}
 		echo, sink := targets(chain)
-		for _, w := range workloads {
+		for _, w := range b.workloads {
 			target := echo
 			if w.kind == "bulk" {
 				target = sink

@@ -22,7 +22,10 @@ const roleEnv = "AMBIT_TEST_PROBE"
 var binDir string
 
 func TestMain(m *testing.M) {
-	if os.Getenv(roleEnv) != "" {
+	switch {
+	case os.Getenv(insideEnv) != "":
+		os.Exit(m.Run()) // in a pod of a mesh that is there already
+	case os.Getenv(roleEnv) != "":
 		os.Exit(probe(os.Args[1:]))
 	}
 	os.Exit(runTests(m))
@@ -133,10 +136,10 @@ func (m *mesh) knownReady(node string) bool {
 	return len(dump.Workloads) == len(m.status().Pods)
 }
 
-// meshName is short and stable.
+// meshName is short, and not that of another run of the same test.
 func meshName(test string) string {
 	h := fnv.New32a()
-	_, _ = h.Write([]byte(test))
+	_, _ = h.Write([]byte(binDir + test))
 	return fmt.Sprintf("test-%08x", h.Sum32())
 }
 
