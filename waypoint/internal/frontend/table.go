@@ -3,6 +3,7 @@
 package frontend
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -12,6 +13,7 @@ import (
 	"sync/atomic"
 
 	"github.com/ambit-mesh/ambit/apis/waypoint"
+	"github.com/ambit-mesh/ambit/waypoint/internal/jwt"
 	"github.com/ambit-mesh/ambit/waypoint/route"
 )
 
@@ -21,6 +23,8 @@ type Entry struct {
 	Key string
 	// Routes are its compiled routes.
 	Routes *route.Frontend
+	// Tokens verifies the tokens of requests; nil when the service wants none.
+	Tokens *jwt.Verifier
 	// Config is what the control plane sent.
 	Config *waypoint.Frontend
 }
@@ -28,7 +32,8 @@ type Entry struct {
 // Table is all services. Lookups take no lock; Update is for one goroutine at a
 // time.
 type Table struct {
-	mu      sync.Mutex // serialises updates
+	tokens  *jwt.Manager // may be nil in tests
+	mu      sync.Mutex   // serialises updates
 	current atomic.Pointer[tables]
 }
 
@@ -38,9 +43,9 @@ type tables struct {
 	byHost map[string]*Entry
 }
 
-// New makes an empty table.
-func New() *Table {
-	t := new(Table)
+// New makes an empty table whose services verify tokens with tokens.
+func New(tokens *jwt.Manager) *Table {
+	t := &Table{tokens: tokens}
 	t.current.Store(&tables{byKey: map[string]*Entry{}, byAddr: map[netip.Addr]*Entry{}, byHost: map[string]*Entry{}})
 	return t
 }
@@ -68,6 +73,9 @@ func (t *Table) Update(updated map[string]*waypoint.Frontend, removed []string) 
 	next := &tables{byKey: maps.Clone(t.current.Load().byKey)}
 	for _, key := range removed {
 		delete(next.byKey, key)
+		if t.tokens != nil {
+			t.tokens.Delete(key)
+		}
 	}
 	wrong := make(map[string]error)
 	for key, pb := range updated {
@@ -79,7 +87,14 @@ func (t *Table) Update(updated map[string]*waypoint.Frontend, removed []string) 
 		if len(problems) > 0 {
 			wrong[key] = fmt.Errorf("frontend %s: %s", key, problems[0])
 		}
-		next.byKey[key] = &Entry{Key: key, Routes: routes, Config: pb}
+		e := &Entry{Key: key, Routes: routes, Config: pb}
+		if t.tokens != nil {
+			var errs []error
+			if e.Tokens, errs = t.tokens.Set(key, pb.GetJwtProviders()); len(errs) > 0 {
+				wrong[key] = errors.Join(append(errs, wrong[key])...)
+			}
+		}
+		next.byKey[key] = e
 	}
 	next.index()
 	t.current.Store(next)

@@ -46,7 +46,8 @@ type exchange struct {
 // exchange answers one request.
 func (d *downstream) exchange(ctx context.Context, req *message.Request, w message.Responder) {
 	x := &exchange{d: d, p: d.proxy, req: req, w: w, start: time.Now()}
-	x.client = route.Client{Identity: d.client.ID, Address: d.client.Address.Addr()}
+	x.count()
+	x.client = d.routeClient()
 	x.begin()
 	d.proxy.active.Add(1)
 	err := x.run(ctx)
@@ -61,6 +62,11 @@ func (d *downstream) exchange(ctx context.Context, req *message.Request, w messa
 	}
 	d.proxy.active.Add(-1)
 	x.finish()
+}
+
+// routeClient is the client as routes know it.
+func (d *downstream) routeClient() route.Client {
+	return route.Client{Identity: d.client.ID, Address: d.client.Address.Addr()}
 }
 
 var errClientGone = errors.New("client went away")

@@ -13,6 +13,7 @@ import (
 
 	"github.com/ambit-mesh/ambit/internal/hbone"
 	"github.com/ambit-mesh/ambit/internal/identity"
+	"github.com/ambit-mesh/ambit/internal/trace"
 	"github.com/ambit-mesh/ambit/internal/wds"
 	"github.com/ambit-mesh/ambit/waypoint/internal/frontend"
 	"github.com/ambit-mesh/ambit/waypoint/internal/upstream"
@@ -28,7 +29,9 @@ type downstream struct {
 	port uint16
 	// asked is the address that the client asked for; the zero value for a name.
 	asked netip.AddrPort
-	conn  *hbone.StreamConn
+	// tunnel is the context by which the client's node knows the connection.
+	tunnel trace.Context
+	conn   *hbone.StreamConn
 }
 
 // refusal is an answer to a CONNECT other than 200.
@@ -70,7 +73,8 @@ func (p *Proxy) admit(in *hbone.Incoming) (*downstream, error) {
 	}
 	from, _ := netip.ParseAddrPort(in.RemoteAddr.String())
 	from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
-	d := &downstream{proxy: p, client: upstream.Client{ID: id, Address: from, Traceparent: in.Get("traceparent")}}
+	d := &downstream{proxy: p, client: upstream.Client{ID: id, Address: from}}
+	d.tunnel, _ = trace.ParseTraceparent(in.Get("traceparent"))
 	// The address tells the workload only if the certificate agrees.
 	if w := p.cfg.Store.Workload(from.Addr()); w != nil && w.Identity() == id {
 		d.source = w

@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/ambit-mesh/ambit/apis/waypoint"
 	"github.com/ambit-mesh/ambit/internal/message"
 	"github.com/ambit-mesh/ambit/waypoint/internal/upstream"
 	"github.com/ambit-mesh/ambit/waypoint/route"
@@ -85,13 +86,13 @@ func (x *exchange) launch(mirrors []*route.Mirror, a *attempts, body []byte) {
 		client, p, proto := x.d.client, x.p, a.proto
 		p.wg.Go(func() {
 			defer func() { <-p.mirroring }()
-			p.mirror(m, &client, up, a.protocolOf(&m.Backend, proto))
+			p.mirror(m, &client, up, protocolOf(&m.Backend, proto))
 		})
 	}
 }
 
 // mirror sends one copy and disregards the answer.
-func (p *Proxy) mirror(m *route.Mirror, client *upstream.Client, up message.Request, proto protocol) {
+func (p *Proxy) mirror(m *route.Mirror, client *upstream.Client, up message.Request, proto waypoint.Protocol) {
 	ctx, cancel := context.WithTimeout(p.ctx, mirrorTimeout)
 	defer cancel()
 	if err := p.ask(ctx, &m.Backend, client, &up, proto, discard); err != nil {
@@ -100,6 +101,14 @@ func (p *Proxy) mirror(m *route.Mirror, client *upstream.Client, up message.Requ
 		return
 	}
 	p.mirrored(m, "sent")
+}
+
+// protocolOf is what a backend speaks, or else what the request is sent in anyway.
+func protocolOf(b *route.Backend, otherwise waypoint.Protocol) waypoint.Protocol {
+	if b.Protocol == waypoint.Protocol_PROTOCOL_HTTP1 || b.Protocol == waypoint.Protocol_PROTOCOL_HTTP2 {
+		return b.Protocol
+	}
+	return otherwise
 }
 
 // mirrored counts what became of a copy.
@@ -125,7 +134,7 @@ func discard(resp *message.Response) error {
 
 // ask sends one request of the waypoint's own making, or a copy, and has the
 // response read.
-func (p *Proxy) ask(ctx context.Context, b *route.Backend, client *upstream.Client, req *message.Request, proto protocol, read func(*message.Response) error) error {
+func (p *Proxy) ask(ctx context.Context, b *route.Backend, client *upstream.Client, req *message.Request, proto waypoint.Protocol, read func(*message.Response) error) error {
 	cluster := p.cfg.Upstream.Cluster(b.Service, b.Port)
 	leave, err := cluster.Enter()
 	if err != nil {

@@ -52,7 +52,7 @@ func (o *opaqueConn) connect(ctx context.Context, server string) (upstream.Conn,
 		f.verdict, f.policy = flowpb.Verdict_VERDICT_DENIED, policyOf(&v)
 		return nil, nil, f
 	}
-	decision := e.Routes.MatchConnection(o.client(), d.port, server)
+	decision := e.Routes.MatchConnection(o.d.routeClient(), d.port, server)
 	if decision.Rule == nil || decision.Rule.Invalid != "" {
 		return nil, nil, failed(404, flagNoRoute, "destination_not_found", "%s", decision.Reason)
 	}
@@ -82,7 +82,8 @@ func (o *opaqueConn) dial(ctx context.Context, cluster *upstream.Cluster, timeou
 		use := e.Use()
 		w := e.Workload()
 		o.record.Destination = flow.End{Workload: w, Identity: w.Identity(), Address: e.Address(o.d.client.Address.Addr().Is4())}
-		up, err := cluster.Connect(ctx, e, &o.d.client, timeout)
+		up, via, err := cluster.Connect(ctx, e, &o.d.client, timeout)
+		o.record.TunnelOut = via
 		use.Answered(err != nil)
 		if err == nil {
 			return up, func() { _ = up.Close(); use.Done(); leave() }, nil
@@ -104,7 +105,8 @@ func (o *opaqueConn) connectWorkload(ctx context.Context) (upstream.Conn, func()
 		return nil, nil, failed(503, flagNoEndpoint, "destination_not_found", "workload at %s is gone", d.asked)
 	}
 	o.record.Destination = flow.End{Workload: w, Identity: w.Identity(), Address: d.asked}
-	up, err := d.proxy.cfg.Dialer.Connect(ctx, nil, wds.Endpoint{Workload: w, Port: d.asked.Port()}, &d.client, 0)
+	up, via, err := d.proxy.cfg.Dialer.Connect(ctx, nil, wds.Endpoint{Workload: w, Port: d.asked.Port()}, &d.client, 0)
+	o.record.TunnelOut = via
 	if err != nil {
 		return nil, nil, err
 	}
@@ -208,4 +210,3 @@ func (c *answered) Read(p []byte) (int, error) {
 	}
 	return c.Conn.Read(p)
 }
-

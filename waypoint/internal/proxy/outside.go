@@ -47,4 +47,3 @@ func (x *exchange) askOne(ctx context.Context, e *route.ExternalAuthorization) e
 	}
 	return f
 }
-

@@ -85,4 +85,3 @@ func hostname(authority string) string {
 	}
 	return authority
 }
-

@@ -18,10 +18,9 @@ import (
 
 // recordOf begins the record of a connection or of a request on it.
 func (d *downstream) recordOf(start time.Time) flow.Record {
-	tunnel, _ := trace.ParseTraceparent(d.client.Traceparent)
 	return flow.Record{
 		Start: start, Reporter: flowpb.Reporter_REPORTER_WAYPOINT, Protocol: flowpb.Protocol_PROTOCOL_TCP,
-		Verdict: flowpb.Verdict_VERDICT_FORWARDED, Encrypted: true, TunnelIn: tunnel,
+		Verdict: flowpb.Verdict_VERDICT_FORWARDED, Encrypted: true, TunnelIn: d.tunnel,
 		Source:      flow.End{Workload: d.source, Identity: d.client.ID, Address: d.client.Address},
 		Service:     d.proxy.cfg.Store.Service(d.key),
 		ServicePort: d.port, Waypoint: d.proxy.cfg.Gateway,

@@ -11,8 +11,6 @@ type Client struct {
 	ID identity.ID
 	// Address of the client; its port does not tell clients apart.
 	Address netip.AddrPort
-	// Traceparent of the client's tunnel, passed on with new ones; may be "".
-	Traceparent string
 }
 
 // clientKey is what connections may be shared by.

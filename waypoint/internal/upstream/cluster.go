@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/ambit-mesh/ambit/apis/waypoint"
+	"github.com/ambit-mesh/ambit/internal/trace"
 	"github.com/ambit-mesh/ambit/internal/wds"
 )
 
@@ -225,9 +226,8 @@ func (c *Cluster) MayRetry() (leave func(), err error) {
 	return func() { c.retries.Add(-1) }, nil
 }
 
-// Connect opens a connection that is not HTTP, or is its client's own. The use
-// ends with done.
-func (c *Cluster) Connect(ctx context.Context, e *Endpoint, client *Client, timeout time.Duration) (Conn, error) {
+// Connect opens a connection to an endpoint; see Dialer.Connect.
+func (c *Cluster) Connect(ctx context.Context, e *Endpoint, client *Client, timeout time.Duration) (Conn, trace.Context, error) {
 	ep := *e.current.Load()
 	return c.set.dialer.Connect(ctx, c.current().svc, ep, client, timeout)
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/http1"
 	"github.com/ambit-mesh/ambit/internal/http2"
 	"github.com/ambit-mesh/ambit/internal/message"
+	"github.com/ambit-mesh/ambit/internal/trace"
 )
 
 // maxIdle bounds the idle HTTP/1.1 connections to an endpoint for one client.
@@ -21,16 +22,23 @@ var errBusy = errors.New("connection carries as many streams as its peer allows"
 // conns are the HTTP connections to an endpoint.
 type conns struct {
 	mu      sync.Mutex
-	retired bool                              // guarded by mu
-	idle    map[clientKey][]*plain            // HTTP/1.1, the latest used last; guarded by mu
-	shared  map[clientKey][]*http2.ClientConn // guarded by mu
-	dialing map[clientKey]*dialing            // of an HTTP/2 connection; guarded by mu
+	retired bool                         // guarded by mu
+	idle    map[clientKey][]*plain       // HTTP/1.1, the latest used last; guarded by mu
+	shared  map[clientKey][]*multiplexed // HTTP/2; guarded by mu
+	dialing map[clientKey]*dialing       // of an HTTP/2 connection; guarded by mu
 }
 
 // plain is an HTTP/1.1 connection.
 type plain struct {
 	*http1.ClientConn
+	via   trace.Context
 	since time.Time // idle
+}
+
+// multiplexed is an HTTP/2 connection.
+type multiplexed struct {
+	*http2.ClientConn
+	via trace.Context
 }
 
 // dialing is a set-up that others wait for.
@@ -41,41 +49,42 @@ type dialing struct {
 
 func (c *conns) init() {
 	c.idle = make(map[clientKey][]*plain)
-	c.shared = make(map[clientKey][]*http2.ClientConn)
+	c.shared = make(map[clientKey][]*multiplexed)
 	c.dialing = make(map[clientKey]*dialing)
 }
 
-// RoundTrip sends a request to an endpoint of the cluster and gives the response.
-// Errors are *ConnectError and *message.ExchangeError.
+// RoundTrip sends a request to an endpoint of the cluster and gives the response,
+// and the context by which records know the connection. Errors are *ConnectError
+// and *message.ExchangeError.
 func (c *Cluster) RoundTrip(ctx context.Context, e *Endpoint, client *Client, proto waypoint.Protocol, timeout time.Duration,
-	req *message.Request, inform message.Informer) (*message.Response, error) {
+	req *message.Request, inform message.Informer) (*message.Response, trace.Context, error) {
 	if proto == waypoint.Protocol_PROTOCOL_HTTP2 {
 		return c.roundTrip2(ctx, e, client, timeout, req, inform)
 	}
 	return c.roundTrip1(ctx, e, client, timeout, req, inform)
 }
 
-func (c *Cluster) roundTrip1(ctx context.Context, e *Endpoint, client *Client, timeout time.Duration, req *message.Request, inform message.Informer) (*message.Response, error) {
+func (c *Cluster) roundTrip1(ctx context.Context, e *Endpoint, client *Client, timeout time.Duration, req *message.Request, inform message.Informer) (*message.Response, trace.Context, error) {
 	key := client.key()
 	conn := e.conns.take(key)
 	if conn == nil {
-		raw, err := c.Connect(ctx, e, client, timeout)
+		raw, via, err := c.Connect(ctx, e, client, timeout)
 		if err != nil {
-			return nil, err
+			return nil, via, err
 		}
-		conn = &plain{ClientConn: http1.NewClientConn(raw, c.set.cfg.HTTP1)}
+		conn = &plain{ClientConn: http1.NewClientConn(raw, c.set.cfg.HTTP1), via: via}
 	}
 	resp, err := conn.RoundTrip(ctx, req, inform)
 	if err != nil {
 		_ = conn.Close()
-		return nil, err
+		return nil, conn.via, err
 	}
 	if resp.Body == nil {
 		e.conns.give(key, conn)
-		return resp, nil
+		return resp, conn.via, nil
 	}
 	resp.Body = &returning{Body: resp.Body, give: func() { e.conns.give(key, conn) }}
-	return resp, nil
+	return resp, conn.via, nil
 }
 
 // returning gives a connection back when the response has been read.
@@ -165,7 +174,7 @@ func (c *conns) retire() {
 	c.mu.Lock()
 	c.retired = true
 	idle, shared := c.idle, c.shared
-	c.idle, c.shared = make(map[clientKey][]*plain), make(map[clientKey][]*http2.ClientConn)
+	c.idle, c.shared = make(map[clientKey][]*plain), make(map[clientKey][]*multiplexed)
 	c.mu.Unlock()
 	for _, list := range idle {
 		for _, conn := range list {
@@ -182,25 +191,25 @@ func (c *conns) retire() {
 // maxPicks bounds how often a request looks for a stream.
 const maxPicks = 4
 
-func (c *Cluster) roundTrip2(ctx context.Context, e *Endpoint, client *Client, timeout time.Duration, req *message.Request, inform message.Informer) (*message.Response, error) {
+func (c *Cluster) roundTrip2(ctx context.Context, e *Endpoint, client *Client, timeout time.Duration, req *message.Request, inform message.Informer) (*message.Response, trace.Context, error) {
 	for range maxPicks {
 		conn, err := c.shared(ctx, e, client, timeout)
 		if err != nil {
-			return nil, err
+			return nil, trace.Context{}, err
 		}
 		resp, err := conn.RoundTrip(ctx, req, inform)
 		var ex *message.ExchangeError
 		if errors.As(err, &ex) && ex.Stage == message.Unprocessed && conn.Room() == 0 && ctx.Err() == nil {
 			continue // others were faster, or the connection is going away
 		}
-		return resp, err
+		return resp, conn.via, err
 	}
-	return nil, &message.ExchangeError{Stage: message.Unprocessed, Err: errBusy}
+	return nil, trace.Context{}, &message.ExchangeError{Stage: message.Unprocessed, Err: errBusy}
 }
 
 // shared gives an HTTP/2 connection with room for a stream, setting one up if
 // there is none.
-func (c *Cluster) shared(ctx context.Context, e *Endpoint, client *Client, timeout time.Duration) (*http2.ClientConn, error) {
+func (c *Cluster) shared(ctx context.Context, e *Endpoint, client *Client, timeout time.Duration) (*multiplexed, error) {
 	key := client.key()
 	for {
 		e.conns.mu.Lock()
@@ -232,10 +241,10 @@ func (c *Cluster) shared(ctx context.Context, e *Endpoint, client *Client, timeo
 // setUp makes an HTTP/2 connection and serves it to its end.
 func (c *Cluster) setUp(e *Endpoint, client Client, key clientKey, timeout time.Duration, d *dialing) {
 	defer c.set.wg.Done()
-	raw, err := c.Connect(c.set.ctx, e, &client, timeout)
-	var conn *http2.ClientConn
+	raw, via, err := c.Connect(c.set.ctx, e, &client, timeout)
+	var conn *multiplexed
 	if err == nil {
-		conn = http2.NewClientConn(raw, c.set.cfg.HTTP2)
+		conn = &multiplexed{http2.NewClientConn(raw, c.set.cfg.HTTP2), via}
 	}
 	e.conns.mu.Lock()
 	delete(e.conns.dialing, key)

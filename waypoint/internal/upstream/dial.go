@@ -13,6 +13,7 @@ import (
 
 	"github.com/ambit-mesh/ambit/internal/hbone"
 	"github.com/ambit-mesh/ambit/internal/identity"
+	"github.com/ambit-mesh/ambit/internal/trace"
 	"github.com/ambit-mesh/ambit/internal/wds"
 )
 
@@ -86,51 +87,51 @@ func (d *Dialer) Retire(reachable func(uid string, addr netip.Addr) bool) {
 	d.pool.Retire(func(k tunnelKey) bool { return !reachable(k.uid, k.addr.Addr()) })
 }
 
-// Connect connects to an endpoint for a client. Errors are *ConnectError.
-func (d *Dialer) Connect(ctx context.Context, svc *wds.Service, ep wds.Endpoint, client *Client, timeout time.Duration) (Conn, error) {
+// Connect connects to an endpoint for a client. The context is that by which the
+// records of both ends know the connection; it is none without a tunnel. Errors
+// are *ConnectError.
+func (d *Dialer) Connect(ctx context.Context, svc *wds.Service, ep wds.Endpoint, client *Client, timeout time.Duration) (Conn, trace.Context, error) {
 	if timeout == 0 {
 		timeout = d.Timeout
 	}
 	at := ep.Address(client.Address.Addr().Is4() || !client.Address.IsValid())
 	limited, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	conn, err := d.connect(limited, svc, ep, at, client)
+	conn, via, err := d.connect(limited, svc, ep, at, client)
 	if err == nil {
-		return conn, nil
+		return conn, via, nil
 	}
 	if ctx.Err() == nil && limited.Err() != nil {
 		err = fmt.Errorf("not within %s: %w", timeout, err)
 	}
-	return nil, &ConnectError{Endpoint: fmt.Sprintf("%s (%s/%s)", at, ep.Workload.Namespace, ep.Workload.Name), Err: err}
+	return nil, trace.Context{}, &ConnectError{Endpoint: fmt.Sprintf("%s (%s/%s)", at, ep.Workload.Namespace, ep.Workload.Name), Err: err}
 }
 
-func (d *Dialer) connect(ctx context.Context, svc *wds.Service, ep wds.Endpoint, at netip.AddrPort, client *Client) (Conn, error) {
+func (d *Dialer) connect(ctx context.Context, svc *wds.Service, ep wds.Endpoint, at netip.AddrPort, client *Client) (Conn, trace.Context, error) {
 	if !ep.Workload.HBONE {
 		var nd net.Dialer
 		c, err := nd.DialContext(ctx, "tcp", at.String())
 		if err != nil {
-			return nil, err
+			return nil, trace.Context{}, err
 		}
-		return c.(*net.TCPConn), nil
+		return c.(*net.TCPConn), trace.Context{}, nil
 	}
+	via := trace.Begin()
 	key := tunnelKey{addr: netip.AddrPortFrom(at.Addr(), tunnelPort), uid: ep.Workload.UID, peers: joinIDs(ep.Peers(svc))}
-	s, _, cc, err := d.pool.Open(ctx, key, hbone.Request{Authority: at.String(), Fields: client.fields()})
+	s, _, cc, err := d.pool.Open(ctx, key, hbone.Request{Authority: at.String(), Fields: client.fields(via)})
 	if err != nil {
-		return nil, err
+		return nil, via, err
 	}
-	return s.Conn(cc.LocalAddr(), net.TCPAddrFromAddrPort(at)), nil
+	return s.Conn(cc.LocalAddr(), net.TCPAddrFromAddrPort(at)), via, nil
 }
 
-func (c *Client) fields() []hbone.Field {
+func (c *Client) fields(via trace.Context) []hbone.Field {
 	fields := make([]hbone.Field, 0, 3)
 	if c.ID != (identity.ID{}) && c.Address.IsValid() {
 		fields = append(fields, hbone.Field{Name: fieldSource, Value: c.ID.String()},
 			hbone.Field{Name: fieldForwarded, Value: `for="` + c.Address.String() + `"`})
 	}
-	if c.Traceparent != "" {
-		fields = append(fields, hbone.Field{Name: fieldTrace, Value: c.Traceparent})
-	}
-	return fields
+	return append(fields, hbone.Field{Name: fieldTrace, Value: via.Traceparent()})
 }
 
 func (d *Dialer) dialTunnel(ctx context.Context, key tunnelKey) (*hbone.ClientConn, error) {

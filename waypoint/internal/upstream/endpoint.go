@@ -2,14 +2,12 @@ package upstream
 
 import (
 	"net/netip"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/cespare/xxhash/v2"
-
 	"github.com/ambit-mesh/ambit/internal/wds"
+	"github.com/ambit-mesh/ambit/waypoint/route"
 )
 
 // endpointKey tells endpoints apart.
@@ -36,7 +34,7 @@ type Endpoint struct {
 }
 
 func newEndpoint(c *Cluster, key endpointKey, e wds.Endpoint, now time.Time) *Endpoint {
-	ep := &Endpoint{cluster: c, key: key, born: now, Hash: xxhash.Sum64String(key.uid + "\x00" + strconv.Itoa(int(key.port)))}
+	ep := &Endpoint{cluster: c, key: key, born: now, Hash: route.HashEndpoint(key.uid)}
 	ep.current.Store(&e)
 	ep.conns.init()
 	return ep

@@ -139,7 +139,7 @@ func (e *Endpoint) probe(ctx context.Context, hc *waypoint.HealthCheck) error {
 		}
 		return e.ask(ctx, self, waypoint.Protocol_PROTOCOL_HTTP2, req, grpcHealthy)
 	}
-	c, err := e.cluster.Connect(ctx, e, self, 0)
+	c, _, err := e.cluster.Connect(ctx, e, self, 0)
 	if err != nil {
 		return err
 	}
@@ -147,7 +147,7 @@ func (e *Endpoint) probe(ctx context.Context, hc *waypoint.HealthCheck) error {
 }
 
 func (e *Endpoint) ask(ctx context.Context, self *Client, proto waypoint.Protocol, req *message.Request, judge func(*message.Response) error) error {
-	resp, err := e.cluster.RoundTrip(ctx, e, self, proto, 0, req, nil)
+	resp, _, err := e.cluster.RoundTrip(ctx, e, self, proto, 0, req, nil)
 	if err != nil {
 		return err
 	}
