@@ -25,30 +25,35 @@ func (c *compiler) match(at string, pb *waypoint.Match) *match {
 	for i, pb := range pb.GetHeaders() {
 		at := fmt.Sprintf("%s.headers[%d]", at, i)
 		name := strings.ToLower(pb.GetName())
-		if !token(name) && name != ":authority" {
-			c.problem(at+".name", fmt.Sprintf("%q is not the name of a header; use letters, digits and hyphens", name))
-			m.headers = append(m.headers, named{name, text{any: true, written: "(unreadable)"}})
+		if has(m.headers, name) {
 			continue
 		}
-		m.headers = appendNamed(m.headers, named{name, c.value(at, pb)})
+		n := named{name, c.value(at, pb)}
+		if !token(name) && name != ":authority" {
+			c.problem(at+".name", fmt.Sprintf("%q is not the name of a header; use letters, digits and hyphens", name))
+			n.text = text{any: true}
+		}
+		m.headers = append(m.headers, n)
 	}
 	for i, pb := range pb.GetQueryParams() {
-		at := fmt.Sprintf("%s.query_params[%d]", at, i)
-		m.params = appendNamed(m.params, named{pb.GetName(), c.value(at, pb)})
+		if !has(m.params, pb.GetName()) {
+			m.params = append(m.params, named{pb.GetName(), c.value(fmt.Sprintf("%s.query_params[%d]", at, i), pb)})
+		}
 	}
 	m.plain = m.isPlain()
 	return m
 }
 
-// appendNamed keeps the first condition of those on one name (HTTPHeaderMatch,
-// HTTPQueryParamMatch: "only the first entry MUST be considered").
-func appendNamed(list []named, n named) []named {
+// has says that there is a condition on a name already. The first one counts, and
+// others are not looked at (HTTPHeaderMatch, HTTPQueryParamMatch: "only the first
+// entry MUST be considered").
+func has(list []named, name string) bool {
 	for i := range list {
-		if list[i].name == n.name {
-			return list
+		if list[i].name == name {
+			return true
 		}
 	}
-	return append(list, n)
+	return false
 }
 
 func (c *compiler) path(at string, pb *waypoint.PathMatch) pathCondition {
@@ -77,7 +82,7 @@ func (c *compiler) path(at string, pb *waypoint.PathMatch) pathCondition {
 	default:
 		c.problem(at, "none of exact, prefix and regex is set; set one of them")
 	}
-	return pathCondition{class: classUnread, written: "(unreadable)"}
+	return pathCondition{class: classUnread}
 }
 
 // literalOf gives what every match of an expression begins with.
@@ -117,7 +122,7 @@ func (c *compiler) value(at string, pb *waypoint.ValueMatch) text {
 		return c.regex(at+".regex", t.Regex)
 	}
 	c.problem(at, "neither exact nor regex is set; set one of them")
-	return text{any: true, written: "(unreadable)"}
+	return text{any: true}
 }
 
 // regex reads an expression that is to match a whole value. One that can only
