@@ -263,4 +263,3 @@ func version() string {
 	}
 	return "devel"
 }
-
