@@ -63,7 +63,9 @@ func TestWhoGetsAWaypointsIdentity(t *testing.T) {
 		`on node "n1" and not`:      func(p *compile.PodClaim, _ *identity.ID) { p.Node = "n2" },
 		"it is not of waypoint":     func(p *compile.PodClaim, _ *identity.ID) { p.Gateway = "other" },
 		"runs as service account w": func(p *compile.PodClaim, id *identity.ID) { p.ServiceAccount, *id = "web", web },
-		"it is not of waypoint wp":  func(p *compile.PodClaim, id *identity.ID) { p.Name.Name, p.UID, p.ServiceAccount, *id = "web", "u2", "web", web },
+		"it is not of waypoint wp": func(p *compile.PodClaim, id *identity.ID) {
+			p.Name.Name, p.UID, p.ServiceAccount, *id = "web", "u2", "web", web
+		},
 	} {
 		p, id := claim, own
 		change(&p, &id)

@@ -35,7 +35,7 @@ var components = []string{"./ztunnel/...", "./waypoint/...", "./controlplane/...
 
 // pure are the packages that take values and return values.
 var pure = []string{
-	"./controlplane/graph/...", "./controlplane/compile/...", "./controlplane/analyze/...",
+	"./controlplane/graph/...", "./controlplane/compile/...", "./controlplane/provision/...", "./controlplane/analyze/...",
 	"./waypoint/route/...", "./internal/authz/...",
 }
 

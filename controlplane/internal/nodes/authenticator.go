@@ -144,13 +144,21 @@ func (a *Authenticator) authenticate(ctx context.Context) (caller Caller, hash [
 		return caller, hash, a.refuse(ctx, "malformed", "authorization metadata: want Bearer <node token>")
 	}
 	hash = sha256.Sum256([]byte(token))
-	a.mu.Lock()
-	t := a.table
-	a.mu.Unlock()
-	if caller, ok = t.caller(hash); !ok {
+	if caller, ok = a.current().caller(hash); !ok {
+		// A pod may call a moment after its credential was written.
+		a.reload()
+		caller, ok = a.current().caller(hash)
+	}
+	if !ok {
 		return caller, hash, a.refuse(ctx, "unknown", "the bearer token is not that of a node or waypoint of this mesh; see the control plane's node credentials file")
 	}
 	return caller, hash, nil
+}
+
+func (a *Authenticator) current() table {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.table
 }
 
 func (a *Authenticator) refuse(ctx context.Context, reason, message string) error {

@@ -28,8 +28,12 @@ type connection struct {
 	authority string         // of the CONNECT
 	src, dst  *wds.Workload
 	srcID     identity.ID
-	dstID     identity.ID
-	service   *wds.Service
+	// peerID holds the tunnel: the source, or a waypoint that speaks for it, whose
+	// address is peerAddr then. Inbound only.
+	peerID   identity.ID
+	peerAddr netip.AddrPort
+	dstID    identity.ID
+	service  *wds.Service
 
 	established bool
 	denial      *authz.Decision
