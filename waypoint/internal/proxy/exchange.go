@@ -13,6 +13,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/trace"
 	"github.com/ambit-mesh/ambit/internal/wds"
 	"github.com/ambit-mesh/ambit/waypoint/internal/frontend"
+	"github.com/ambit-mesh/ambit/waypoint/internal/jwt"
 	"github.com/ambit-mesh/ambit/waypoint/route"
 )
 

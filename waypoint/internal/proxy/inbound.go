@@ -29,6 +29,7 @@ type downstream struct {
 	port uint16
 	// asked is the address that the client asked for; the zero value for a name.
 	asked netip.AddrPort
+	local netip.AddrPort // the waypoint's own, which the tunnel came to
 	// tunnel is the context by which the client's node knows the connection.
 	tunnel trace.Context
 	conn   *hbone.StreamConn
@@ -74,6 +75,7 @@ func (p *Proxy) admit(in *hbone.Incoming) (*downstream, error) {
 	from, _ := netip.ParseAddrPort(in.RemoteAddr.String())
 	from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
 	d := &downstream{proxy: p, client: upstream.Client{ID: id, Address: from}}
+	d.local, _ = netip.ParseAddrPort(in.LocalAddr.String())
 	d.tunnel, _ = trace.ParseTraceparent(in.Get("traceparent"))
 	// The address tells the workload only if the certificate agrees.
 	if w := p.cfg.Store.Workload(from.Addr()); w != nil && w.Identity() == id {

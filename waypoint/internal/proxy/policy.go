@@ -2,6 +2,8 @@ package proxy
 
 import (
 	"context"
+	"strconv"
+	"strings"
 
 	flowpb "github.com/ambit-mesh/ambit/apis/flow"
 	"github.com/ambit-mesh/ambit/internal/authz"
@@ -27,11 +29,11 @@ func (x *exchange) authenticate(ctx context.Context) error {
 
 // authorize asks the policies of the service about the request.
 func (x *exchange) authorize() error {
-	d := x.d.evaluator(x.entry.Config.GetNamespace(), x.entry.Config.GetAuthorizationPolicies()).
-		DecideRequest(x.d.facts(), &authz.Request{
-			Method: x.req.Method, Path: x.record.HTTP.Path, Host: hostname(x.req.Authority), GRPC: x.record.HTTP.GRPC,
-			Fields: x.req.Fields, Claims: x.claims,
-		})
+	r := authz.Request{Method: x.req.Method, Path: x.record.HTTP.Path, Host: x.req.Authority, Header: x.header, Claim: x.claim}
+	if x.record.HTTP.GRPC {
+		r.GRPCService, r.GRPCMethod, _ = strings.Cut(strings.TrimPrefix(r.Path, "/"), "/")
+	}
+	d := x.d.evaluator(x.entry.Config.GetNamespace(), x.entry.Config.GetAuthorizationPolicies()).DecideRequest(x.d.facts(), &r)
 	x.record.Audits = audits(d.Audits)
 	if d.Allowed {
 		return nil
@@ -53,7 +55,7 @@ func (d *downstream) evaluator(namespace string, listed []string) *authz.Evaluat
 func (d *downstream) facts() authz.Connection {
 	to := d.asked.Addr()
 	if !to.IsValid() {
-		to = d.conn.LocalAddrPort().Addr()
+		to = d.local.Addr()
 	}
 	return authz.Connection{Source: d.client.ID, Peer: d.client.ID, SourceIP: d.client.Address.Addr(), DestIP: to, DestPort: d.port}
 }
@@ -73,15 +75,32 @@ func audits(list []authz.AuditMatch) []flow.Policy {
 	return out
 }
 
-// hostname is an authority without its port.
-func hostname(authority string) string {
-	for i := len(authority) - 1; i >= 0; i-- {
-		switch c := authority[i]; {
-		case c == ':':
-			return authority[:i]
-		case c < '0' || c > '9':
-			return authority
+// header gives the lines of a header.
+func (x *exchange) header(name string) []string {
+	if name == "host" {
+		return []string{x.req.Authority}
+	}
+	var out []string
+	for _, f := range x.req.Fields {
+		if f.Name == name {
+			out = append(out, f.Value)
 		}
 	}
-	return authority
+	return out
+}
+
+// claim gives a claim of the verified token.
+func (x *exchange) claim(issuer, name string) []string {
+	if x.claims == nil || x.claims.Issuer() != issuer {
+		return nil
+	}
+	return x.claims.Values(name)
+}
+
+// ruleName is a rule's name, or else its position; "" for none.
+func ruleName(rule int, name string) string {
+	if name == "" && rule != authz.NoRule {
+		return strconv.Itoa(rule)
+	}
+	return name
 }

@@ -37,11 +37,11 @@ func (x *exchange) begin() {
 	h.RequestBytes = max(0, x.req.ContentLength)
 	switch x.req.Version {
 	case message.HTTP2:
-		h.Version = flowpb.HTTP_VERSION_2
+		h.Version = flowpb.HTTP_VERSION_HTTP2
 	case message.HTTP10:
-		h.Version = flowpb.HTTP_VERSION_1_0
+		h.Version = flowpb.HTTP_VERSION_HTTP10
 	default:
-		h.Version = flowpb.HTTP_VERSION_1_1
+		h.Version = flowpb.HTTP_VERSION_HTTP11
 	}
 }
 
