@@ -32,6 +32,7 @@ type bench struct {
 	name           string
 	duration       time.Duration
 	workloads      []workload
+	chains         []string
 	results        map[string]map[string][]result // by row and chain
 }
 
@@ -42,12 +43,17 @@ func run(ctx context.Context, args []string) error {
 	rounds := f.Int("rounds", 3, "rounds; the median counts")
 	duration := f.Duration("duration", 4*time.Second, "of each measurement")
 	only := f.String("only", "", "data, idle, or mesh: one part of it")
+	chains := f.String("chains", "", "of the data path only the chains that this regular expression finds")
 	loads := f.String("loads", "", "of the data path only the rows that this regular expression finds")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
-	chosen, err := choose(*loads)
-	if err != nil {
+	b := &bench{name: "bench", duration: *duration, results: make(map[string]map[string][]result)}
+	var err error
+	if b.workloads, err = choose("-loads", *loads, workloads, func(w workload) string { return w.row }); err != nil {
+		return err
+	}
+	if b.chains, err = choose("-chains", *chains, chainNames, func(c string) string { return c }); err != nil {
 		return err
 	}
 	self, err := os.Executable()
@@ -63,7 +69,7 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	b := &bench{self: self, cli: path, dir: dir, name: "bench", duration: *duration, workloads: chosen, results: make(map[string]map[string][]result)}
+	b.self, b.cli, b.dir = self, path, dir
 	if *only == "" || *only == "mesh" {
 		if err := b.mesh(ctx); err != nil {
 			return fmt.Errorf("mesh size: %w", err)
@@ -125,15 +131,15 @@ var workloads = []workload{
 	{"new connections, 16 at a time", "connect", 16},
 }
 
-// choose gives the loads whose row the expression finds.
-func choose(expr string) ([]workload, error) {
+// choose gives those of all whose name the expression of a flag finds.
+func choose[T any](flag, expr string, all []T, name func(T) string) ([]T, error) {
 	re, err := regexp.Compile(expr)
 	if err != nil {
-		return nil, fmt.Errorf("-loads: %w", err)
+		return nil, fmt.Errorf("%s: %w", flag, err)
 	}
-	chosen := slices.DeleteFunc(slices.Clone(workloads), func(w workload) bool { return !re.MatchString(w.row) })
+	chosen := slices.DeleteFunc(slices.Clone(all), func(v T) bool { return !re.MatchString(name(v)) })
 	if len(chosen) == 0 {
-		return nil, fmt.Errorf("-loads %q finds none of the loads", expr)
+		return nil, fmt.Errorf("%s %q finds nothing", flag, expr)
 	}
 	return chosen, nil
 }
@@ -153,7 +159,7 @@ func targets(chain string) (echo, sink string) {
 }
 
 func (b *bench) round(ctx context.Context) error {
-	for _, chain := range chainNames {
+	for _, chain := range b.chains {
 		if err := b.enrol(ctx, chain == ambit); err != nil {
 			return err
 		}

@@ -113,27 +113,7 @@ func start(t *testing.T, manifests map[string]string, args ...string) *mesh {
 	if out, err := m.command(t.Context(), args...).CombinedOutput(); err != nil {
 		t.Fatalf("up: %v\n%s", err, tail(out, 4000))
 	}
-	m.until("the ztunnels know that all pods are ready", func() bool { return m.knownReady("n1") && m.knownReady("n2") })
 	return m
-}
-
-// knownReady tells whether a ztunnel knows every pod, and knows it as ready.
-func (m *mesh) knownReady(node string) bool {
-	m.t.Helper()
-	var dump struct {
-		Workloads []struct {
-			Status string `json:"status"`
-		} `json:"workloads"`
-	}
-	if err := json.Unmarshal([]byte(m.fetch(node, "http://127.0.0.1:15000/config_dump")), &dump); err != nil {
-		m.t.Fatalf("config dump of %s: %v", node, err)
-	}
-	for _, w := range dump.Workloads {
-		if w.Status != "Healthy" {
-			return false
-		}
-	}
-	return len(dump.Workloads) == len(m.status().Pods)
 }
 
 // meshName is short, and not that of another run of the same test.
