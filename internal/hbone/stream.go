@@ -4,6 +4,8 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+
+	"github.com/ambit-mesh/ambit/internal/h2wire"
 )
 
 // Stream is one tunnelled byte stream.
@@ -67,7 +69,7 @@ func (s *Stream) appFailed(err error) { s.fail(err, CodeCancel) }
 // fail ends the stream because of err and tells the peer with code.
 func (s *Stream) fail(err error, code ErrCode) {
 	if s.finish(err) {
-		s.c.out.last(s, appendRSTStream(nil, s.id, code))
+		s.c.out.last(s, h2wire.AppendRSTStream(nil, s.id, code))
 	}
 }
 
@@ -307,7 +309,7 @@ func (s *Stream) took(n int, direct bool, frames []byte) []byte {
 	}
 	s.avail += grant
 	s.freed, s.lagged = 0, false
-	return appendWindowUpdate(frames, s.id, grant)
+	return h2wire.AppendWindowUpdate(frames, s.id, grant)
 }
 
 // remoteEnd notes END_STREAM.
