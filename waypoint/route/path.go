@@ -1,6 +1,9 @@
 package route
 
-import "strings"
+import (
+	"bytes"
+	"strings"
+)
 
 // PathError is a path that cannot be told for sure what the backend will make of
 // it. It is answered with 400.
@@ -145,7 +148,7 @@ func resolveDots(path string) (string, error) {
 			return "", &PathError{"has a dot segment with parameters"}
 		default:
 			if bare == ".." {
-				out = out[:max(0, strings.LastIndexByte(string(out), '/'))]
+				out = out[:max(0, bytes.LastIndexByte(out, '/'))]
 			}
 			if last {
 				out = append(out, '/')
