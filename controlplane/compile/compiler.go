@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation"
 
+	meshv1alpha1 "github.com/ambit-mesh/ambit/apis/mesh/v1alpha1"
 	"github.com/ambit-mesh/ambit/controlplane/compile/policy"
 	"github.com/ambit-mesh/ambit/controlplane/compile/route"
 	"github.com/ambit-mesh/ambit/controlplane/graph"
@@ -58,6 +59,10 @@ type Compiler struct {
 	policies policies
 	// parents has, for each Service, what the statuses of its routes say.
 	parents map[types.NamespacedName][]route.Parent
+	// attached has the statuses of policies that are attached to services or
+	// routes; versions are services that routes of others send requests to.
+	attached map[graph.Key]meshv1alpha1.PolicyStatus
+	versions map[types.NamespacedName]struct{}
 	// podUID is the uid under which each pod has a capture state.
 	podUID map[types.NamespacedName]types.UID
 	// begun are the releases that began in the batch under way.
@@ -77,6 +82,8 @@ func New(opts Options) (*Compiler, error) {
 		captures: newCaptures(),
 		policies: newPolicies(policy.Options{RootNamespace: opts.RootNamespace, TrustDomain: opts.TrustDomain}),
 		parents:  make(map[types.NamespacedName][]route.Parent),
+		attached: make(map[graph.Key]meshv1alpha1.PolicyStatus),
+		versions: make(map[types.NamespacedName]struct{}),
 		podUID:   make(map[types.NamespacedName]types.UID),
 	}, nil
 }

@@ -36,10 +36,31 @@ func (m mesh) Object(k graph.Key) graph.Object {
 	return item.Object
 }
 
+func (m mesh) Bound(n types.NamespacedName) bool { return m.c.serviceWaypoint(n).Name != "" }
+
+func (m mesh) Users(n types.NamespacedName) []graph.Object {
+	return m.c.graph.UsersOf(graph.ServiceKey(n))
+}
+
+// serviceWaypoint gives the waypoint that a service is bound to; the zero name is
+// none.
+func (c *Compiler) serviceWaypoint(n types.NamespacedName) types.NamespacedName {
+	item, ok := c.graph.Service(n)
+	if !ok || item.Object.Spec.Type == corev1.ServiceTypeExternalName {
+		return types.NamespacedName{}
+	}
+	return c.bindingOf(n.Namespace, item.Object.Labels, item.Object.Annotations, byService).waypoint
+}
+
 // frontendKey owns what is compiled of a service for its waypoint, apart from
 // what is compiled of it for ztunnels.
 func frontendKey(n types.NamespacedName) graph.Key {
 	return graph.Key{Kind: "Frontend", Namespace: n.Namespace, Name: n.Name}
+}
+
+// backendKey owns what is compiled of a service for those who send requests to it.
+func backendKey(n types.NamespacedName) graph.Key {
+	return graph.Key{Kind: "Backend", Namespace: n.Namespace, Name: n.Name}
 }
 
 // compileTraffic compiles the waypoint resources of a batch.
@@ -48,33 +69,53 @@ func (c *Compiler) compileTraffic(d *graph.Dirty) {
 	for n := range d.Services {
 		d.Frontends[n] = struct{}{}
 	}
+	for n := range d.Backends {
+		if c.compileBackend(n) {
+			d.Frontends[n] = struct{}{}
+		}
+	}
 	for n := range d.Frontends {
 		c.compileFrontend(n)
 	}
 	for k := range d.Traffic {
-		c.compileParents(k)
+		c.compileAttached(k)
 	}
+}
+
+// compileBackend compiles how a service is treated by waypoints that send
+// requests to it. It says whether the service has begun or ceased to be one that
+// routes of other services send requests to.
+func (c *Compiler) compileBackend(n types.NamespacedName) (changed bool) {
+	version := traffic.Version(mesh{c}, n)
+	_, was := c.versions[n]
+	if version {
+		c.versions[n] = struct{}{}
+	} else {
+		delete(c.versions, n)
+	}
+	var resources []*Resource
+	if body := traffic.Backend(mesh{c}, n, version); body != nil {
+		resources = append(resources, resource(TypeBackend, c.serviceName(n), body))
+	}
+	c.store.put(backendKey(n), resources, nil)
+	return version != was
 }
 
 // compileFrontend compiles a service and the routes that name it as a parent. It
 // does so for a service that does not exist or has no waypoint, too, for the
 // status of the routes.
 func (c *Compiler) compileFrontend(n types.NamespacedName) {
-	service, routes := mesh{c}.Service(n), c.graph.Routes(n)
-	waypointName := types.NamespacedName{}
-	if service != nil {
-		waypointName = c.bindingOf(n.Namespace, service.Labels, service.Annotations, byService).waypoint
-	}
+	service, routes, waypointName := mesh{c}.Service(n), c.graph.Routes(n), c.serviceWaypoint(n)
 	bound := waypointName.Name != ""
 	if len(routes) == 0 && !bound {
 		delete(c.parents, n)
 		c.store.put(frontendKey(n), nil, nil)
 		return
 	}
-	out := route.Translate(route.Input{Name: n, Service: service, Bound: bound, Routes: routes}, mesh{c})
+	out := route.Translate(route.Input{Name: n, Service: service, Bound: bound, Routes: routes, Version: c.isVersion(n)}, mesh{c})
 	c.parents[n] = out.Parents
 	var resources []*Resource
-	if bound && service.Spec.Type != corev1.ServiceTypeExternalName {
+	if bound {
 		r := resource(TypeFrontend, c.serviceName(n), c.frontend(n, service, out))
 		r.Waypoint = waypointName
 		resources = append(resources, r)
@@ -101,10 +142,17 @@ func (c *Compiler) frontend(n types.NamespacedName, s *corev1.Service, out route
 // service.
 func (c *Compiler) frontendPolicies(types.NamespacedName) []string { return nil }
 
-// compileParents says of a route what no Service can say: that a parent is none.
-func (c *Compiler) compileParents(k graph.Key) {
+func (c *Compiler) isVersion(n types.NamespacedName) bool {
+	_, ok := c.versions[n]
+	return ok
+}
+
+// compileAttached works out the status of an attached policy, and says of a route
+// what no Service can say: that a parent is none.
+func (c *Compiler) compileAttached(k graph.Key) {
 	item, ok := c.graph.Traffic(k)
 	if !ok {
+		delete(c.attached, k)
 		c.store.report(k, nil)
 		return
 	}
@@ -113,6 +161,11 @@ func (c *Compiler) compileParents(k graph.Key) {
 		if f, wrong := parentFinding(k, i, ref); wrong {
 			findings = append(findings, f)
 		}
+	}
+	if !graph.IsRoute(k) {
+		status, problems := traffic.Status(mesh{c}, item.Object)
+		c.attached[k] = status
+		findings = problemFindings(k, problems)
 	}
 	c.store.report(k, findings)
 }
@@ -162,4 +215,3 @@ func (c *Compiler) RouteStatuses() []RouteStatus {
 	slices.SortFunc(out, func(a, b RouteStatus) int { return compareObjects(a.Object, b.Object) })
 	return out
 }
-

@@ -75,6 +75,9 @@ func (c *Compiler) Statuses() []Status {
 		k := peerKey(s.Namespace, s.Name)
 		out = append(out, Status{Object: k, Origin: c.graph.Origin(k, ""), Status: s.Status})
 	}
+	for k, status := range c.attached {
+		out = append(out, Status{Object: k, Origin: c.graph.Origin(k, ""), Status: status})
+	}
 	slices.SortFunc(out, func(a, b Status) int { return compareObjects(a.Object, b.Object) })
 	return out
 }

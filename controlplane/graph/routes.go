@@ -85,7 +85,8 @@ func trafficKey(obj Object) (Key, bool) {
 	return Key{}, false
 }
 
-func isRoute(k Key) bool { return k.Group == gatewayv1.GroupName && strings.HasSuffix(k.Kind, "Route") }
+// IsRoute says whether a key is one of a route.
+func IsRoute(k Key) bool { return k.Group == gatewayv1.GroupName && strings.HasSuffix(k.Kind, "Route") }
 
 func (g *Graph) setTraffic(k Key, item *Item[Object], d *Dirty) {
 	old, had, changed := swap(g.traffic.objects, k, item)
@@ -133,14 +134,22 @@ func (g *Graph) dirtyAround(k Key, obj Object, d *Dirty) {
 	g.dirtyDependents(k, obj, d)
 	for _, used := range References(obj) {
 		if used.Kind == "Service" {
-			// Whether a service is a version of another one is told by routes.
-			d.Backends[used.NamespacedName()] = struct{}{}
+			g.dirtyVersion(used, d)
 		}
 	}
 	for _, target := range Targets(obj) {
 		for sibling := range g.traffic.targets[target] {
 			d.Traffic[sibling] = struct{}{}
 		}
+	}
+}
+
+// dirtyVersion marks what is told of a service because routes of other services
+// send requests to it.
+func (g *Graph) dirtyVersion(svc Key, d *Dirty) {
+	d.Backends[svc.NamespacedName()] = struct{}{}
+	for attached := range g.traffic.targets[svc] {
+		d.Traffic[attached] = struct{}{}
 	}
 }
 
@@ -160,6 +169,10 @@ func (g *Graph) dirtyDependents(k Key, obj Object, d *Dirty) {
 		if target.Kind == "Service" {
 			d.Frontends[target.NamespacedName()] = struct{}{}
 			d.Backends[target.NamespacedName()] = struct{}{}
+			// A rate limit that is refused closes the rules that lead there.
+			for user := range g.traffic.users[target] {
+				g.dirtyFrontendsOf(user, d)
+			}
 			continue
 		}
 		g.dirtyFrontendsOf(target, d)
@@ -187,6 +200,11 @@ func (g *Graph) dirtyTraffic(svc name, d *Dirty) {
 	for route := range g.traffic.parents[svc] {
 		for attached := range g.traffic.targets[route] {
 			d.Traffic[attached] = struct{}{}
+		}
+		for _, used := range References(g.traffic.objects[route].Object) {
+			if used.Kind == "Service" {
+				g.dirtyVersion(used, d)
+			}
 		}
 	}
 }

@@ -34,6 +34,15 @@ const (
 	// ReasonUnsupportedRoute says that a waypoint cannot carry out routes of the
 	// kind.
 	ReasonUnsupportedRoute = "UnsupportedRoute"
+	// ReasonBackendNotFound says that a Service which the policy refers to does
+	// not exist, or has no such port.
+	ReasonBackendNotFound = "BackendNotFound"
+	// ReasonFilterNotFound says that a policy which a route names as a filter
+	// does not exist.
+	ReasonFilterNotFound = "FilterNotFound"
+	// ReasonFilterInvalid says that a policy which a route names as a filter is
+	// refused as Invalid.
+	ReasonFilterInvalid = "FilterInvalid"
 )
 
 // PolicyStatus is the status of a policy.

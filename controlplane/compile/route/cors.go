@@ -8,8 +8,10 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/ambit-mesh/ambit/apis/mesh/v1alpha1"
 	"github.com/ambit-mesh/ambit/apis/waypoint"
 	"github.com/ambit-mesh/ambit/controlplane/compile/traffic"
+	"github.com/ambit-mesh/ambit/controlplane/graph"
 )
 
 // defaultMaxAge is that of GEP-1767.
@@ -46,7 +48,7 @@ func (w *worker) cors(field string, f *gatewayv1.HTTPCORSFilter) *waypoint.CORS 
 
 func (w *worker) names(field string, list []string) {
 	for i, s := range list {
-		if !token(s) {
+		if !traffic.Token(s) {
 			w.unsupported(fmt.Sprintf("%s[%d]", field, i), "%q is not a name", s)
 		}
 		if s == "*" && len(list) > 1 {
@@ -60,7 +62,7 @@ func corsOrigin(s string) bool {
 		return true
 	}
 	scheme, host, ok := strings.Cut(s, "://")
-	return ok && token(scheme) && host != "" && !strings.ContainsAny(host, "/?#@ \r\n\t")
+	return ok && traffic.Token(scheme) && host != "" && !strings.ContainsAny(host, "/?#@ \r\n\t")
 }
 
 // externalAuth translates the filter of GEP-1494.
@@ -95,9 +97,24 @@ func (w *worker) externalAuth(field string, f *gatewayv1.HTTPExternalAuthFilter)
 	return &waypoint.Filter{Type: &waypoint.Filter_ExternalAuthorization{ExternalAuthorization: out}}
 }
 
-// extension resolves a filter of another kind.
+// extension resolves a filter that is an object of its own. GEP-1364: one that
+// cannot be resolved is not skipped.
 func (w *worker) extension(field string, ref *gatewayv1.LocalObjectReference) *waypoint.Filter {
-	kind := string(ref.Kind) + "." + string(ref.Group)
-	w.invalid(field, true, gatewayv1.RouteReasonInvalidKind, kind+" is not a filter that a waypoint has")
-	return nil
+	if ref.Group != v1alpha1.GroupName || ref.Kind != v1alpha1.KindExternalAuthorizationPolicy {
+		w.invalid(field, true, gatewayv1.RouteReasonInvalidKind, string(ref.Kind)+"."+string(ref.Group)+
+			" is not a filter that a waypoint has; use "+v1alpha1.KindExternalAuthorizationPolicy+"."+v1alpha1.GroupName)
+		return nil
+	}
+	key := graph.Key{Group: v1alpha1.GroupName, Kind: string(ref.Kind), Namespace: w.key.Namespace, Name: string(ref.Name)}
+	p, ok := w.t.mesh.Object(key).(*v1alpha1.ExternalAuthorizationPolicy)
+	if !ok {
+		w.invalid(field, true, v1alpha1.ReasonFilterNotFound, "there is no "+key.String())
+		return nil
+	}
+	w.t.inline[w.rule] = append(w.t.inline[w.rule], key)
+	f, why, reason := w.t.externalFilter(p)
+	if why != "" {
+		w.invalid(field, true, reason, why)
+	}
+	return f
 }

@@ -112,7 +112,7 @@ func (w *worker) headers(field string, m *gatewayv1.HTTPHeaderFilter) *waypoint.
 }
 
 func (w *worker) headerName(field, name string) {
-	if !token(name) {
+	if !traffic.Token(name) {
 		w.unsupported(field, "%q is not the name of a header", name)
 	}
 }

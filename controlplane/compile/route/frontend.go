@@ -1,7 +1,6 @@
 package route
 
 import (
-	"cmp"
 	"slices"
 	"strings"
 
@@ -58,8 +57,13 @@ type translation struct {
 	mesh   traffic.Mesh
 	out    Output
 	routes []*attached
-	// ports that a policy names by sectionName.
+	// sections are the names of the ports that have policies of their own.
 	sections map[string]bool
+	// inline are the policies that a rule names as filters.
+	inline map[*waypoint.Rule][]graph.Key
+	// closed says why every rule answers with an error; signedIn why those do
+	// that see no requests.
+	closed, signedIn string
 }
 
 // attached is a route with what it is attached to.
@@ -91,16 +95,16 @@ type reference struct {
 
 // Translate compiles a Service.
 func Translate(in Input, mesh traffic.Mesh) Output {
-	t := &translation{in: in, mesh: mesh, sections: make(map[string]bool)}
+	t := &translation{in: in, mesh: mesh, inline: make(map[*waypoint.Rule][]graph.Key)}
 	t.attach()
 	if in.Service != nil {
 		t.findSections()
+		t.providers()
 		for i := range in.Service.Spec.Ports {
 			if p := &in.Service.Spec.Ports[i]; traffic.TCP(p) {
 				t.out.Ports = append(t.out.Ports, t.port(i, p))
 			}
 		}
-		t.providers()
 	}
 	t.report()
 	return t.out
@@ -120,13 +124,7 @@ func (t *translation) attach() {
 		}
 		t.routes = append(t.routes, a)
 	}
-	slices.SortStableFunc(t.routes, func(a, b *attached) int { return older(a.object, b.object) })
-}
-
-// older orders objects by age, then by name.
-func older(a, b graph.Object) int {
-	return cmp.Or(a.GetCreationTimestamp().Compare(b.GetCreationTimestamp().Time),
-		strings.Compare(a.GetNamespace(), b.GetNamespace()), strings.Compare(a.GetName(), b.GetName()))
+	slices.SortStableFunc(t.routes, func(a, b *attached) int { return traffic.Older(a.object, b.object) })
 }
 
 func kindOf(kind string) waypoint.RouteKind {

@@ -2,7 +2,6 @@ package route
 
 import (
 	"fmt"
-	"strings"
 
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -55,54 +54,8 @@ func asHTTP(filters []gatewayv1.GRPCRouteFilter) []gatewayv1.HTTPRouteFilter {
 	return out
 }
 
-// grpcMatch gives nil for a match that cannot be read.
 func (w *worker) grpcMatch(field string, m *gatewayv1.GRPCRouteMatch) *waypoint.Match {
-	before := len(w.problems)
-	out := &waypoint.Match{}
-	if m.Method != nil {
-		out.Grpc = w.grpcMethod(field+".method", m.Method)
-	}
-	seen := make(map[string]bool)
-	for i := range m.Headers {
-		h := &m.Headers[i]
-		name := strings.ToLower(string(h.Name))
-		regex := h.Type != nil && *h.Type == gatewayv1.GRPCHeaderMatchRegularExpression
-		if h.Type != nil && !regex && *h.Type != gatewayv1.GRPCHeaderMatchExact {
-			w.dropped(fmt.Sprintf("%s.headers[%d].type", field, i), "%q is not a type; use Exact or RegularExpression", *h.Type)
-		}
-		if v := w.value(fmt.Sprintf("%s.headers[%d]", field, i), name, h.Value, regex); !seen[name] {
-			out.Headers = append(out.Headers, v)
-		}
-		seen[name] = true
-	}
-	if len(w.problems) > before {
-		return nil
-	}
-	return out
-}
-
-func (w *worker) grpcMethod(field string, m *gatewayv1.GRPCMethodMatch) *waypoint.GRPCMethodMatch {
-	out := &waypoint.GRPCMethodMatch{}
-	if m.Service != nil {
-		out.Service = *m.Service
-	}
-	if m.Method != nil {
-		out.Method = *m.Method
-	}
-	switch {
-	case m.Type == nil || *m.Type == gatewayv1.GRPCMethodMatchExact:
-		if strings.Contains(out.GetService()+out.GetMethod(), "/") {
-			w.dropped(field, "a service and a method are written apart, without /")
-		}
-	case *m.Type == gatewayv1.GRPCMethodMatchRegularExpression:
-		out.Regex = true
-		for _, part := range [][2]string{{"service", out.GetService()}, {"method", out.GetMethod()}} {
-			if err := traffic.CheckRegex(part[1]); err != nil {
-				w.dropped(field+"."+part[0], "%v", err)
-			}
-		}
-	default:
-		w.dropped(field+".type", "%q is not a type; use Exact or RegularExpression", *m.Type)
-	}
-	return out
+	var r traffic.Report
+	out := r.GRPCMatch(field, m)
+	return w.read(out, r)
 }

@@ -79,7 +79,7 @@ func (w *worker) session(s *gatewayv1.SessionPersistence) {
 	}
 	if s.SessionName != nil {
 		out.Name = *s.SessionName
-		if !token(out.GetName()) {
+		if !traffic.Token(out.GetName()) {
 			w.unsupported(w.at+".sessionPersistence.sessionName", "%q is not the name of a cookie or a header", out.GetName())
 		}
 	}

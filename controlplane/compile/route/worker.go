@@ -65,7 +65,7 @@ func (w *worker) unsupported(field, format string, args ...any) {
 }
 
 // resolve looks up a backend and says what is wrong with the reference.
-func (w *worker) resolve(field string, ref *gatewayv1.BackendObjectReference, use traffic.Use) traffic.Backend {
+func (w *worker) resolve(field string, ref *gatewayv1.BackendObjectReference, use traffic.Use) traffic.Resolved {
 	b := traffic.Resolve(w.t.mesh, w.key.Namespace, ref, use)
 	if b.Reason != "" {
 		w.note(field, true, gatewayv1.RouteConditionReason(b.Reason), b.Message)
@@ -75,7 +75,11 @@ func (w *worker) resolve(field string, ref *gatewayv1.BackendObjectReference, us
 
 // backend adds one of the backends among which requests are split.
 func (w *worker) backend(field string, ref *gatewayv1.BackendRef, use traffic.Use) *waypoint.WeightedBackend {
-	out := &waypoint.WeightedBackend{Weight: 1, Backend: w.resolve(field, &ref.BackendObjectReference, use).Ref}
+	b := w.resolve(field, &ref.BackendObjectReference, use)
+	if b.Reason == "" && use != traffic.UseBytes {
+		b.Ref.Invalid = w.t.refusedLimit(b.Service)
+	}
+	out := &waypoint.WeightedBackend{Weight: 1, Backend: b.Ref}
 	if ref.Weight != nil {
 		out.Weight = uint32(max(*ref.Weight, 0)) // #nosec G115 -- not negative
 		if *ref.Weight < 0 || *ref.Weight > 1_000_000 {

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/protobuf/types/known/durationpb"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
 
@@ -24,18 +23,6 @@ func ParseDuration(d gatewayv1.Duration) (time.Duration, error) {
 	return time.ParseDuration(string(d))
 }
 
-// seconds gives the wire form of a duration that is known to be sound, or nil.
-func seconds(d *gatewayv1.Duration) *durationpb.Duration {
-	if d == nil {
-		return nil
-	}
-	v, err := ParseDuration(*d)
-	if err != nil {
-		return nil
-	}
-	return durationpb.New(v)
-}
-
 // CheckRegex says what is wrong with a regular expression of RE2.
 func CheckRegex(expr string) error {
 	if len(expr) > maxRegex {
@@ -49,10 +36,3 @@ func CheckRegex(expr string) error {
 
 // maxRegex is more than the CRDs of Gateway API let a value have.
 const maxRegex = 4096
-
-const (
-	// DefaultRetryBody is how many bytes of a body are kept to be sent again.
-	DefaultRetryBody = 64 << 10
-	// MaxAttempts is how often a request may be tried again.
-	MaxAttempts = 10
-)

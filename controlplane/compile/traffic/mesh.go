@@ -21,10 +21,14 @@ type Mesh interface {
 	Attached(kind string, target graph.Key) []graph.Object
 	// Object finds a route or a policy; nil when there is none.
 	Object(k graph.Key) graph.Object
+	// Bound says whether a waypoint serves a service.
+	Bound(n types.NamespacedName) bool
+	// Users gives the routes and policies that refer to a service.
+	Users(n types.NamespacedName) []graph.Object
 }
 
-// Backend is a reference to a Service after it was looked up.
-type Backend struct {
+// Resolved is a reference to a Service after it was looked up.
+type Resolved struct {
 	Ref *waypoint.BackendRef
 	// Service that is referred to.
 	Service types.NamespacedName
@@ -96,12 +100,12 @@ const (
 // ReferenceGrant is asked for: in a mesh the reference reaches nothing that the
 // workloads of the namespace cannot reach themselves (GEP-1294); who may do so
 // is said by AuthorizationPolicy.
-func Resolve(mesh Mesh, namespace string, ref *gatewayv1.BackendObjectReference, use Use) Backend {
+func Resolve(mesh Mesh, namespace string, ref *gatewayv1.BackendObjectReference, use Use) Resolved {
 	svc, ok := graph.BackendService(namespace, ref)
 	if !ok {
 		return unusable(svc, gatewayv1.RouteReasonInvalidKind, kindOf(ref)+" "+string(ref.Name)+" cannot be a backend: use a Service, of group \"\"")
 	}
-	b := Backend{Service: svc, Ref: &waypoint.BackendRef{Service: mesh.ServiceName(svc)}}
+	b := Resolved{Service: svc, Ref: &waypoint.BackendRef{Service: mesh.ServiceName(svc)}}
 	if ref.Port != nil {
 		b.Ref.Port = uint32(*ref.Port) // #nosec G115 -- checked against the ports of the Service below
 	}
@@ -133,12 +137,12 @@ func Resolve(mesh Mesh, namespace string, ref *gatewayv1.BackendObjectReference,
 	return b
 }
 
-func unusable(svc types.NamespacedName, reason gatewayv1.RouteConditionReason, message string) Backend {
-	b := Backend{Service: svc, Ref: &waypoint.BackendRef{}}
+func unusable(svc types.NamespacedName, reason gatewayv1.RouteConditionReason, message string) Resolved {
+	b := Resolved{Service: svc, Ref: &waypoint.BackendRef{}}
 	return b.refuse(reason, message)
 }
 
-func (b Backend) refuse(reason gatewayv1.RouteConditionReason, message string) Backend {
+func (b Resolved) refuse(reason gatewayv1.RouteConditionReason, message string) Resolved {
 	b.Reason, b.Message = string(reason), message
 	b.Ref.Invalid = message
 	return b
