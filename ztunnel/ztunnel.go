@@ -17,6 +17,7 @@ import (
 
 	"github.com/ambit-mesh/ambit/internal/admin"
 	"github.com/ambit-mesh/ambit/internal/certs"
+	"github.com/ambit-mesh/ambit/internal/flow"
 	"github.com/ambit-mesh/ambit/internal/lifecycle"
 	"github.com/ambit-mesh/ambit/internal/wds"
 	"github.com/ambit-mesh/ambit/internal/xdsclient"
@@ -38,6 +39,7 @@ type Ztunnel struct {
 	zds      *zds.Client
 	conns    []*grpc.ClientConn
 	access   *zapcore.BufferedWriteSyncer // nil for no access log
+	flows    *flow.Log
 }
 
 // New builds a ztunnel; Run starts it.
@@ -46,7 +48,7 @@ func New(cfg Config) (*Ztunnel, error) {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
-	z := &Ztunnel{cfg: cfg, version: version(), registry: prometheus.NewRegistry(), ready: new(lifecycle.Readiness), store: wds.New()}
+	z := &Ztunnel{cfg: cfg, version: version(), registry: prometheus.NewRegistry(), ready: new(lifecycle.Readiness), store: wds.New(), flows: flow.NewLog(0)}
 	z.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "istio_build", Help: "What is running."}, []string{"component", "tag"})
 	z.registry.MustRegister(build)
@@ -65,7 +67,7 @@ func New(cfg Config) (*Ztunnel, error) {
 	z.certs = certs.NewManager(certs.NewClient(caConn, cfg.CertTTL), cfg.Log, certs.NewMetrics(z.registry))
 	z.prefetch = newPrefetch(z.store, z.certs, cfg.Node)
 	z.pods = newPods(proxy.Config{
-		Store: z.store, Metrics: proxy.NewMetrics(z.registry), Log: cfg.Log, Access: z.accessLog(),
+		Store: z.store, Metrics: proxy.NewMetrics(z.registry), Log: cfg.Log, Access: z.accessLog(), Flows: z.flows,
 		HBONE: cfg.HBONE, Cluster: cfg.Cluster, Network: cfg.Network, Drain: cfg.Drain,
 	}, cfg.TrustDomain, z.certs, z.registry)
 	res := &resources{store: z.store, log: cfg.Log, changed: z.prefetch.changed}
@@ -197,6 +199,7 @@ func (z *Ztunnel) follow(ctx context.Context, awaited []pending) error {
 func (z *Ztunnel) addServers(g *lifecycle.Group) error {
 	mux := admin.NewMux(z.cfg.Level)
 	mux.HandleFunc("GET /config_dump", z.configDump)
+	mux.Handle(flow.Path, flow.NewServer(z.flows, z.cfg.Node, z.registry).Handler())
 	adminServer, err := admin.Listen(z.cfg.AdminAddress, true, mux)
 	if err != nil {
 		return err
