@@ -96,7 +96,7 @@ func (j *Joiner) Add(r *flowpb.FlowRecord, now time.Time) []Call {
 		calls = j.addWaypoint(r, now)
 	case r.GetTunnelIn() == "" && r.GetTunnelOut() == "":
 		if ended(r) {
-			calls = []Call{single(r)}
+			calls = []Call{Single(r)}
 		}
 	default:
 		calls = j.addEnd(r, now)
@@ -179,7 +179,7 @@ func (j *Joiner) addEnd(r *flowpb.FlowRecord, now time.Time) []Call {
 	}
 	if id == "" { // it names only what is not its own
 		if ended(r) {
-			return []Call{single(r)}
+			return []Call{Single(r)}
 		}
 		return nil
 	}
@@ -198,7 +198,7 @@ func (j *Joiner) addEnd(r *flowpb.FlowRecord, now time.Time) []Call {
 	if s.told != nil {
 		j.late++
 		if s.told.GetVerdict() != r.GetVerdict() {
-			calls = append(calls, single(r))
+			calls = append(calls, Single(r))
 		}
 		return calls
 	}
@@ -311,7 +311,8 @@ func (p *pending) result() Call {
 	return c
 }
 
-func single(r *flowpb.FlowRecord) Call {
+// Single makes a call of one record.
+func Single(r *flowpb.FlowRecord) Call {
 	switch r.GetReporter() {
 	case flowpb.Reporter_REPORTER_WAYPOINT:
 		return Call{Waypoint: r}
