@@ -16,6 +16,7 @@ import (
 
 	"github.com/ambit-mesh/ambit/internal/admin"
 	"github.com/ambit-mesh/ambit/internal/certs"
+	"github.com/ambit-mesh/ambit/internal/flow"
 	"github.com/ambit-mesh/ambit/internal/lifecycle"
 	"github.com/ambit-mesh/ambit/internal/telemetry"
 	"github.com/ambit-mesh/ambit/internal/wds"
@@ -38,6 +39,7 @@ type Ztunnel struct {
 	zds      *zds.Client
 	conns    []*grpc.ClientConn
 	flush    func() // writes what is left of the access log
+	flows    *flow.Log
 }
 
 // New builds a ztunnel; Run starts it.
@@ -46,7 +48,7 @@ func New(cfg Config) (*Ztunnel, error) {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
-	z := &Ztunnel{cfg: cfg, version: version(), registry: prometheus.NewRegistry(), ready: new(lifecycle.Readiness), store: wds.New()}
+	z := &Ztunnel{cfg: cfg, version: version(), registry: prometheus.NewRegistry(), ready: new(lifecycle.Readiness), store: wds.New(), flows: flow.NewLog(0)}
 	z.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "istio_build", Help: "What is running."}, []string{"component", "tag"})
 	z.registry.MustRegister(build)
@@ -67,7 +69,7 @@ func New(cfg Config) (*Ztunnel, error) {
 	access, flush := telemetry.NewAccessLog(cfg.AccessLog)
 	z.flush = flush
 	z.pods = newPods(proxy.Config{
-		Store: z.store, Metrics: proxy.NewMetrics(z.registry), Log: cfg.Log, Access: access,
+		Store: z.store, Metrics: proxy.NewMetrics(z.registry), Log: cfg.Log, Access: access, Flows: z.flows,
 		HBONE: cfg.HBONE, Cluster: cfg.Cluster, Network: cfg.Network, Drain: cfg.Drain,
 	}, cfg.TrustDomain, z.certs, z.registry)
 	z.xds, err = xdsclient.New(xdsConn, xdsclient.Config{Node: z.node(), Logger: cfg.Log, Metrics: xdsclient.NewMetrics(z.registry)}, wds.Subscriptions(z.store, z.prefetch.changed)...)
@@ -183,6 +185,7 @@ func (z *Ztunnel) follow(ctx context.Context, awaited []pending) error {
 func (z *Ztunnel) addServers(g *lifecycle.Group) error {
 	mux := admin.NewMux(z.cfg.Level)
 	mux.HandleFunc("GET /config_dump", z.configDump)
+	mux.Handle(flow.Path, flow.NewServer(z.flows, z.cfg.Node, z.registry).Handler())
 	adminServer, err := admin.Listen(z.cfg.AdminAddress, true, mux)
 	if err != nil {
 		return err

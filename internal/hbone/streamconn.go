@@ -7,6 +7,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"github.com/ambit-mesh/ambit/internal/h2wire"
 )
 
 // StreamConn is a stream as a connection, for who speaks a protocol on it instead
@@ -141,7 +143,7 @@ func (c *StreamConn) Write(p []byte) (int, error) {
 			return sent, err
 		}
 		buf := takeBuffer()
-		copy((*buf)[frameHeaderLen:], p[sent:sent+n])
+		copy((*buf)[h2wire.FrameHeaderLen:], p[sent:sent+n])
 		err = c.s.sendData(*buf, n)
 		giveBuffer(buf)
 		if errors.Is(err, errSilent) {
@@ -197,7 +199,7 @@ func (c *StreamConn) Close() error {
 	}
 	// RFC 9113 section 8.1: complete, and no more is wanted.
 	if s.finish(ErrClosed) {
-		s.c.out.last(s, appendRSTStream(nil, s.id, CodeNo))
+		s.c.out.last(s, h2wire.AppendRSTStream(nil, s.id, CodeNo))
 	}
 	return nil
 }

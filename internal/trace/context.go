@@ -127,7 +127,7 @@ func newSpanID() (id SpanID) {
 // Begin gives the context of a trace that begins here and is not recorded. It
 // serves to tell the records of one connection or request by.
 func Begin() Context {
-	return Context{TraceID: newTraceID(), SpanID: newSpanID(), Decision: NotSampled, random: true, root: true}
+	return Context{TraceID: newTraceID(), SpanID: newSpanID(), Decision: NotSampled, root: true}
 }
 
 // Child gives the context of a new span below c.

@@ -156,6 +156,16 @@ func TestInject(t *testing.T) {
 	}
 }
 
+func TestBegin(t *testing.T) {
+	a, b := Begin(), Begin()
+	if a.TraceID == b.TraceID || a.SpanID == b.SpanID || a.Traceparent()[52:] != "-00" || (Context{}).Traceparent() != "" {
+		t.Errorf("%s and %s", a.Traceparent(), b.Traceparent())
+	}
+	if c, ok := ParseTraceparent(a.Traceparent()); !ok || c.TraceID != a.TraceID || c.SpanID != a.SpanID {
+		t.Errorf("%s is read as %+v", a.Traceparent(), c)
+	}
+}
+
 func TestDebugOfB3GoesOn(t *testing.T) {
 	f := fields("x-b3-traceid: "+tid, "x-b3-spanid: "+sid, "x-b3-flags: 1", "b3: "+tid+"-"+sid+"-d")
 	c := Decide(Extract(f), Sampling{}).Child()

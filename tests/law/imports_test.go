@@ -36,7 +36,7 @@ var components = []string{"./ztunnel/...", "./waypoint/...", "./controlplane/...
 // pure are the packages that take values and return values.
 var pure = []string{
 	"./controlplane/graph/...", "./controlplane/compile/...", "./controlplane/provision/...", "./controlplane/analyze/...",
-	"./waypoint/route/...", "./internal/authz/...",
+	"./waypoint/route/...", "./internal/authz/...", "./internal/flow/join/...",
 }
 
 // commandLine are the packages of the CLI.
