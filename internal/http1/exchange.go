@@ -80,8 +80,8 @@ func (x *exchange) begin() error {
 	switch {
 	case x.continued:
 		return nil
-	case x.state != waiting:
-		return errAnswered // the client will not send the body any more
+	case x.state != waiting && x.out == nil:
+		return errAnswered // the final head is out: the client need not send the body
 	}
 	x.continued = true
 	return x.send([]byte("HTTP/1.1 100 Continue\r\n\r\n"))
