@@ -183,6 +183,7 @@ func answerBytes(cfg Config, method, in string) (events []string) {
 		req.Authority = "h:1"
 	case "UPGRADE":
 		req.Method, req.Protocol = "GET", "websocket"
+		req.Fields.Add("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
 	}
 	resp, err := c.RoundTrip(context.Background(), req, func(status int, f message.Fields) {
 		events = append(events, fmt.Sprintf("interim %d%s", status, describe(f)))

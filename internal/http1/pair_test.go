@@ -26,6 +26,7 @@ func serve(t *testing.T, cfg Config, h message.HandlerFunc) (near *pipeConn, sc 
 
 // proxy forwards to up as a waypoint does, without a waypoint's opinions.
 func proxy(up *ClientConn) message.HandlerFunc {
+	p := make([]byte, 32<<10) // one connection, one exchange at a time
 	return func(ctx context.Context, req *message.Request, w message.Responder) {
 		resp, err := up.RoundTrip(ctx, req, func(status int, f message.Fields) { _ = w.Inform(status, f) })
 		if err != nil {
@@ -41,7 +42,6 @@ func proxy(up *ClientConn) message.HandlerFunc {
 			return
 		}
 		defer func() { _ = resp.Body.Close() }()
-		p := make([]byte, 32<<10)
 		for {
 			if resp.Body.Buffered() == 0 {
 				_ = w.Flush()
@@ -319,8 +319,31 @@ func TestOutputCannotBeInjected(t *testing.T) {
 func TestFramingIsOurs(t *testing.T) {
 	b, _, err := appendRequest(nil, &message.Request{Method: "POST", Authority: "h", Path: "/", Fields: message.Fields{
 		{Name: "Content-Length", Value: "5"}, {Name: "transfer-encoding", Value: "chunked"}, {Name: "HOST", Value: "evil"}, {Name: "connection", Value: "x"}, {Name: "x", Value: "y"},
-	}})
+	}}, "")
 	if want := "POST / HTTP/1.1\r\nhost: h\r\nx: y\r\ncontent-length: 0\r\n\r\n"; err != nil || string(b) != want {
 		t.Fatalf("%q %v", b, err)
+	}
+}
+
+// TestWebSocketOfHTTP2 opens one as HTTP/2 does, without a key, through a proxy to
+// a server that answers as HTTP/2 does, without an accept.
+func TestWebSocketOfHTTP2(t *testing.T) {
+	c := throughProxy(t, Config{}, func(_ context.Context, req *message.Request, w message.Responder) {
+		if req.Method != "GET" || len(req.Fields.Get("sec-websocket-key")) != 24 {
+			t.Errorf("%s %v", req.Method, req.Fields)
+		}
+		_ = w.Respond(&message.Response{Status: 200, Protocol: "websocket"})
+		b, _ := io.ReadAll(req.Body)
+		_, _ = w.Write(b)
+		_ = w.End(nil)
+	})
+	req := &message.Request{Method: "CONNECT", Protocol: "websocket", Authority: "h", Path: "/chat", Body: &whole{b: []byte("hello")}}
+	resp, got := roundTrip(t, c, req)
+	if resp.Status != 101 || got != "hello" || resp.Fields.Has("sec-websocket-accept") {
+		t.Errorf("%d %v %q", resp.Status, resp.Fields, got)
+	}
+	// RFC 6455 section 1.3 has this example.
+	if got := acceptKey("dGhlIHNhbXBsZSBub25jZQ=="); got != "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" {
+		t.Error(got)
 	}
 }

@@ -206,6 +206,11 @@ func (t *trip) accept(sp *special) error {
 		}
 		resp.Protocol = t.req.Protocol
 		b.how = rawBytes
+		if t.key != "" {
+			if err := checkAccept(t.key, resp); err != nil {
+				return err
+			}
+		}
 	case t.req.Method == "CONNECT" && t.req.Protocol == "" && resp.Status/100 == 2:
 		b.how = rawBytes // RFC 9110 section 9.3.6: framing fields are ignored
 	default:
