@@ -94,7 +94,7 @@ func (x *exchange) ended(err error) error {
 	}
 	x.failed.Store(true)
 	var t *timeout
-	if errors.Is(err, message.ErrProtocol) || errors.As(err, &t) {
+	if err == errClosed || errors.Is(err, message.ErrProtocol) || errors.As(err, &t) {
 		return err
 	}
 	x.sc.cancel() // the client is gone, or does not get to send the rest

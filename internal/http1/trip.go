@@ -219,7 +219,7 @@ func (t *trip) accept(sp *special) error {
 			return f
 		}
 	}
-	t.keep = sure && sp.persists(resp.Version)
+	t.keep = sure && b.how != rawBytes && sp.persists(resp.Version)
 	b.left = resp.ContentLength
 	switch b.how {
 	case noBody:
