@@ -255,4 +255,5 @@ func FuzzChunks(f *testing.F) {
 type nobody struct{}
 
 func (nobody) begin() error          { return nil }
+func (nobody) closing()              {}
 func (nobody) ended(err error) error { return err }

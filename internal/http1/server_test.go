@@ -233,3 +233,47 @@ func TestBodyCloseEndsRead(t *testing.T) {
 		<-ended
 	})
 }
+
+// TestTunnelWaitsForAnswer has somebody read from a tunnel that is then refused, or
+// closed by its reader's owner.
+func TestTunnelWaitsForAnswer(t *testing.T) {
+	for _, closes := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			near, _, ended := serveIn(Config{}, func(_ context.Context, req *message.Request, w message.Responder) {
+				got := make(chan error)
+				go func() { _, err := req.Body.Read(make([]byte, 1)); got <- err }()
+				synctest.Wait()
+				if closes {
+					_ = req.Body.Close()
+				} else {
+					_ = w.Respond(&message.Response{Status: 403})
+					_ = w.End(nil)
+				}
+				if err := <-got; err == nil {
+					t.Error("Read gave something")
+				}
+			})
+			_, _ = near.Write([]byte("CONNECT h:1 HTTP/1.1\r\nhost: h\r\n\r\nGET / HTTP/1.1\r\n"))
+			_, _ = io.ReadAll(near)
+			_ = near.Close()
+			<-ended
+		})
+	}
+}
+
+// TestEarlyTunnelBytes gives what came right behind the head of a CONNECT to the
+// tunnel.
+func TestEarlyTunnelBytes(t *testing.T) {
+	near, _ := serve(t, Config{}, func(_ context.Context, req *message.Request, w message.Responder) {
+		_ = w.Respond(&message.Response{Status: 200})
+		b, _ := io.ReadAll(req.Body)
+		_, _ = w.Write(b)
+		_ = w.End(nil)
+	})
+	early := "GET /smuggled HTTP/1.1\r\nhost: h\r\n\r\n"
+	_, _ = near.Write([]byte("CONNECT h:1 HTTP/1.1\r\nhost: h\r\n\r\n" + early))
+	_ = near.CloseWrite()
+	if b, _ := io.ReadAll(near); string(b) != "HTTP/1.1 200 OK\r\n\r\n"+early {
+		t.Errorf("%q", b)
+	}
+}

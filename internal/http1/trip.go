@@ -81,6 +81,9 @@ func (t *trip) Close() error {
 // begin implements owner.
 func (t *trip) begin() error { return nil }
 
+// closing implements owner.
+func (t *trip) closing() {}
+
 // ended implements owner.
 func (t *trip) ended(err error) error {
 	switch {
