@@ -223,6 +223,9 @@ func FuzzChunks(f *testing.F) {
 	f.Add([]byte("hello"), uint16(1), "x-sum", "1")
 	f.Add(bytes.Repeat([]byte("a"), 70000), uint16(9000), "", "")
 	f.Fuzz(func(t *testing.T, content []byte, piece uint16, name, value string) {
+		if len(content)/(int(piece)+1) > 1000 || len(name)+len(value) > 1000 {
+			return
+		}
 		var wire []byte
 		for p := content; len(p) > 0; {
 			n := min(int(piece)+1, len(p))
@@ -230,9 +233,10 @@ func FuzzChunks(f *testing.F) {
 			p = p[n:]
 		}
 		trailers := message.Fields{{Name: name, Value: value}}
+		chunks := len(wire)
 		wire, err := appendLastChunk(wire, trailers)
 		if err != nil {
-			wire, _ = appendLastChunk(wire[:bytes.LastIndex(wire, []byte("0\r\n"))], nil)
+			wire, _ = appendLastChunk(wire[:chunks], nil)
 		}
 		near, far := newPipe()
 		cfg := Config{}.withDefaults()
@@ -244,7 +248,7 @@ func FuzzChunks(f *testing.F) {
 			_ = near.CloseWrite()
 		}()
 		got, err := io.ReadAll(b)
-		if err != nil && len(content) < 10 || err == nil && !bytes.Equal(got, content) {
+		if err != nil || !bytes.Equal(got, content) {
 			t.Fatalf("%v: got %d bytes of %d", err, len(got), len(content))
 		}
 		_ = near.Close()
