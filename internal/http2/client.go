@@ -357,6 +357,8 @@ func (s *clientStream) leftLocked() {
 	if s.uploading && s.err != nil {
 		// It may be waiting in Read.
 		s.uploading = false
-		go s.req.Body.Close()
+		if s.req.Body != nil {
+			go s.req.Body.Close()
+		}
 	}
 }
