@@ -159,7 +159,7 @@ func (cc *ClientConn) claim(ctx context.Context, req *message.Request) error {
 		return c.departureLocked()
 	case len(c.streams)+cc.claims >= c.peerStreams:
 		return errFull
-	case c.writing && len(c.pending) >= maxPending:
+	case len(c.pending) >= maxBacklog:
 		return errSlow
 	case req.Protocol != "" && !c.peerConnect:
 		return errNoConnect
