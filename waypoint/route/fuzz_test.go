@@ -53,7 +53,7 @@ func FuzzCompile(f *testing.F) {
 	})
 }
 
-func agree(t *testing.T, d route.Decision, x route.Explanation) {
+func agree(t failer, d route.Decision, x route.Explanation) {
 	if x.Outcome != d.Outcome.String() || x.Reason != d.Reason || (x.Rule == nil) != (d.Rule == nil) || x.String() == "" {
 		t.Fatalf("%+v is explained as %+v", d, x)
 	}
@@ -62,7 +62,7 @@ func agree(t *testing.T, d route.Decision, x route.Explanation) {
 	}
 }
 
-func carryOut(t *testing.T, d route.Decision, c route.Client, port uint16, req *message.Request) {
+func carryOut(t failer, d route.Decision, c route.Client, port uint16, req *message.Request) {
 	if d.Outcome == 0 || (d.Outcome == route.Matched) != (d.Reason == "") || d.Outcome == route.Matched && (d.Rule == nil || d.Rule.Invalid != "") {
 		t.Fatalf("%+v", d)
 	}
@@ -103,7 +103,7 @@ func carryOut(t *testing.T, d route.Decision, c route.Client, port uint16, req *
 }
 
 // apply carries filters out; one that is nothing has been let through.
-func apply(t *testing.T, filters []route.Filter, prefix string, port uint16, req *message.Request) {
+func apply(t failer, filters []route.Filter, prefix string, port uint16, req *message.Request) {
 	for _, f := range filters {
 		copied := *req
 		copied.Fields = req.Fields.Clone(4)
@@ -193,4 +193,10 @@ func oddities() *waypoint.Frontend {
 	))
 	f.Ports = append(f.Ports, &waypoint.Port{Number: 81, Kind: 77}, &waypoint.Port{Number: 81}, &waypoint.Port{Number: 70_000})
 	return f
+}
+
+// failer is what tests of several kinds have in common.
+type failer interface {
+	Fatal(...any)
+	Fatalf(string, ...any)
 }
