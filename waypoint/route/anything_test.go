@@ -64,6 +64,29 @@ func value(t *rapid.T, fd protoreflect.FieldDescriptor) protoreflect.Value {
 	return protoreflect.ValueOfUint32(uint32(n))
 }
 
+// disturb changes about one in odds of the fields of a message.
+func disturb(t *rapid.T, m protoreflect.Message, odds int) {
+	fields := m.Descriptor().Fields()
+	for i := range fields.Len() {
+		fd := fields.Get(i)
+		hit := rapid.IntRange(1, odds).Draw(t, string(fd.Name())) == odds
+		switch {
+		case hit && m.Has(fd) && rapid.Bool().Draw(t, "clear"):
+			m.Clear(fd)
+		case hit && fd.Message() == nil && !fd.IsList():
+			m.Set(fd, value(t, fd))
+		case hit && !fd.IsList() && !m.Has(fd) && fd.ContainingOneof() == nil:
+			fill(t, m.Mutable(fd).Message(), 5)
+		case m.Has(fd) && fd.IsList() && fd.Message() != nil:
+			for k := range m.Get(fd).List().Len() {
+				disturb(t, m.Get(fd).List().Get(k).Message(), odds)
+			}
+		case m.Has(fd) && !fd.IsList() && fd.Message() != nil:
+			disturb(t, m.Get(fd).Message(), odds)
+		}
+	}
+}
+
 // Whatever is in a configuration, sensible or not, it is compiled, matched,
 // explained and carried out, and what is let through is whole: every filter of the
 // rule is there, and nothing that had a problem is used.
@@ -88,24 +111,44 @@ func TestAnything(t *testing.T) {
 		}
 		pb := &waypoint.Frontend{Namespace: "shop", Name: "cart", Ports: []*waypoint.Port{p}}
 		f, problems := route.Compile(pb)
-		req := &message.Request{
-			Method: "GET", Scheme: "http", Authority: "a", Path: rapid.SampledFrom([]string{"/", "/a", "/a/x?a=b", "*", ""}).Draw(rt, "path"),
-			Fields: fields("x", "a", "origin", "https://a.x", "cookie", "a=b"),
-		}
-		defer func() {
-			if t.Failed() {
-				rt.Log(prototext.Format(pb))
-			}
-		}()
-		d := f.Match(client("a"), 80, req)
-		carryOut(rt, d, client("a"), 80, req)
-		agree(rt, d, f.Explain(client("a"), 80, req))
-		whole(rt, d, pb, problems)
-		d = f.MatchConnection(client("a"), 80, "a.x")
-		carryOut(rt, d, client("a"), 80, req)
-		agree(rt, d, f.ExplainConnection(client("a"), 80, "a.x"))
-		whole(rt, d, pb, problems)
+		survive(rt, f, pb, problems)
 	})
+}
+
+// A configuration that is sensible but for a few fields is carried out as it was
+// written, or refused.
+func TestDisturbed(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		pb := everything()
+		pb.Ports = pb.Ports[:1]
+		odds := rapid.SampledFrom([]int{40, 100, 300}).Draw(t, "odds")
+		for _, r := range pb.Ports[0].Producer.Routes {
+			for _, rule := range r.Rules {
+				disturb(t, rule.ProtoReflect(), odds)
+			}
+		}
+		f, problems := route.Compile(pb)
+		survive(t, f, pb, problems)
+	})
+}
+
+// survive asks a frontend for everything that it can be asked for.
+func survive(t *rapid.T, f *route.Frontend, pb *waypoint.Frontend, problems []route.Problem) {
+	req := &message.Request{
+		Method: rapid.SampledFrom([]string{"GET", "OPTIONS"}).Draw(t, "method"), Scheme: "http", Authority: "a",
+		Path:   rapid.SampledFrom([]string{"/", "/a", "/a/x?a=b", "*", "", "/a?p=1", "/old"}).Draw(t, "path"),
+		Fields: fields("x", "x", "y", "b", "origin", "https://a.example", "cookie", "a=b"),
+	}
+	for _, namespace := range []string{"a", "b"} {
+		d := f.Match(client(namespace), 80, req)
+		carryOut(t, d, client(namespace), 80, req)
+		agree(t, d, f.Explain(client(namespace), 80, req))
+		whole(t, d, pb, problems)
+		d = f.MatchConnection(client(namespace), 80, "a.x")
+		carryOut(t, d, client(namespace), 80, req)
+		agree(t, d, f.ExplainConnection(client(namespace), 80, "a.x"))
+		whole(t, d, pb, problems)
+	}
 }
 
 // whole holds a rule that is carried out against what was written.
@@ -117,7 +160,11 @@ func whole(t *rapid.T, d route.Decision, pb *waypoint.Frontend, problems []route
 	if d.Source == route.FromFallback {
 		candidates = []*waypoint.Rule{pb.Ports[0].Fallback}
 	}
-	for _, r := range pb.Ports[0].GetProducer().GetRoutes() {
+	routes := pb.Ports[0].GetProducer().GetRoutes()
+	if d.Source == route.FromConsumer {
+		routes = pb.Ports[0].Consumers[0].Table.Routes
+	}
+	for _, r := range routes {
 		for _, rule := range r.Rules {
 			if r.Namespace == d.Rule.Route.Namespace && r.Name == d.Rule.Route.Name && rule.Index == d.Rule.Index && rule.Name == d.Rule.Name {
 				candidates = append(candidates, rule)
@@ -133,5 +180,5 @@ func whole(t *rapid.T, d route.Decision, pb *waypoint.Frontend, problems []route
 			return
 		}
 	}
-	t.Fatalf("%v is none of the rules that were written; problems %v", d.Rule, problems)
+	t.Fatalf("%v is none of the rules that were written; problems %v\n%s", d.Rule, problems, prototext.Format(pb))
 }

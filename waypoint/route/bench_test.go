@@ -182,3 +182,52 @@ func BenchmarkMatchSpread(b *testing.B) {
 		}
 	}
 }
+
+// Expressions are told apart by what they begin with, and tried one by one if that
+// is the same.
+func BenchmarkMatchRegex(b *testing.B) {
+	l := layout{
+		match: func(n int) *waypoint.Match {
+			return &waypoint.Match{Path: &waypoint.PathMatch{Type: &waypoint.PathMatch_Regex{Regex: fmt.Sprintf("/api/item-%d/[a-z]+", n)}}}
+		},
+		request: func(n int) *message.Request { return get(fmt.Sprintf("/api/item-%d/reviews", n)) },
+	}
+	for _, n := range []int{10, 100, 10_000} {
+		f, req := frontendOf(b, l, n), l.request(n-1)
+		b.Run(fmt.Sprintf("rules=%d", n), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if d := f.Match(route.Client{}, 80, req); d.Outcome != route.Matched {
+					b.Fatal(d.Reason)
+				}
+			}
+		})
+	}
+}
+
+// A frontend is compiled anew when one of its routes changes.
+func BenchmarkCompile(b *testing.B) {
+	for _, n := range []int{10, 10_000} {
+		for _, l := range layouts[:4] {
+			b.Run(fmt.Sprintf("%s/rules=%d", l.name, n), func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					frontendOf(b, l, n)
+				}
+			})
+		}
+	}
+}
+
+func BenchmarkNormalizePath(b *testing.B) {
+	for _, path := range []string{"/api/v1/items/17?x=1", "/api/./v1/%7eitems/../17"} {
+		b.Run(path, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := route.NormalizePath(path); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -3,6 +3,7 @@ package route
 import (
 	"encoding/binary"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -58,13 +59,21 @@ const (
 	byRPC
 	byHeader
 	byParam
+	// byLiteral is the beginning of the path, for expressions that begin with
+	// something literal.
+	byLiteral
 )
+
+// manyExpressions are told apart by how they begin; fewer are tried one by one,
+// because that costs a comparison each, and a look-up costs more.
+const manyExpressions = 32
 
 // dimension is a property of requests that is compared.
 type dimension struct {
 	kind dimensionKind
 	name string
-	// longest value that is compared; what is longer is not hashed.
+	// longest value that is compared; what is longer is not hashed. That of
+	// byLiteral is its length.
 	longest int
 }
 
@@ -76,6 +85,11 @@ func (d *dimension) value(v *view) (string, bool) {
 		return headerValue(v.req, d.name)
 	case byParam:
 		return Query(v.query, d.name)
+	case byLiteral:
+		if len(v.path) < d.longest {
+			return "", false
+		}
+		return v.path[:d.longest], true
 	}
 	service, method, ok := splitGRPC(v.path)
 	if d.kind == byService {
@@ -94,13 +108,14 @@ func newBucket(entries []*entry) bucket {
 	if len(entries) == 0 {
 		return bucket{}
 	}
-	if dims, _ := equalities(entries[0].match); len(dims) == 0 && entries[0].plain {
+	literals := len(entries) > manyExpressions
+	if dims, _ := equalities(entries[0].match, literals); len(dims) == 0 && entries[0].plain {
 		return bucket{lead: entries[0]}
 	}
 	shapes := map[string]*shape{}
 	var inOrder []*shape
 	for _, e := range entries {
-		dims, values := equalities(e.match)
+		dims, values := equalities(e.match, literals)
 		key := shapeKey(dims)
 		s := shapes[key]
 		if s == nil {
@@ -117,10 +132,13 @@ func newBucket(entries []*entry) bucket {
 
 // equalities gives what a match compares for equality, names in order, and with
 // what.
-func equalities(m *match) (dims []dimension, values []string) {
+func equalities(m *match, literals bool) (dims []dimension, values []string) {
 	add := func(kind dimensionKind, name, value string) {
 		dims = append(dims, dimension{kind: kind, name: name})
 		values = append(values, value)
+	}
+	if literal := m.path.literal; literals && literal != "" {
+		add(byLiteral, strconv.Itoa(len(literal)), literal)
 	}
 	if m.method != "" {
 		add(byMethod, "", m.method)

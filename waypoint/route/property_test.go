@@ -127,7 +127,31 @@ func genTable(kind waypoint.RouteKind) func(t *rapid.T) *waypoint.RouteTable {
 			}
 			out.Routes = append(out.Routes, r)
 		}
+		if kind == waypoint.RouteKind_ROUTE_KIND_HTTP && len(out.Routes) > 0 && rarely(t, 4, "crowded") {
+			crowd(out, len(out.Routes)-1)
+		}
 		return out
+	}
+}
+
+// crowd adds so many expressions and so many names of headers and parameters that
+// they are indexed another way.
+func crowd(table *waypoint.RouteTable, route int) {
+	r := table.Routes[route]
+	for i := range 40 {
+		rule := &waypoint.Rule{Index: uint32(len(r.Rules)), Name: fmt.Sprintf("%d-%d", route, len(r.Rules))}
+		re := []string{"/a/b.+", "/a/.", "/ab?", "/b[c]", "/svc(/get)?", "(/a|/b)/x"}[i%6] + []string{"", "x?", "(/c)?"}[i%3]
+		m := &waypoint.Match{Path: &waypoint.PathMatch{Type: &waypoint.PathMatch_Regex{Regex: re}}}
+		switch i % 4 {
+		case 1:
+			m.Headers = []*waypoint.ValueMatch{equal("x", "1")}
+		case 2:
+			m.Headers = []*waypoint.ValueMatch{equal(fmt.Sprintf("h%d", i), "1")}
+		case 3:
+			m.QueryParams = []*waypoint.ValueMatch{equal([]string{"p", "q", "p q"}[i/4%3], "1")}
+		}
+		rule.Matches = []*waypoint.Match{m}
+		r.Rules = append(r.Rules, rule)
 	}
 }
 
