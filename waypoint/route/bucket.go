@@ -217,8 +217,7 @@ func (b *bucket) spread(shapes []*shape) {
 		var best *dimension
 		for i := range s.dims {
 			d := &s.dims[i]
-			// The authority is no field.
-			anchor := d.kind == byParam || d.kind == byHeader && d.name != "host" && d.name != ":authority"
+			anchor := d.kind == byParam || d.kind == byHeader && !derived(d.name)
 			if anchor && (best == nil || count[key{d.kind, d.name}] < count[key{best.kind, best.name}]) {
 				best = d
 			}

@@ -2,6 +2,7 @@ package route
 
 import (
 	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/ambit-mesh/ambit/internal/message"
@@ -21,10 +22,20 @@ func look(req *message.Request) view {
 
 // headerValue gives what a header condition is about.
 func headerValue(req *message.Request, name string) (string, bool) {
-	if name == "host" || name == ":authority" {
-		return req.Authority, req.Authority != ""
+	switch {
+	case !derived(name):
+		return joined(req.Fields, name)
+	case name == "upgrade":
+		return req.Protocol, req.Protocol != ""
+	case name == "content-length":
+		return strconv.FormatInt(req.ContentLength, 10), req.ContentLength > 0
 	}
-	return joined(req.Fields, name)
+	return req.Authority, req.Authority != ""
+}
+
+// derived are headers that codecs take out of the fields, and keep elsewhere.
+func derived(name string) bool {
+	return name == "host" || name == ":authority" || name == "upgrade" || name == "content-length"
 }
 
 // text is a condition on a value. The zero value is the exact "".

@@ -2,6 +2,7 @@ package route_test
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 	"time"
 
@@ -199,4 +200,35 @@ func oddities() *waypoint.Frontend {
 type failer interface {
 	Fatal(...any)
 	Fatalf(string, ...any)
+}
+
+// Expressions match whole values, whatever is made of them to match faster.
+func FuzzRegex(f *testing.F) {
+	for _, p := range []string{"a|b", "^/a", "/a$", "a{0}", "(?i)A", `\Qa`, "a)|(b", "/a/b.*", `a\b`, "(?m)^a$", "", "(?s).", "[^/]+"} {
+		f.Add(p, "/a")
+		f.Add(p, "a")
+	}
+	f.Fuzz(func(t *testing.T, pattern, value string) {
+		path, err := route.NormalizePath("/" + value)
+		if err != nil || path != "/"+value {
+			path = "/a"
+		}
+		rules := []*waypoint.Rule{filtered(), filtered()}
+		rules[0].Matches = []*waypoint.Match{{Path: &waypoint.PathMatch{Type: &waypoint.PathMatch_Regex{Regex: pattern}}}}
+		rules[1].Matches = []*waypoint.Match{onPrefix(&waypoint.Match{Headers: []*waypoint.ValueMatch{{Name: "x", Type: &waypoint.ValueMatch_Regex{Regex: pattern}}}}, "/")}
+		for i, subject := range []string{strings.SplitN(path, "?", 2)[0], value} {
+			pb := frontend(waypoint.RouteKind_ROUTE_KIND_HTTP, httpRoute("r", rules[i]))
+			compiled, problems := route.Compile(pb)
+			d := compiled.Match(route.Client{}, 80, get(path, fields("x", value)...))
+			switch {
+			case len(problems) > 0:
+				// Refused; \Q without an end is, too.
+				if d.Outcome != route.Invalid {
+					t.Fatalf("%q: %v", pattern, d.Outcome)
+				}
+			case (d.Outcome == route.Matched) != slowRegex(pattern, subject):
+				t.Fatalf("%q of %q: %v", pattern, subject, d.Outcome)
+			}
+		}
+	})
 }
