@@ -231,3 +231,31 @@ func BenchmarkNormalizePath(b *testing.B) {
 		})
 	}
 }
+
+// A client that sends a thousand headers or parameters, each of which some rule
+// asks for, costs what it costs to look at them.
+func BenchmarkMatchLongRequest(b *testing.B) {
+	const n = 1000
+	headers, query := get("/cart"), "/cart?"
+	for i := range n {
+		headers.Fields.Add(fmt.Sprintf("x-flag-%d", i), "off")
+		query += fmt.Sprintf("flag-%d=off&", i)
+	}
+	byParam := layout{match: func(n int) *waypoint.Match {
+		return onPrefix(&waypoint.Match{QueryParams: []*waypoint.ValueMatch{equal(fmt.Sprintf("flag-%d", n), "on")}}, "/")
+	}}
+	for name, c := range map[string]struct {
+		l   layout
+		req *message.Request
+	}{"headers": {layouts[5], headers}, "params": {byParam, get(query)}} {
+		f := frontendOf(b, c.l, 10_000)
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if d := f.Match(route.Client{}, 80, c.req); d.Outcome != route.NoRoute {
+					b.Fatal(d.Rule)
+				}
+			}
+		})
+	}
+}

@@ -82,9 +82,9 @@ func (d *dimension) value(v *view) (string, bool) {
 	case byMethod:
 		return v.req.Method, true
 	case byHeader:
-		return headerValue(v.req, d.name)
+		return v.header(d.name)
 	case byParam:
-		return Query(v.query, d.name)
+		return v.param(d.name)
 	case byLiteral:
 		if len(v.path) < d.longest {
 			return "", false
@@ -238,18 +238,9 @@ func (b *bucket) first(v *view) *entry {
 	if b.lead != nil {
 		return b.lead
 	}
-	var best *entry
-	for _, s := range b.always {
-		best = s.first(v, best)
-	}
+	best := firstOf(b.always, v, nil)
 	if len(b.byHeader) > 0 {
-		for i := range v.req.Fields {
-			if shapes := b.byHeader[v.req.Fields[i].Name]; len(shapes) > 0 && !repeated(v, i) {
-				for _, s := range shapes {
-					best = s.first(v, best)
-				}
-			}
-		}
+		best = b.firstByHeader(v, best)
 	}
 	if len(b.byParam) > 0 {
 		best = b.firstByParam(v, best)
@@ -257,30 +248,40 @@ func (b *bucket) first(v *view) *entry {
 	return best
 }
 
-// repeated says that an earlier field line has the same name.
-func repeated(v *view, i int) bool {
-	for k := range i {
-		if v.req.Fields[k].Name == v.req.Fields[i].Name {
-			return true
+// firstByHeader tries the shapes that need a header that the request has.
+func (b *bucket) firstByHeader(v *view, best *entry) *entry {
+	for name := range v.headers {
+		best = firstOf(b.byHeader[name], v, best)
+	}
+	if v.headers == nil {
+		// A header that has several lines has its shapes tried again, which changes
+		// nothing.
+		for i := range v.req.Fields {
+			best = firstOf(b.byHeader[v.req.Fields[i].Name], v, best)
 		}
 	}
-	return false
+	return best
 }
 
-// firstByParam tries the shapes whose parameter the query has. A parameter that
-// is repeated has them tried again, which changes nothing.
+// firstByParam tries the shapes that need a parameter that the query has.
 func (b *bucket) firstByParam(v *view, best *entry) *entry {
-	for rest := v.query; rest != ""; {
+	for name := range v.params {
+		best = firstOf(b.byParam[name], v, best)
+	}
+	for rest := v.query; rest != "" && v.params == nil; {
 		var pair string
 		pair, rest, _ = strings.Cut(rest, "&")
 		key, _, _ := strings.Cut(pair, "=")
-		name, ok := decodeQuery(key)
-		if !ok {
-			continue
+		if name, ok := decodeQuery(key); ok {
+			best = firstOf(b.byParam[name], v, best)
 		}
-		for _, s := range b.byParam[name] {
-			best = s.first(v, best)
-		}
+	}
+	return best
+}
+
+func firstOf(shapes []*shape, v *view, best *entry) *entry {
+	for _, s := range shapes {
+		best = s.first(v, best)
 	}
 	return best
 }

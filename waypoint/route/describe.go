@@ -75,13 +75,13 @@ func (m *match) differs(v *view) (sort, why string) {
 		return "method", "it asks for method " + m.method
 	}
 	for i := range m.headers {
-		value, has := headerValue(v.req, m.headers[i].name)
+		value, has := v.header(m.headers[i].name)
 		if why := m.headers[i].differs("header", value, has); why != "" {
 			return "header", why
 		}
 	}
 	for i := range m.params {
-		value, has := Query(v.query, m.params[i].name)
+		value, has := v.param(m.params[i].name)
 		if why := m.params[i].differs("query parameter", value, has); why != "" {
 			return "query", why
 		}

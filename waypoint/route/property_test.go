@@ -2,6 +2,7 @@ package route_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -178,12 +179,23 @@ func genRequest(t *rapid.T) *message.Request {
 	if rapid.Bool().Draw(t, "query") {
 		target += "?" + rapid.SampledFrom([]string{"p=1", "p=2&p=1", "q=1&p=1", "p=&q=2", "p%20q=1", "P=1&p=%31", "p+q=2&q", "%zz=1&p=2", "p=1&q=2&P=1"}).Draw(t, "params")
 	}
+	// Now and then so many that they are looked up another way.
+	if rarely(t, 6, "many parameters") {
+		target += "&" + strings.Repeat("r=1&", 70)
+		if !strings.Contains(target, "?") {
+			target = strings.Replace(target, "&", "?", 1)
+		}
+		target += rapid.SampledFrom([]string{"p=1", "q=1&p=2", "p%20q=1&P=1", "p=%3&p=1&=2"}).Draw(t, "more params")
+	}
 	var err error
 	if req.Path, err = route.NormalizePath(target); err != nil {
 		t.Fatal(err)
 	}
 	for range rapid.IntRange(0, 4).Draw(t, "fields") {
 		req.Fields.Add(rapid.SampledFrom([]string{"x", "y", "z", "w"}).Draw(t, "field"), valuesGen.Draw(t, "value"))
+	}
+	for i := range rapid.SampledFrom([]int{0, 0, 0, 0, 80}).Draw(t, "many fields") {
+		req.Fields.Add([]string{"f", "x", "h2"}[min(i, 2)], "1")
 	}
 	return req
 }
