@@ -3,6 +3,7 @@ package route_test
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/ambit-mesh/ambit/apis/waypoint"
 	"github.com/ambit-mesh/ambit/internal/message"
@@ -258,4 +259,50 @@ func BenchmarkMatchLongRequest(b *testing.B) {
 			}
 		})
 	}
+}
+
+// Ten thousand rules against ten: batches in turn, of each the fastest, so that
+// what else the machine does has no part in it. "times" is one request again and
+// again, "times-spread" a different one each time.
+func BenchmarkTenThousandAgainstTen(b *testing.B) {
+	for _, l := range layouts {
+		b.Run(l.name, func(b *testing.B) {
+			few, many := frontendOf(b, l, 10), frontendOf(b, l, 10_000)
+			var same, spread [2][]*message.Request
+			for i, n := range []int{10, 10_000} {
+				same[i] = repeat(l.request(n-1), 10_000)
+				for k := range 10_000 {
+					spread[i] = append(spread[i], l.request((k*7919)%n))
+				}
+			}
+			best := [4]time.Duration{1 << 40, 1 << 40, 1 << 40, 1 << 40}
+			for i := 0; b.Loop(); i++ {
+				from := i * 100 % 10_000
+				best[0] = min(best[0], batch(few, same[0][from:from+100]))
+				best[1] = min(best[1], batch(many, same[1][from:from+100]))
+				best[2] = min(best[2], batch(few, spread[0][from:from+100]))
+				best[3] = min(best[3], batch(many, spread[1][from:from+100]))
+			}
+			b.ReportMetric(float64(best[0])/100, "ns-of-10")
+			b.ReportMetric(float64(best[1])/100, "ns-of-10000")
+			b.ReportMetric(float64(best[1])/float64(best[0]), "times")
+			b.ReportMetric(float64(best[3])/float64(best[2]), "times-spread")
+		})
+	}
+}
+
+func repeat(r *message.Request, n int) []*message.Request {
+	out := make([]*message.Request, n)
+	for i := range out {
+		out[i] = r
+	}
+	return out
+}
+
+func batch(f *route.Frontend, requests []*message.Request) time.Duration {
+	begin := time.Now()
+	for _, r := range requests {
+		f.Match(route.Client{}, 80, r)
+	}
+	return time.Since(begin)
 }
