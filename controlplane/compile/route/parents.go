@@ -112,9 +112,10 @@ func portList(s *corev1.Service) string {
 // settle decides which kind of routes a port has, and marks the references of
 // the others as lost. GEP-1294: GRPCRoute before HTTPRoute before TLSRoute before
 // TCPRoute. The owner's routes decide; routes of consumers give way to them.
-func (t *translation) settle(port int, p *corev1.ServicePort) waypoint.RouteKind {
-	kind := t.strongest(port, false)
-	if kind == waypoint.RouteKind_ROUTE_KIND_UNSPECIFIED {
+func (t *translation) settle(port int, p *corev1.ServicePort) (kind waypoint.RouteKind, owner bool) {
+	kind = t.strongest(port, false)
+	owner = kind != waypoint.RouteKind_ROUTE_KIND_UNSPECIFIED
+	if !owner {
 		kind = t.strongest(port, true)
 		speaks := traffic.PortSpeaks(p)
 		if layer4(kind) && speaks != traffic.SpeaksTCP && speaks != traffic.SpeaksTLS {
@@ -130,7 +131,7 @@ func (t *translation) settle(port int, p *corev1.ServicePort) waypoint.RouteKind
 			}
 		}
 	}
-	return kind
+	return kind, owner
 }
 
 func layer4(kind waypoint.RouteKind) bool {
