@@ -99,6 +99,9 @@ func (c *Compiler) Apply(in Input) Result {
 	for n := range dirty.Namespaces {
 		c.compileNamespace(n)
 	}
+	for n := range dirty.Gateways {
+		c.compileGateway(n)
+	}
 	for n := range dirty.Services {
 		c.compileService(n)
 	}

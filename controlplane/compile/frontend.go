@@ -49,7 +49,7 @@ func (c *Compiler) serviceWaypoint(n types.NamespacedName) types.NamespacedName 
 	if !ok || item.Object.Spec.Type == corev1.ServiceTypeExternalName {
 		return types.NamespacedName{}
 	}
-	return c.waypointOf(n.Namespace, item.Object.Labels)
+	return c.bindingOf(n.Namespace, item.Object.Labels, item.Object.Annotations, byService).waypoint
 }
 
 // frontendKey owns what is compiled of a service for its waypoint, apart from
@@ -65,6 +65,10 @@ func backendKey(n types.NamespacedName) graph.Key {
 
 // compileTraffic compiles the waypoint resources of a batch.
 func (c *Compiler) compileTraffic(d *graph.Dirty) {
+	// A service whose binding may have changed is dirty itself.
+	for n := range d.Services {
+		d.Frontends[n] = struct{}{}
+	}
 	for n := range d.Backends {
 		if c.compileBackend(n) {
 			d.Frontends[n] = struct{}{}

@@ -171,6 +171,12 @@ func drawMeta(t *rapid.T, names ...string) metav1.ObjectMeta {
 	if v := pick(t, "waypoint", "", "", "", "wp", "none"); v != "" {
 		m.Labels[graph.LabelUseWaypoint] = v
 	}
+	if m.Labels[graph.LabelUseWaypoint] != "" && rapid.IntRange(0, 3).Draw(t, "elsewhere") == 0 {
+		m.Labels[graph.LabelUseWaypointNamespace] = pick(t, "waypoint namespace", "a", "b")
+	}
+	if rapid.IntRange(0, 5).Draw(t, "fail open") == 0 {
+		m.Annotations = map[string]string{graph.AnnotationFailOpen: pick(t, "open", "true", "false", "bad")}
+	}
 	if rapid.IntRange(0, 5).Draw(t, "gateway") == 0 {
 		m.Labels[graph.LabelGatewayName] = "wp"
 	}
@@ -195,9 +201,7 @@ func drawObject(t *rapid.T) graph.Object {
 	case 8:
 		return drawPeerAuthn(t)
 	case 9:
-		m := drawMeta(t, "wp")
-		return &gatewayv1.Gateway{ObjectMeta: m, Spec: gatewayv1.GatewaySpec{
-			GatewayClassName: pick[gatewayv1.ObjectName](t, "class", graph.WaypointClass, "other")}}
+		return drawGateway(t)
 	case 10:
 		return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: pick(t, "node", "n1", "n2"),
 			Labels: map[string]string{corev1.LabelTopologyZone: pick(t, "zone", "z1", "z2")}}}
@@ -206,6 +210,22 @@ func drawObject(t *rapid.T) graph.Object {
 		m.Name, m.Namespace = m.Namespace, ""
 		return &corev1.Namespace{ObjectMeta: m}
 	}
+}
+
+func drawGateway(t *rapid.T) *gatewayv1.Gateway {
+	m := drawMeta(t, "wp", "s1")
+	if v := pick(t, "for", "", "", "service", "workload", "all", "none", "bad"); v != "" {
+		m.Labels[graph.LabelWaypointFor] = v
+	}
+	l := gatewayv1.Listener{Name: "mesh", Port: graph.WaypointPort, Protocol: pick(t, "protocol", graph.ProtocolHBONE, graph.ProtocolHBONE, "HTTP")}
+	if from := pick(t, "from", "", gatewayv1.NamespacesFromAll, gatewayv1.NamespacesFromSelector); from != "" {
+		l.AllowedRoutes = &gatewayv1.AllowedRoutes{Namespaces: &gatewayv1.RouteNamespaces{From: &from}}
+		if from == gatewayv1.NamespacesFromSelector {
+			l.AllowedRoutes.Namespaces.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"app": pick(t, "admits", "x", "y")}}
+		}
+	}
+	return &gatewayv1.Gateway{ObjectMeta: m, Spec: gatewayv1.GatewaySpec{
+		GatewayClassName: pick[gatewayv1.ObjectName](t, "class", graph.WaypointClass, graph.WaypointClass, "other"), Listeners: []gatewayv1.Listener{l}}}
 }
 
 func drawAddress(t *rapid.T) string {
@@ -220,6 +240,9 @@ func drawPod(t *rapid.T) *corev1.Pod {
 	p.Spec.HostNetwork = rapid.IntRange(0, 5).Draw(t, "host") == 0
 	p.Spec.Containers = []corev1.Container{{Name: "c", Ports: []corev1.ContainerPort{
 		{Name: "web", ContainerPort: int32(rapid.IntRange(8080, 8081).Draw(t, "port"))}}}}
+	if rapid.Bool().Draw(t, "ready") {
+		p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
+	}
 	p.Status.Phase = pick(t, "phase", corev1.PodRunning, corev1.PodRunning, corev1.PodPending, corev1.PodSucceeded)
 	for range rapid.IntRange(0, 2).Draw(t, "ips") {
 		p.Status.PodIPs = append(p.Status.PodIPs, corev1.PodIP{IP: drawAddress(t)})
@@ -234,6 +257,12 @@ func drawService(t *rapid.T) *corev1.Service {
 	}
 	s.Spec.Type = pick(t, "type", corev1.ServiceTypeClusterIP, corev1.ServiceTypeClusterIP, corev1.ServiceTypeExternalName)
 	s.Spec.ClusterIPs = []string{pick(t, "vip", "10.96.0.1", "10.96.0.2", "None")}
+	if rapid.IntRange(0, 3).Draw(t, "require") == 0 {
+		if s.Annotations == nil {
+			s.Annotations = map[string]string{}
+		}
+		s.Annotations[graph.AnnotationRequireWaypoint] = pick(t, "required", "true", "false", "bad")
+	}
 	s.Spec.ClusterIP = s.Spec.ClusterIPs[0]
 	s.Spec.Ports = []corev1.ServicePort{{Name: pick(t, "port", "p", "http", "tcp"), Port: 80,
 		TargetPort: pick(t, "target", intstr.FromInt32(8080), intstr.FromString("web"))}}
@@ -268,6 +297,9 @@ func drawSelector(t *rapid.T) *meshv1alpha1.PodSelector {
 
 func drawAuthz(t *rapid.T) *meshv1alpha1.AuthorizationPolicy {
 	p := &meshv1alpha1.AuthorizationPolicy{ObjectMeta: drawMeta(t, "a1", "a2")}
+	if rapid.IntRange(0, 2).Draw(t, "level") == 0 {
+		p.Spec.EnforcementLevel = meshv1alpha1.EnforcementApplication
+	}
 	p.Spec.Action = pick(t, "action", meshv1alpha1.ActionAllow, meshv1alpha1.ActionDeny, "WRONG")
 	p.Spec.Rules = []meshv1alpha1.AuthorizationRule{{}}
 	ref := meshv1alpha1.AuthorizationPolicyTargetReference{Kind: pick(t, "target",

@@ -51,6 +51,16 @@ type Graph struct {
 	// authzByService has the policies that name a service, existing or not.
 	authzByService index[name, name]
 
+	// implied are the waypoints that a namespace's label asks for. A Gateway of
+	// that name takes precedence.
+	implied map[name]*gatewayv1.Gateway
+	// By the waypoint that their own labels name, existing or not.
+	namespacesByWaypoint index[name, string]
+	servicesByWaypoint   index[name, name]
+	podsByWaypoint       index[name, name]
+	// selecting are the Gateways that admit namespaces by label.
+	selecting set[name]
+
 	traffic traffic
 }
 
@@ -82,6 +92,12 @@ func New() *Graph {
 
 		authzByService: make(index[name, name]),
 
+		implied:              make(map[name]*gatewayv1.Gateway),
+		namespacesByWaypoint: make(index[name, string]),
+		servicesByWaypoint:   make(index[name, name]),
+		podsByWaypoint:       make(index[name, name]),
+		selecting:            make(set[name]),
+
 		traffic: newTraffic(),
 	}
 }
@@ -93,6 +109,7 @@ type Dirty struct {
 	Pods                  map[types.NamespacedName]struct{}
 	Services              map[types.NamespacedName]struct{}
 	EndpointSlices        map[types.NamespacedName]struct{}
+	Gateways              map[types.NamespacedName]struct{}
 	AuthorizationPolicies map[types.NamespacedName]struct{}
 	PeerAuthentications   map[types.NamespacedName]struct{}
 
@@ -110,6 +127,7 @@ func newDirty() *Dirty {
 		Pods:                  make(map[name]struct{}),
 		Services:              make(map[name]struct{}),
 		EndpointSlices:        make(map[name]struct{}),
+		Gateways:              make(map[name]struct{}),
 		AuthorizationPolicies: make(map[name]struct{}),
 		PeerAuthentications:   make(map[name]struct{}),
 		Frontends:             make(map[name]struct{}),

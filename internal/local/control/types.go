@@ -16,6 +16,7 @@ const (
 	OpRestart = "restart"
 	OpDown    = "down"
 	OpWatch   = "watch"
+	OpFlows   = "flows"
 )
 
 // request is the first line of a connection.
@@ -85,6 +86,25 @@ type Event struct {
 	Fatal bool `json:"fatal,omitempty"`
 }
 
+// FlowsArgs are the arguments of OpFlows.
+type FlowsArgs struct {
+	// Request is an ambit.flow.v1.ObserveRequest in its wire format.
+	Request []byte `json:"request"`
+}
+
+// Flow is one thing that a proxy tells of; OpFlows streams them. One field of
+// Record, Lost and Problem is set.
+type Flow struct {
+	// From names the proxy, such as n1/ztunnel or shop/waypoint-1.
+	From string `json:"from"`
+	// Record is an ambit.flow.v1.FlowRecord in its wire format.
+	Record []byte `json:"record,omitempty"`
+	// Lost is how many records are missing here.
+	Lost uint64 `json:"lost,omitempty"`
+	// Problem says why the proxy tells nothing.
+	Problem string `json:"problem,omitempty"`
+}
+
 // Status is the answer of OpStatus.
 type Status struct {
 	Name       string          `json:"name"`
@@ -97,6 +117,7 @@ type Status struct {
 	Nodes      []Node          `json:"nodes"`
 	Components []system.Status `json:"components"`
 	Pods       []Pod           `json:"pods"`
+	Waypoints  []Waypoint      `json:"waypoints"`
 	Problems   []string        `json:"problems"`
 	// Notes are differences from a cluster that keep nothing from running.
 	Notes []string `json:"notes"`
@@ -108,6 +129,17 @@ type Node struct {
 	Addresses []string `json:"addresses"`
 	PodBlocks []string `json:"podBlocks"`
 	Pods      int      `json:"pods"`
+}
+
+// Waypoint is a Gateway of class ambit-waypoint in Status.
+type Waypoint struct {
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+	// Programmed: at least one of its pods serves.
+	Programmed bool     `json:"programmed"`
+	Addresses  []string `json:"addresses"`
+	// Message says how it is.
+	Message string `json:"message"`
 }
 
 // Pod is a pod in Status.

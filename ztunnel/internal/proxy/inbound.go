@@ -104,11 +104,7 @@ func (p *Pod) serveStream(ctx context.Context, in *hbone.Incoming) {
 	if cut := c.cutReason(); cut != nil {
 		err = cut
 	}
-	p.conns.closed(c)
-	if !c.established {
-		p.cfg.Metrics.failed.WithLabelValues(c.labels(flagsOf(err))[:]...).Inc()
-	}
-	c.log(p.cfg.Access, err)
+	p.finished(c, err)
 }
 
 // received counts in the direction of a connection: towards its destination first.
@@ -124,7 +120,7 @@ func (p *Pod) carry(in *hbone.Incoming, up *netns.Conn, c *connection) error {
 	if err != nil {
 		return err
 	}
-	p.conns.established(c, p.cfg.Metrics.of(c.labels(flagNone)))
+	p.established(c)
 	return s.Splice(up)
 }
 
@@ -136,6 +132,9 @@ func (p *Pod) admit(ctx context.Context, in *hbone.Incoming, c *connection) (*ne
 	}
 	if c.dst, err = p.awaitWorkload(ctx); err != nil {
 		return nil, refuse(statusNotAvailable, "destination_not_found", "%w", err)
+	}
+	if err := p.identify(in.Fields, c); err != nil {
+		return nil, refuse(statusBadRequest, "http_request_error", "%w", err)
 	}
 	c.src = p.cfg.Store.Workload(c.srcAddr.Addr())
 	local, _ := netip.ParseAddrPort(in.LocalAddr.String())
@@ -152,9 +151,20 @@ func (p *Pod) admit(ctx context.Context, in *hbone.Incoming, c *connection) (*ne
 	return p.dialApp(ctx, c)
 }
 
+// identify finds out whether the peer speaks for somebody else: a waypoint of this
+// pod does, for its client.
+func (p *Pod) identify(fields []hbone.Field, c *connection) error {
+	c.peerID = c.srcID
+	if !p.cfg.Store.SpeaksFor(c.peerID, c.dst) {
+		return nil
+	}
+	c.peerAddr = c.srcAddr
+	return c.onBehalf(fields)
+}
+
 // authorize registers the connection and asks the policies.
 func (p *Pod) authorize(c *connection) error {
-	c.facts = authz.Connection{Source: c.srcID, SourceIP: c.srcAddr.Addr(), DestIP: c.dstAddr.Addr(), DestPort: c.dstAddr.Port()}
+	c.facts = authz.Connection{Source: c.srcID, Peer: c.peerID, SourceIP: c.srcAddr.Addr(), DestIP: c.dstAddr.Addr(), DestPort: c.dstAddr.Port()}
 	p.conns.add(c)
 	d := p.cfg.Store.Evaluator(c.dst).Decide(c.facts)
 	c.audits = d.Audits
