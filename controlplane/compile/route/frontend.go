@@ -20,8 +20,11 @@ type Input struct {
 	// Service is nil when there is none of that name.
 	Service *corev1.Service
 	// Bound says that a waypoint serves it.
-	Bound  bool
-	Routes []graph.Object
+	Bound bool
+	// Unusable says why the waypoint cannot serve it, so that requests are
+	// refused; "" if it can.
+	Unusable string
+	Routes   []graph.Object
 	// Version says that routes of other Services send requests to this one, so
 	// that its Backend carries its rate limits.
 	Version bool

@@ -33,6 +33,9 @@ func (t *translation) resolve(a *attached, r *reference) {
 		r.refuse(v1alpha1.ReasonWaypointRequired, "no waypoint serves "+svc+", so the route has no effect; bind one with the label "+
 			graph.LabelUseWaypoint+" on the Service or its namespace")
 	}
+	if r.refused == "" && t.in.Unusable != "" {
+		r.refuse(v1alpha1.ReasonWaypointRequired, t.in.Unusable+", so that no request reaches "+svc)
+	}
 }
 
 func (r *reference) refuse(reason gatewayv1.RouteConditionReason, message string) {
