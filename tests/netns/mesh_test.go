@@ -22,6 +22,9 @@ const roleEnv = "AMBIT_TEST_PROBE"
 var binDir string
 
 func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) == "ambit-waypoint" {
+		os.Exit(probe(append([]string{"waypoint"}, os.Args[1:]...)))
+	}
 	if os.Getenv(roleEnv) != "" {
 		os.Exit(probe(os.Args[1:]))
 	}

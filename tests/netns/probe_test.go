@@ -61,6 +61,8 @@ func probe(args []string) int {
 		err = probeFetch(args[1])
 	case "hold":
 		err = probeHold(args[1])
+	case "waypoint":
+		err = probeWaypoint(args[1:])
 	default:
 		err = fmt.Errorf("unknown role %q", args[0])
 	}
