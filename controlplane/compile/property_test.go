@@ -30,23 +30,31 @@ func TestIncrementalEqualsFromScratch(t *testing.T) {
 		for range rapid.IntRange(1, 25).Draw(t, "batches") {
 			w.step(t)
 		}
-		w.agentsSettle()
-		scratch, err := compile.New(compile.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		in := compile.Input{Restored: w.compiler.Captured()}
-		for _, k := range slices.SortedFunc(maps.Keys(w.objects), func(a, b graph.Key) int { return strings.Compare(a.String(), b.String()) }) {
-			in.Upserts = append(in.Upserts, graph.Entry{Object: w.objects[k]})
-		}
-		scratch.Apply(in)
-		if d := cmp.Diff(renderAll(scratch), renderAll(w.compiler)); d != "" {
-			t.Fatalf("from scratch (-) and incremental (+) differ:\n%s", d)
-		}
-		if d := cmp.Diff(versions(w.compiler), w.client); d != "" {
-			t.Fatalf("output (-) and sum of deltas (+) differ:\n%s", d)
-		}
+		w.compare(t)
 	})
+}
+
+// compare compares with a compiler that is given everything at once.
+func (w *world) compare(t *rapid.T) {
+	w.agentsSettle()
+	scratch, err := compile.New(compile.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := compile.Input{Restored: w.compiler.Captured()}
+	for _, k := range slices.SortedFunc(maps.Keys(w.objects), func(a, b graph.Key) int { return strings.Compare(a.String(), b.String()) }) {
+		in.Upserts = append(in.Upserts, graph.Entry{Object: w.objects[k]})
+	}
+	scratch.Apply(in)
+	if d := cmp.Diff(renderAll(scratch), renderAll(w.compiler)); d != "" {
+		t.Fatalf("from scratch (-) and incremental (+) differ:\n%s", d)
+	}
+	if d := cmp.Diff(renderTraffic(scratch), renderTraffic(w.compiler)); d != "" {
+		t.Fatalf("traffic from scratch (-) and incremental (+) differ:\n%s", d)
+	}
+	if d := cmp.Diff(versions(w.compiler), w.client); d != "" {
+		t.Fatalf("output (-) and sum of deltas (+) differ:\n%s", d)
+	}
 }
 
 // world is a compiler, what was put in, and what a client made of the deltas.
@@ -54,6 +62,7 @@ type world struct {
 	compiler *compile.Compiler
 	objects  map[graph.Key]graph.Object
 	client   map[compile.Key]string
+	draw     func(*rapid.T) graph.Object
 }
 
 func newWorld(t *rapid.T) *world {
@@ -61,14 +70,14 @@ func newWorld(t *rapid.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &world{compiler: c, objects: map[graph.Key]graph.Object{}, client: map[compile.Key]string{}}
+	return &world{compiler: c, objects: map[graph.Key]graph.Object{}, client: map[compile.Key]string{}, draw: drawObject}
 }
 
 func versions(c *compile.Compiler) map[compile.Key]string {
 	out := map[compile.Key]string{}
-	for _, typeURL := range []string{compile.TypeAddress, compile.TypeAuthorization, compile.TypePod, compile.TypeNamespace} {
+	for _, typeURL := range append([]string{compile.TypeAddress, compile.TypeAuthorization, compile.TypePod, compile.TypeNamespace}, trafficTypes...) {
 		for _, r := range c.Resources(typeURL) {
-			out[r.Key] = r.Version + r.Node + strings.Join(r.Aliases, ",")
+			out[r.Key] = r.Version + r.Node + r.Waypoint.String() + strings.Join(r.Aliases, ",")
 		}
 	}
 	return out
@@ -77,7 +86,7 @@ func versions(c *compile.Compiler) map[compile.Key]string {
 func (w *world) apply(in compile.Input) {
 	res := w.compiler.Apply(in)
 	for _, r := range res.Updated {
-		w.client[r.Key] = r.Version + r.Node + strings.Join(r.Aliases, ",")
+		w.client[r.Key] = r.Version + r.Node + r.Waypoint.String() + strings.Join(r.Aliases, ",")
 	}
 	for _, k := range res.Removed {
 		delete(w.client, k)
@@ -99,7 +108,7 @@ func (w *world) step(t *rapid.T) {
 func (w *world) edit(t *rapid.T) {
 	var in compile.Input
 	for range rapid.IntRange(1, 4).Draw(t, "edits") {
-		obj := drawObject(t)
+		obj := w.draw(t)
 		k, _ := graph.KeyOf(obj)
 		taken := slices.Contains(in.Deletes, k) ||
 			slices.ContainsFunc(in.Upserts, func(e graph.Entry) bool { o, _ := graph.KeyOf(e.Object); return o == k })
@@ -178,7 +187,9 @@ func drawMeta(t *rapid.T, names ...string) metav1.ObjectMeta {
 }
 
 func drawObject(t *rapid.T) graph.Object {
-	switch rapid.IntRange(0, 11).Draw(t, "kind") {
+	switch rapid.IntRange(0, 17).Draw(t, "kind") {
+	case 11, 12, 13, 14, 15:
+		return drawTraffic(t)
 	case 0, 1, 2, 3:
 		return drawPod(t)
 	case 4, 5:
@@ -252,7 +263,8 @@ func drawService(t *rapid.T) *corev1.Service {
 		}
 		s.Annotations[graph.AnnotationRequireWaypoint] = pick(t, "required", "true", "false", "bad")
 	}
-	s.Spec.Ports = []corev1.ServicePort{{Name: "p", Port: 80,
+	s.Spec.ClusterIP = s.Spec.ClusterIPs[0]
+	s.Spec.Ports = []corev1.ServicePort{{Name: pick(t, "port", "p", "http", "tcp"), Port: 80,
 		TargetPort: pick(t, "target", intstr.FromInt32(8080), intstr.FromString("web"))}}
 	return s
 }

@@ -57,7 +57,7 @@ func (c *Compiler) Findings() []Finding {
 		}
 	}
 	slices.SortFunc(out, Finding.compare)
-	return out
+	return slices.Compact(out)
 }
 
 // Statuses gives the status of every policy, of every Service that is bound to a
@@ -74,6 +74,9 @@ func (c *Compiler) Statuses() []Status {
 	for _, s := range c.policies.peers.Statuses() {
 		k := peerKey(s.Namespace, s.Name)
 		out = append(out, Status{Object: k, Origin: c.graph.Origin(k, ""), Status: s.Status})
+	}
+	for k, status := range c.attached {
+		out = append(out, Status{Object: k, Origin: c.graph.Origin(k, ""), Status: status})
 	}
 	slices.SortFunc(out, func(a, b Status) int { return compareObjects(a.Object, b.Object) })
 	return out

@@ -60,6 +60,8 @@ type Graph struct {
 	podsByWaypoint       index[name, name]
 	// selecting are the Gateways that admit namespaces by label.
 	selecting set[name]
+
+	traffic traffic
 }
 
 // New gives an empty graph.
@@ -95,6 +97,8 @@ func New() *Graph {
 		servicesByWaypoint:   make(index[name, name]),
 		podsByWaypoint:       make(index[name, name]),
 		selecting:            make(set[name]),
+
+		traffic: newTraffic(),
 	}
 }
 
@@ -108,6 +112,13 @@ type Dirty struct {
 	Gateways              map[types.NamespacedName]struct{}
 	AuthorizationPolicies map[types.NamespacedName]struct{}
 	PeerAuthentications   map[types.NamespacedName]struct{}
+
+	// Frontends and Backends are Services whose waypoint resources are to be
+	// compiled.
+	Frontends map[types.NamespacedName]struct{}
+	Backends  map[types.NamespacedName]struct{}
+	// Traffic are routes and attached policies whose status may be another.
+	Traffic map[Key]struct{}
 }
 
 func newDirty() *Dirty {
@@ -119,6 +130,9 @@ func newDirty() *Dirty {
 		Gateways:              make(map[name]struct{}),
 		AuthorizationPolicies: make(map[name]struct{}),
 		PeerAuthentications:   make(map[name]struct{}),
+		Frontends:             make(map[name]struct{}),
+		Backends:              make(map[name]struct{}),
+		Traffic:               make(map[Key]struct{}),
 	}
 }
 
@@ -131,6 +145,9 @@ func (g *Graph) Apply(ch Changes) *Dirty {
 	}
 	for _, e := range ch.Upserts {
 		g.upsert(e, d)
+	}
+	for n := range d.Services {
+		g.dirtyTraffic(n, d)
 	}
 	return d
 }
@@ -154,6 +171,10 @@ func (g *Graph) upsert(e Entry, d *Dirty) {
 		g.setAuthz(n, &Item[*meshv1alpha1.AuthorizationPolicy]{o, e.Origin}, d)
 	case *meshv1alpha1.PeerAuthentication:
 		g.setPeerAuthn(n, &Item[*meshv1alpha1.PeerAuthentication]{o, e.Origin}, d)
+	default:
+		if k, ok := trafficKey(e.Object); ok {
+			g.setTraffic(k, &Item[Object]{e.Object, e.Origin}, d)
+		}
 	}
 }
 
@@ -176,6 +197,8 @@ func (g *Graph) remove(k Key, d *Dirty) {
 		g.setAuthz(n, nil, d)
 	case meshv1alpha1.GroupName + "/" + meshv1alpha1.KindPeerAuthentication:
 		g.setPeerAuthn(n, nil, d)
+	default:
+		g.setTraffic(k, nil, d)
 	}
 }
 

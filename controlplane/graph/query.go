@@ -240,5 +240,5 @@ func (g *Graph) origin(k Key) Origin {
 	case meshv1alpha1.KindPeerAuthentication:
 		return g.peerAuthn[n].Origin
 	}
-	return nil
+	return g.traffic.objects[k].Origin
 }

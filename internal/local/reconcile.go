@@ -46,8 +46,12 @@ func (s *supervisor) reconcile() {
 	}
 	s.release(members)
 	s.report(pods)
+	s.mu.Lock()
+	known := s.view.ready // and so it was known then
+	s.mu.Unlock()
+	ready := s.allReady(owners, members, pods) && (known || s.isKnown(pods))
 	s.conclude(view{
-		ready: s.allReady(owners, members, pods), problems: problems, notes: notes, objects: generated,
+		ready: ready, problems: problems, notes: notes, objects: generated,
 	})
 }
 

@@ -258,15 +258,9 @@ func usable(svc *Service, e endpoint, port uint16, v4 bool) (netip.AddrPort, boo
 	if !ok {
 		return netip.AddrPort{}, false
 	}
-	var other netip.Addr
-	for _, a := range e.w.Addresses {
-		if a.Is4() == v4 {
-			return netip.AddrPortFrom(a, target), true
-		}
-		other = a
-	}
-	// A service of one family in front of endpoints of the other.
-	return netip.AddrPortFrom(other, target), other.IsValid()
+	// A service of one family may be in front of endpoints of the other.
+	a, ok := e.w.address(v4)
+	return netip.AddrPortFrom(a, target), ok
 }
 
 // preferred keeps the endpoints that match the most scopes, or all of them if strict.

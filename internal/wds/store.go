@@ -27,6 +27,8 @@ type Store struct {
 	policies  *authz.Set                     // guarded by mu
 	local     map[string]map[identity.ID]int // workloads whose tunnels the node's proxy serves, by node and identity; guarded by mu
 	changed   chan struct{}                  // closed and replaced at each change; guarded by mu
+
+	generation atomic.Uint64 // counts changes
 }
 
 type name struct{ namespace, name string }
@@ -59,6 +61,7 @@ func (s *Store) Update(f func(Change)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f(Change{s})
+	s.generation.Add(1)
 	close(s.changed)
 	s.changed = make(chan struct{})
 }

@@ -3,6 +3,7 @@ package reference
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -24,6 +25,10 @@ var exposers = []struct{ folder, processes string }{
 	{"controlplane", "control plane"},
 	{"internal/xdsclient", "ztunnel, node agent"},
 	{"internal/zds", "node agent"},
+	{"internal/certs", "ztunnel, waypoint"},
+	{"internal/flow", "ztunnel, waypoint"},
+	{"internal/stats", "waypoint"},
+	{"internal/trace", "waypoint"},
 }
 
 func (m Metric) exposedBy() (string, error) {
@@ -67,21 +72,21 @@ func renderMetrics(all []Metric) string {
 		byProcess[process] = append(byProcess[process], m)
 	}
 	shared := labelSets(all)
-	for _, process := range []string{"ztunnel", "ztunnel, node agent", "node agent", "control plane"} {
+	for _, process := range []string{"ztunnel", "ztunnel, node agent", "ztunnel, waypoint", "waypoint", "node agent", "control plane"} {
 		if len(byProcess[process]) == 0 {
 			continue
 		}
 		fmt.Fprintf(&b, "\n## %s\n\n| metric | type | labels | what it is |\n|---|---|---|---|\n", strings.ToUpper(process[:1])+process[1:])
 		for _, m := range byProcess[process] {
 			labels := strings.Join(m.Labels, ", ")
-			if _, long := shared[labels]; long {
-				labels = "[those of connections](#labels-of-connections)"
+			if of, long := shared[labels]; long {
+				labels = fmt.Sprintf("[those of %s](#labels-of-%s)", of, of)
 			}
 			fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", m.Name, m.Type, labels, cell(m.Help))
 		}
 	}
-	for labels := range shared {
-		b.WriteString("\n## Labels of connections\n\n")
+	for _, labels := range slices.SortedFunc(maps.Keys(shared), func(a, b string) int { return strings.Compare(shared[a], shared[b]) }) {
+		fmt.Fprintf(&b, "\n## Labels of %s\n\n", shared[labels])
 		for l := range strings.SplitSeq(labels, ", ") {
 			fmt.Fprintf(&b, "- `%s`\n", l)
 		}
@@ -89,12 +94,17 @@ func renderMetrics(all []Metric) string {
 	return b.String()
 }
 
-// labelSets gives the label lists that are too long for a table.
-func labelSets(all []Metric) map[string]struct{} {
-	sets := map[string]struct{}{}
+// labelSets gives the label lists that are too long for a table, and what they are
+// the labels of.
+func labelSets(all []Metric) map[string]string {
+	sets := map[string]string{}
 	for _, m := range all {
-		if len(m.Labels) > 10 {
-			sets[strings.Join(m.Labels, ", ")] = struct{}{}
+		if len(m.Labels) <= 10 {
+			continue
+		}
+		sets[strings.Join(m.Labels, ", ")] = "connections"
+		if slices.Contains(m.Labels, "response_code") {
+			sets[strings.Join(m.Labels, ", ")] = "requests"
 		}
 	}
 	return sets

@@ -99,7 +99,23 @@ func (c *Client) Call(ctx context.Context, op string, args, answer any) error {
 // Watch hands events to each until that says stop, ctx ends, or the sandbox
 // does, which is io.EOF.
 func (c *Client) Watch(ctx context.Context, each func(Event) (stop bool)) error {
-	conn, err := c.open(ctx, OpWatch, nil)
+	return stream(ctx, c, OpWatch, nil, each)
+}
+
+// Flows hands what proxies tell to each until that says stop or ctx ends. The end
+// of the stream is nil; it ends by itself only when the request does not follow,
+// or with the sandbox.
+func (c *Client) Flows(ctx context.Context, args FlowsArgs, each func(Flow) (stop bool)) error {
+	if err := stream(ctx, c, OpFlows, args, each); err != io.EOF {
+		return err
+	}
+	return nil
+}
+
+// stream hands the values of a stream to each until that says stop or ctx ends.
+// The end of the stream is io.EOF.
+func stream[T any](ctx context.Context, c *Client, op string, args any, each func(T) (stop bool)) error {
+	conn, err := c.open(ctx, op, args)
 	if err != nil {
 		return err
 	}
@@ -118,11 +134,11 @@ func (c *Client) Watch(ctx context.Context, each func(Event) (stop bool)) error 
 		if f.Error != "" {
 			return &RemoteError{Message: f.Error}
 		}
-		var e Event
-		if err := json.Unmarshal(f.Data, &e); err != nil {
+		var v T
+		if err := json.Unmarshal(f.Data, &v); err != nil {
 			return err
 		}
-		if each(e) {
+		if each(v) {
 			return nil
 		}
 	}

@@ -42,6 +42,18 @@ func (fake) Watch(ctx context.Context, send func(control.Event) error) error {
 	return nil
 }
 
+func (fake) Flows(ctx context.Context, a control.FlowsArgs, send func(control.Flow) error) error {
+	for _, b := range a.Request {
+		if err := send(control.Flow{From: "n1/ztunnel", Record: []byte{b}}); err != nil {
+			return err
+		}
+	}
+	if len(a.Request) == 0 {
+		<-ctx.Done()
+	}
+	return nil
+}
+
 // Exec copies what it reads, waits for a signal, and takes its number as the
 // exit code.
 func (fake) Exec(ctx context.Context, a control.ExecArgs, files []*os.File, signals <-chan syscall.Signal) (int, error) {
@@ -124,6 +136,26 @@ func TestWatchEndsWhenToldTo(t *testing.T) {
 		return false
 	})
 	if !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+func TestFlows(t *testing.T) {
+	c := control.NewClient(serve(t))
+	var got []byte
+	each := func(f control.Flow) bool {
+		got = append(got, f.Record...)
+		return len(got) == 4
+	}
+	if err := c.Flows(t.Context(), control.FlowsArgs{Request: []byte{1, 2, 3}}, each); err != nil || string(got) != "\x01\x02\x03" {
+		t.Errorf("%v %v", got, err)
+	}
+	if err := c.Flows(t.Context(), control.FlowsArgs{Request: []byte{4, 5}}, each); err != nil || len(got) != 4 {
+		t.Errorf("%v %v after it was told to stop", got, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := c.Flows(ctx, control.FlowsArgs{}, each); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 }

@@ -3,7 +3,7 @@
 // in lines of JSON.
 //
 //	─▶ {"op": ..., "args": ...}        with files attached, for exec
-//	◀─ {"data": ...}*                  answers or events
+//	◀─ {"data": ...}*                  answers, events or flows
 //	─▶ {"signal": n}*                  exec only
 //	◀─ {"error": ...} or {"exit": n} or the end of the stream
 //

@@ -32,6 +32,9 @@ type Backend interface {
 	Call(ctx context.Context, op string, args json.RawMessage) (any, error)
 	// Watch sends events until ctx ends or send fails.
 	Watch(ctx context.Context, send func(Event) error) error
+	// Flows sends what the proxies tell, one send at a time, until they have told
+	// what was asked for, ctx ends or send fails.
+	Flows(ctx context.Context, args FlowsArgs, send func(Flow) error) error
 	// Exec runs a program with the given standard files, passes it the signals
 	// and gives its exit code. When ctx ends it ends the program.
 	Exec(ctx context.Context, args ExecArgs, files []*os.File, signals <-chan syscall.Signal) (int, error)
@@ -129,6 +132,13 @@ func (s *Server) dispatch(ctx context.Context, cancel func(), req request, more 
 	case OpWatch:
 		go gone(more, cancel)
 		return s.backend.Watch(ctx, func(e Event) error { return send(enc, e) })
+	case OpFlows:
+		var args FlowsArgs
+		if err := json.Unmarshal(req.Args, &args); err != nil {
+			return fmt.Errorf("flows: %w", err)
+		}
+		go gone(more, cancel)
+		return s.backend.Flows(ctx, args, func(f Flow) error { return send(enc, f) })
 	case OpExec:
 		var args ExecArgs
 		if err := json.Unmarshal(req.Args, &args); err != nil {

@@ -16,6 +16,7 @@ const (
 	OpRestart = "restart"
 	OpDown    = "down"
 	OpWatch   = "watch"
+	OpFlows   = "flows"
 )
 
 // request is the first line of a connection.
@@ -83,6 +84,25 @@ type Event struct {
 	Ready bool `json:"ready,omitempty"`
 	// Fatal is set on the event that says that it never will be.
 	Fatal bool `json:"fatal,omitempty"`
+}
+
+// FlowsArgs are the arguments of OpFlows.
+type FlowsArgs struct {
+	// Request is an ambit.flow.v1.ObserveRequest in its wire format.
+	Request []byte `json:"request"`
+}
+
+// Flow is one thing that a proxy tells of; OpFlows streams them. One field of
+// Record, Lost and Problem is set.
+type Flow struct {
+	// From names the proxy, such as n1/ztunnel or shop/waypoint-1.
+	From string `json:"from"`
+	// Record is an ambit.flow.v1.FlowRecord in its wire format.
+	Record []byte `json:"record,omitempty"`
+	// Lost is how many records are missing here.
+	Lost uint64 `json:"lost,omitempty"`
+	// Problem says why the proxy tells nothing.
+	Problem string `json:"problem,omitempty"`
 }
 
 // Status is the answer of OpStatus.

@@ -34,6 +34,8 @@ type connection struct {
 	peerAddr netip.AddrPort
 	dstID    identity.ID
 	service  *wds.Service
+	target   netip.AddrPort // of the application; outbound only
+	waypoint bool           // dst is a waypoint; outbound only
 
 	established bool
 	denial      *authz.Decision
@@ -103,8 +105,14 @@ func ruleName(d *authz.Decision) string {
 	return strconv.Itoa(d.Rule)
 }
 
+// deniedError is a denial.
+type deniedError struct{ decision *authz.Decision }
+
+func (e *deniedError) Error() string { return errDenied.Error() + ": " + e.decision.Reason }
+func (e *deniedError) Unwrap() error { return errDenied }
+
 // deniedBy is the error of a denial.
-func deniedBy(d *authz.Decision) error { return fmt.Errorf("%w: %s", errDenied, d.Reason) }
+func deniedBy(d *authz.Decision) error { return &deniedError{d} }
 
 // registry holds the open connections of one pod.
 type registry struct {

@@ -104,11 +104,7 @@ func (p *Pod) serveStream(ctx context.Context, in *hbone.Incoming) {
 	if cut := c.cutReason(); cut != nil {
 		err = cut
 	}
-	p.conns.closed(c)
-	if !c.established {
-		p.cfg.Metrics.failed.WithLabelValues(c.labels(flagsOf(err))[:]...).Inc()
-	}
-	c.log(p.cfg.Access, err)
+	p.finished(c, err)
 }
 
 // received counts in the direction of a connection: towards its destination first.
@@ -124,7 +120,7 @@ func (p *Pod) carry(in *hbone.Incoming, up *netns.Conn, c *connection) error {
 	if err != nil {
 		return err
 	}
-	p.conns.established(c, p.cfg.Metrics.of(c.labels(flagNone)))
+	p.established(c)
 	return s.Splice(up)
 }
 

@@ -2,8 +2,6 @@ package proxy
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -13,6 +11,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/hbone"
 	"github.com/ambit-mesh/ambit/internal/identity"
 	"github.com/ambit-mesh/ambit/internal/netns"
+	"github.com/ambit-mesh/ambit/internal/trace"
 	"github.com/ambit-mesh/ambit/internal/wds"
 )
 
@@ -65,11 +64,7 @@ func (p *Pod) ended(app *netns.Conn, c *connection, err error) {
 	if err != nil {
 		_ = app.SetLinger(0)
 	}
-	p.conns.closed(c)
-	if !c.established {
-		p.cfg.Metrics.failed.WithLabelValues(c.labels(flagsOf(err))[:]...).Inc()
-	}
-	c.log(p.cfg.Access, err)
+	p.finished(c, err)
 }
 
 // connect decides where a connection goes and connects to there.
@@ -87,7 +82,7 @@ func (p *Pod) connect(ctx context.Context, app *netns.Conn, c *connection) (way,
 	}
 	for try := 1; ; try++ {
 		route, err := p.cfg.Store.Route(c.src, dst)
-		c.service, c.dst = route.Service, route.Workload
+		c.service, c.dst, c.target, c.waypoint = route.Service, route.Workload, route.Target, route.Waypoint
 		if err != nil {
 			return way{}, err
 		}
@@ -99,7 +94,7 @@ func (p *Pod) connect(ctx context.Context, app *netns.Conn, c *connection) (way,
 		}
 		if err == nil {
 			p.conns.add(c)
-			p.conns.established(c, p.cfg.Metrics.of(c.labels(flagNone)))
+			p.established(c)
 			return w, nil
 		}
 		if !retryable(err) || try == endpointTries || route.Service == nil || ctx.Err() != nil {
@@ -117,9 +112,12 @@ func retryable(err error) bool {
 // tunnel opens a stream to the destination's tunnel port.
 func (p *Pod) tunnel(ctx context.Context, c *connection, r *wds.Route) (way, error) {
 	c.tunnel, c.authority, c.dstID = true, r.Authority, r.Peers[0]
-	c.traceparent = newTraceparent()
+	c.traceparent = trace.Begin().Traceparent()
 	done := r.Workload.Opened()
-	ctx, cancel := context.WithTimeout(ctx, p.cfg.ConnectTimeout)
+	// Setting up the tunnel has its time, see dialTunnel, and then the peer has as long
+	// to connect to its application: what became of either is a better reason than
+	// that nobody waited for it.
+	ctx, cancel := context.WithTimeout(ctx, 2*p.cfg.ConnectTimeout)
 	defer cancel()
 	key := poolKey{addr: r.Connect, uid: r.Workload.UID, peers: joinIDs(r.Peers)}
 	s, _, cc, err := p.pool.Open(ctx, key, hbone.Request{Authority: r.Authority, Fields: p.requestFields(c)})
@@ -247,18 +245,6 @@ func baggage(w *wds.Workload, cluster string) string {
 	add("cloud.region", w.Region)
 	add("cloud.availability_zone", w.Zone)
 	return b.String()
-}
-
-// newTraceparent starts a trace, not sampled (W3C Trace Context section 3.2).
-func newTraceparent() string {
-	var id [24]byte
-	_, _ = rand.Read(id[:]) // never fails
-	b := make([]byte, 0, 55)
-	b = append(b, "00-"...)
-	b = hex.AppendEncode(b, id[:16])
-	b = append(b, '-')
-	b = hex.AppendEncode(b, id[16:])
-	return string(append(b, "-00"...))
 }
 
 // illegalPort tells ports that only the proxy itself listens on.

@@ -43,6 +43,6 @@ func (p *Pod) plaintextTo(ctx context.Context, app *netns.Conn, c *connection) e
 		return err
 	}
 	defer up.Close()
-	p.conns.established(c, p.cfg.Metrics.of(c.labels(flagNone)))
+	p.established(c)
 	return hbone.Relay(app, up, &c.toDst, &c.toSrc)
 }

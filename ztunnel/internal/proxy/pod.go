@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/ambit-mesh/ambit/internal/certs"
+	"github.com/ambit-mesh/ambit/internal/flow"
 	"github.com/ambit-mesh/ambit/internal/hbone"
 	"github.com/ambit-mesh/ambit/internal/identity"
 	"github.com/ambit-mesh/ambit/internal/netns"
@@ -35,7 +36,9 @@ type Config struct {
 	Metrics *Metrics
 	Log     *zap.Logger
 	Access  *zap.Logger
-	HBONE   hbone.Config
+	// Flows gets a record of each connection; nil for none.
+	Flows *flow.Log
+	HBONE hbone.Config
 	// Cluster is the id of this cluster, for baggage.
 	Cluster string
 	// Network is the network that this node is in.

@@ -250,6 +250,3 @@ func addrString(a netip.AddrPort) string {
 	}
 	return a.String()
 }
-
-// NewAccessLog gives a logger for log whose level does not follow the other logs'.
-func NewAccessLog(log *zap.Logger) *zap.Logger { return log.Named("access") }

@@ -1,0 +1,51 @@
+package cli
+
+import (
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	flowpb "github.com/ambit-mesh/ambit/apis/flow"
+	"github.com/ambit-mesh/ambit/internal/flow/report"
+)
+
+func newEdges(s Streams, f *localFlags) *cobra.Command {
+	var filter filterFlags
+	var when span
+	cmd := &cobra.Command{
+		Use:   "edges",
+		Short: "Show who talks to whom, and whether it is secured",
+		Long: "Gathers the connections and requests that proxies remember into edges: from whom to whom, whether\n" +
+			"mutual TLS secured all of them, how many there were, how many failed or were denied, and their bytes.\n" +
+			"Proxies keep their newest 4096 records; metrics count all.",
+		Example: "  ambit local edges\n  ambit local edges -n shop --since 10m\n  ambit local edges --unencrypted -o json",
+		Args:    exactly(cobra.NoArgs),
+	}
+	out := addFormat(cmd)
+	filter.add(cmd)
+	cmd.Flags().StringVar(&when.since, "since", "", "only what ended since then: a duration such as 5m, or a time")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		o := &observer{errs: s.Err, joined: true, request: &flowpb.ObserveRequest{}}
+		var err error
+		if o.request, _, err = request(&filter, &when, true); err != nil {
+			return err
+		}
+		if o.client, err = f.client(); err != nil {
+			return err
+		}
+		list, err := o.edges(cmd.Context())
+		if err != nil {
+			return err
+		}
+		return out.print(s.Out, list, func(w *tabwriter.Writer) { edgeTable(w, list) })
+	}
+	return cmd
+}
+
+func edgeTable(w *tabwriter.Writer, list []report.Edge) {
+	row(w, "SOURCE", "DESTINATION", "SECURED", "CONNECTIONS", "REQUESTS", "ERRORS", "DENIED", "SENT", "RECEIVED", "CLIENT-ID", "SERVER-ID", "LAST SEEN")
+	for _, e := range list {
+		row(w, e.Source, e.Destination, e.Security(), e.Connections, e.Requests, e.Errors, e.Denied, report.Bytes(e.Sent), report.Bytes(e.Received),
+			e.Source.Identity, e.Destination.Identity, age(e.LastSeen))
+	}
+}

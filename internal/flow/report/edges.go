@@ -1,0 +1,148 @@
+package report
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Edge is who talks to whom, and how.
+type Edge struct {
+	Source      Node `json:"source"`
+	Destination Node `json:"destination"`
+	// Secured counts the calls of which every hop was encrypted.
+	Secured     uint64    `json:"secured"`
+	Connections uint64    `json:"connections"`
+	Requests    uint64    `json:"requests"`
+	Errors      uint64    `json:"errors"`
+	Denied      uint64    `json:"denied"`
+	Sent        uint64    `json:"bytesSent"`
+	Received    uint64    `json:"bytesReceived"`
+	LastSeen    time.Time `json:"lastSeen"`
+}
+
+// Node is one end of an edge: what pods were made by, a service, or an address.
+type Node struct {
+	Namespace string `json:"namespace,omitempty"`
+	Name      string `json:"name"`
+	// Kind is workload, service, identity or address.
+	Kind string `json:"kind"`
+	// Identity of the last call.
+	Identity string `json:"identity,omitempty"`
+}
+
+// Calls is how many there were.
+func (e *Edge) Calls() uint64 { return e.Connections + e.Requests }
+
+// Security says whether all calls were encrypted.
+func (e *Edge) Security() string {
+	switch e.Secured {
+	case e.Calls():
+		return "yes"
+	case 0:
+		return "no"
+	}
+	return "partly"
+}
+
+// Edges gathers calls.
+type Edges struct{ all map[[2]Node]*Edge }
+
+// NewEdges gives none.
+func NewEdges() *Edges { return &Edges{all: make(map[[2]Node]*Edge)} }
+
+// Add counts a call.
+func (s *Edges) Add(l *Line) {
+	key := [2]Node{l.Source.node(), l.Destination.node()}
+	if l.Service != nil {
+		key[1] = Node{Namespace: l.Service.Namespace, Name: l.Service.Name, Kind: "service"}
+	}
+	e := s.all[key]
+	if e == nil {
+		e = &Edge{Source: key[0], Destination: key[1]}
+		s.all[key] = e
+	}
+	if l.HTTP != nil {
+		e.Requests++
+	} else {
+		e.Connections++
+	}
+	if l.Encrypted {
+		e.Secured++
+	}
+	switch {
+	case l.Verdict == "denied":
+		e.Denied++
+	case l.failed():
+		e.Errors++
+	}
+	e.Sent += l.Sent
+	e.Received += l.Received
+	if !l.Time.Before(e.LastSeen) {
+		e.LastSeen = l.Time
+		e.Source.Identity, e.Destination.Identity = cmp.Or(l.Source.Identity, e.Source.Identity), cmp.Or(l.Destination.Identity, e.Destination.Identity)
+	}
+}
+
+// List gives the edges by name.
+func (s *Edges) List() []Edge {
+	all := make([]Edge, 0, len(s.all))
+	for _, e := range s.all {
+		all = append(all, *e)
+	}
+	slices.SortFunc(all, func(a, b Edge) int { return cmp.Or(a.Source.compare(b.Source), a.Destination.compare(b.Destination)) })
+	return all
+}
+
+func (n Node) compare(o Node) int {
+	return cmp.Or(cmp.Compare(n.Namespace, o.Namespace), cmp.Compare(n.Name, o.Name), cmp.Compare(n.Kind, o.Kind))
+}
+
+// String is how the node is called.
+func (n Node) String() string {
+	if n.Namespace == "" {
+		return n.Name
+	}
+	return n.Namespace + "/" + n.Name
+}
+
+// node is what an end belongs to, so that pods that come and go are one.
+func (e *Endpoint) node() Node {
+	switch {
+	case e.Owner != "":
+		return Node{Namespace: e.Namespace, Name: e.Owner, Kind: "workload"}
+	case e.Workload != "":
+		return Node{Namespace: e.Namespace, Name: e.Workload, Kind: "workload"}
+	case e.Identity != "":
+		return Node{Name: e.Identity, Kind: "identity"}
+	}
+	return Node{Name: cmp.Or(host(e.Address), "?"), Kind: "address"}
+}
+
+// failed says that the client did not get what it asked for, through no fault of
+// its own.
+func (l *Line) failed() bool {
+	if l.Verdict == "failed" || l.Verdict == "limited" {
+		return true
+	}
+	h := l.HTTP
+	if h == nil {
+		return false
+	}
+	return h.Status >= 500 || h.Status == 0 || h.GRPCStatus != nil && serversFault(*h.GRPCStatus)
+}
+
+// serversFault tells the gRPC codes that stand for a status of 500 or more:
+// unknown, deadline exceeded, unimplemented, internal, unavailable, data loss.
+func serversFault(code uint32) bool {
+	return slices.Contains([]uint32{2, 4, 12, 13, 14, 15}, code)
+}
+
+// host takes the port off an address.
+func host(address string) string {
+	if a, err := netip.ParseAddrPort(address); err == nil {
+		return a.Addr().String()
+	}
+	return address
+}

@@ -1,0 +1,165 @@
+package trace
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+)
+
+func newExporter(cfg Config) (*otlptrace.Exporter, error) {
+	address, secure, err := cfg.address()
+	if err != nil {
+		return nil, err
+	}
+	opts := []otlptracegrpc.Option{
+		otlptracegrpc.WithEndpoint(address), otlptracegrpc.WithHeaders(cfg.Headers), otlptracegrpc.WithTimeout(cfg.Timeout),
+		// A batch that cannot be handed over in time is given up: the next ones wait.
+		otlptracegrpc.WithRetry(otlptracegrpc.RetryConfig{Enabled: true, InitialInterval: 100 * time.Millisecond, MaxInterval: time.Second, MaxElapsedTime: cfg.Timeout}),
+	}
+	if secure {
+		config := cfg.TLS
+		if config == nil {
+			config = &tls.Config{MinVersion: tls.VersionTLS12}
+		}
+		opts = append(opts, otlptracegrpc.WithTLSCredentials(credentials.NewTLS(config)))
+	} else {
+		opts = append(opts, otlptracegrpc.WithInsecure())
+	}
+	if dial := cfg.Dial; dial != nil {
+		opts = append(opts, otlptracegrpc.WithDialOption(grpc.WithContextDialer(func(ctx context.Context, a string) (net.Conn, error) { return dial(ctx, a) })))
+	}
+	return otlptrace.NewUnstarted(otlptracegrpc.NewClient(opts...)), nil
+}
+
+// queue holds the spans that have ended until they are sent. It is bounded, and
+// nobody waits for room in it.
+type queue struct {
+	exporter  *otlptrace.Exporter
+	spans     chan sdktrace.ReadOnlySpan
+	batch     int
+	interval  time.Duration
+	timeout   time.Duration
+	log       *zap.Logger
+	exported  prometheus.Counter
+	dropped   *prometheus.CounterVec
+	overflown prometheus.Counter
+	failing   bool // owned by run
+}
+
+var _ sdktrace.SpanProcessor = (*queue)(nil)
+
+func newQueue(cfg Config, e *otlptrace.Exporter) *queue {
+	q := &queue{
+		exporter: e, spans: make(chan sdktrace.ReadOnlySpan, cfg.Queue), batch: cfg.Batch, interval: cfg.Interval, timeout: cfg.Timeout, log: cfg.Log,
+		exported: prometheus.NewCounter(prometheus.CounterOpts{Name: "ambit_trace_spans_exported_total", Help: "Spans that the collector has taken."}),
+		dropped:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ambit_trace_spans_dropped_total", Help: "Spans that were lost: the queue was full (queue_full), or the collector did not take them (export_failed)."}, []string{"reason"}),
+	}
+	cfg.Registerer.MustRegister(q.exported, q.dropped)
+	q.overflown = q.dropped.WithLabelValues("queue_full")
+	return q
+}
+
+// OnStart implements sdktrace.SpanProcessor.
+func (q *queue) OnStart(context.Context, sdktrace.ReadWriteSpan) {}
+
+// OnEnd takes a span or drops it.
+func (q *queue) OnEnd(s sdktrace.ReadOnlySpan) {
+	select {
+	case q.spans <- s:
+	default:
+		q.overflown.Inc()
+	}
+}
+
+// Shutdown implements sdktrace.SpanProcessor; run ends with its context.
+func (q *queue) Shutdown(context.Context) error { return nil }
+
+// ForceFlush implements sdktrace.SpanProcessor.
+func (q *queue) ForceFlush(context.Context) error { return nil }
+
+// run sends batches until ctx ends, and then what is left, within the timeout.
+func (q *queue) run(ctx context.Context) error {
+	if err := q.exporter.Start(ctx); err != nil {
+		return fmt.Errorf("tracing: %w", err)
+	}
+	for q.gather(ctx) {
+	}
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), q.timeout)
+	defer cancel()
+	for batch := q.waiting(); len(batch) > 0; batch = q.waiting() {
+		q.send(last, batch)
+	}
+	// It has a time of its own: the connection is closed in any case.
+	closing, cancelClosing := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancelClosing()
+	return q.exporter.Shutdown(closing)
+}
+
+// gather waits for spans and sends one batch; false when ctx has ended.
+func (q *queue) gather(ctx context.Context) bool {
+	var batch []sdktrace.ReadOnlySpan
+	select {
+	case s := <-q.spans:
+		batch = append(batch, s)
+	case <-ctx.Done():
+		return false
+	}
+	timer := time.NewTimer(q.interval)
+	defer timer.Stop()
+	for len(batch) < q.batch {
+		select {
+		case s := <-q.spans:
+			batch = append(batch, s)
+			continue
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		break
+	}
+	// A batch that is on its way when ctx ends is still given its time.
+	q.send(context.WithoutCancel(ctx), batch)
+	return ctx.Err() == nil
+}
+
+// waiting takes what is there, up to a batch.
+func (q *queue) waiting() (batch []sdktrace.ReadOnlySpan) {
+	for len(batch) < q.batch {
+		select {
+		case s := <-q.spans:
+			batch = append(batch, s)
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
+// send hands a batch over. A change between working and failing is logged once.
+func (q *queue) send(ctx context.Context, batch []sdktrace.ReadOnlySpan) {
+	ctx, cancel := context.WithTimeout(ctx, q.timeout)
+	defer cancel()
+	err := q.exporter.ExportSpans(ctx, batch)
+	if err != nil {
+		q.dropped.WithLabelValues("export_failed").Add(float64(len(batch)))
+	} else {
+		q.exported.Add(float64(len(batch)))
+	}
+	if failing := err != nil; failing != q.failing {
+		q.failing = failing
+		if failing {
+			q.log.Warn("spans cannot be sent to the collector; they are dropped until it answers", zap.Error(err))
+		} else {
+			q.log.Info("spans are sent to the collector again")
+		}
+	}
+}
