@@ -54,7 +54,7 @@ func roleName() string {
 
 func roles() map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
-		"role-server": serve, "role-stubborn": stubborn, "role-get": get, "role-udp": askUDP, "role-hammer": hammer,
+		"role-server": serve, "role-stubborn": stubborn, "role-get": get, "role-udp": askUDP, "role-hammer": hammer, "role-flows": tellFlows,
 		"ambit-controlplane": fakeControlPlane, "ambit-nodeagent": fakeNodeAgent, "ambit-ztunnel": fakeZtunnel,
 	}
 }
@@ -192,6 +192,7 @@ func fakeZtunnel(ctx context.Context) error {
 	if _, err := os.Stat(flagValue("xds-root")); err != nil {
 		return err
 	}
+	go func() { _ = tellFlows(ctx) }()
 	return ready(ctx, "15021")
 }
 

@@ -62,14 +62,14 @@ func (s *Store) Route(src *Workload, dst netip.AddrPort) (Route, error) {
 		return Route{Connect: dst, Target: dst, Service: svc}, nil
 	}
 	if !svc.HasPort(dst.Port()) {
-		return Route{}, fmt.Errorf("service %s port %d: %w", svc.Key, dst.Port(), ErrNoPort)
+		return Route{Service: svc}, fmt.Errorf("service %s port %d: %w", svc.Key, dst.Port(), ErrNoPort)
 	}
 	if svc.Waypoint != nil && !s.isWaypoint(src, svc.Waypoint) {
 		return s.viaWaypoint(src, svc.Waypoint, svc, dst)
 	}
 	ep, target, err := s.pick(src, svc, dst.Port(), dst.Addr().Is4())
 	if err != nil {
-		return Route{}, err
+		return Route{Service: svc}, err
 	}
 	return toWorkload(ep, svc, target), nil
 }
