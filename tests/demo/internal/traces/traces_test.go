@@ -11,6 +11,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/ambit-mesh/ambit/internal/trace"
+	"github.com/ambit-mesh/ambit/internal/trace/otlp"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -25,7 +26,7 @@ func TestTraceAcrossServices(t *testing.T) {
 	done := make(chan error, 3)
 	go func() { done <- c.Run(ctx) }()
 	tracer := func(service string) *trace.Tracer {
-		tr, err := trace.New(trace.Config{Endpoint: c.Addr().String(), Resource: trace.Resource{Service: service}, Interval: time.Millisecond})
+		tr, err := otlp.New(trace.Config{Endpoint: c.Addr().String(), Resource: trace.Resource{Service: service}, Interval: time.Millisecond})
 		if err != nil {
 			t.Fatal(err)
 		}
