@@ -23,6 +23,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/stats"
 	"github.com/ambit-mesh/ambit/internal/telemetry"
 	"github.com/ambit-mesh/ambit/internal/trace"
+	"github.com/ambit-mesh/ambit/internal/trace/otlp"
 	"github.com/ambit-mesh/ambit/internal/wds"
 	"github.com/ambit-mesh/ambit/internal/xdsclient"
 	"github.com/ambit-mesh/ambit/waypoint/internal/extauthz"
@@ -110,7 +111,7 @@ func (w *Waypoint) assemble() error {
 	res := &resources{frontends: w.frontends, upstream: w.upstream, limits: make(map[string][]*route.RateLimit)}
 	cfg.Tracing.Registerer = w.registry
 	var err error
-	if w.tracer, err = trace.New(cfg.Tracing); err != nil {
+	if w.tracer, err = otlp.New(cfg.Tracing); err != nil {
 		return err
 	}
 	access, flush := telemetry.NewAccessLog(cfg.AccessLog)

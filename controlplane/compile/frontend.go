@@ -113,7 +113,9 @@ func (c *Compiler) compileFrontend(n types.NamespacedName) {
 	out := route.Translate(route.Input{Name: n, Service: service, Bound: b.bound(), Unusable: b.message, Routes: routes, Version: c.isVersion(n)}, mesh{c})
 	c.parents[n] = out.Parents
 	var resources []*Resource
-	if b.bound() {
+	// A waypoint that cannot be used, because it does not admit the service for
+	// example, is told nothing of it.
+	if b.bound() && b.reason == "" {
 		r := resource(TypeFrontend, c.serviceName(n), c.frontend(n, service, out))
 		r.Waypoint = b.waypoint
 		resources = append(resources, r)
@@ -135,10 +137,6 @@ func (c *Compiler) frontend(n types.NamespacedName, s *corev1.Service, out route
 	}
 	return body
 }
-
-// frontendPolicies gives the AuthorizationPolicies that a waypoint enforces for a
-// service.
-func (c *Compiler) frontendPolicies(types.NamespacedName) []string { return nil }
 
 func (c *Compiler) isVersion(n types.NamespacedName) bool {
 	_, ok := c.versions[n]

@@ -45,7 +45,7 @@ func newEdges(s Streams, f *localFlags) *cobra.Command {
 func edgeTable(w *tabwriter.Writer, list []report.Edge) {
 	row(w, "SOURCE", "DESTINATION", "SECURED", "CONNECTIONS", "REQUESTS", "ERRORS", "DENIED", "SENT", "RECEIVED", "CLIENT-ID", "SERVER-ID", "LAST SEEN")
 	for _, e := range list {
-		row(w, e.Source, e.Destination, e.Security(), e.Connections, e.Requests, e.Errors, e.Denied, report.Bytes(e.Sent), report.Bytes(e.Received),
+		row(w, e.Source, e.Destination, e.Secured(), e.Connections, e.Requests, e.Errors, e.Denied, report.Bytes(e.Sent), report.Bytes(e.Received),
 			e.Source.Identity, e.Destination.Identity, age(e.LastSeen))
 	}
 }

@@ -80,13 +80,23 @@ func target(f *flowpb.Filter, r *flowpb.FlowRecord) bool {
 
 // outcome looks at what became of it.
 func outcome(f *flowpb.Filter, r *flowpb.FlowRecord) bool {
-	secure := flowpb.Filter_ENCRYPTED_NO
-	if r.GetSecurity().GetMutualTls() {
+	secure := flowpb.Filter_ENCRYPTED_UNSPECIFIED
+	switch {
+	case r.GetSecurity().GetMutualTls():
 		secure = flowpb.Filter_ENCRYPTED_YES
+	case Plaintext(r):
+		secure = flowpb.Filter_ENCRYPTED_NO
 	}
 	return one(f.GetVerdicts(), func(v flowpb.Verdict) bool { return v == r.GetVerdict() }) &&
 		(f.GetEncrypted() == flowpb.Filter_ENCRYPTED_UNSPECIFIED || f.GetEncrypted() == secure) &&
 		one(f.GetPolicies(), func(p string) bool { return isPolicy(p, r) })
+}
+
+// Plaintext reports whether something went over the wire that was not encrypted,
+// or would have, had it been allowed. A connection that could not be established
+// is neither.
+func Plaintext(r *flowpb.FlowRecord) bool {
+	return !r.GetSecurity().GetMutualTls() && (r.GetVerdict() != flowpb.Verdict_VERDICT_FAILED || r.GetBytesSent()+r.GetBytesReceived() > 0)
 }
 
 // request looks at layer 7. What has none matches no condition on it.

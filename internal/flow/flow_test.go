@@ -6,11 +6,13 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+	"reflect"
 	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -116,15 +118,19 @@ func wantPorts(t *testing.T, got []uint32, want ...uint32) {
 }
 
 func TestThePastIsKeptUpToABound(t *testing.T) {
-	o := serve(t, 4)
-	for n := range 6 {
-		o.Append(numbered(n + 1))
+	o := serve(t, chunkSize)
+	// The first ones make room for the others.
+	for n := range chunkSize + 2 {
+		o.Append(numbered(n + 1 - chunkSize + 4))
 	}
-	wantPorts(t, o.all(t, &flowpb.ObserveRequest{}), 3, 4, 5, 6)
+	if n := len(o.all(t, &flowpb.ObserveRequest{})); n != chunkSize {
+		t.Errorf("%d records are kept, want %d", n, chunkSize)
+	}
+	wantPorts(t, o.all(t, &flowpb.ObserveRequest{Since: timestamppb.New(now.Add(3 * time.Second))}), 3, 4, 5, 6)
 	wantPorts(t, o.all(t, &flowpb.ObserveRequest{Last: 2}), 5, 6)
 	wantPorts(t, o.all(t, &flowpb.ObserveRequest{Since: timestamppb.New(now.Add(4 * time.Second))}), 4, 5, 6)
 	wantPorts(t, o.all(t, &flowpb.ObserveRequest{Include: []*flowpb.Filter{{Ports: []uint32{3, 5, 6}}}, Last: 2}), 5, 6)
-	wantPorts(t, o.all(t, &flowpb.ObserveRequest{Exclude: []*flowpb.Filter{{Ports: []uint32{5}}}}), 3, 4, 6)
+	wantPorts(t, o.all(t, &flowpb.ObserveRequest{Exclude: []*flowpb.Filter{{Ports: []uint32{5}}}, Last: 3}), 3, 4, 6)
 }
 
 // await waits until an observer is there.
@@ -175,7 +181,7 @@ func TestFollowing(t *testing.T) {
 // An observer that does not read loses records and learns how many; who appends
 // never waits.
 func TestSlowObserver(t *testing.T) {
-	o := serve(t, 16)
+	o := serve(t, chunkSize)
 	stream, err := o.client.Observe(t.Context(), &flowpb.ObserveRequest{Follow: true})
 	if err != nil {
 		t.Fatal(err)
@@ -208,7 +214,7 @@ func TestSlowObserver(t *testing.T) {
 		t.Errorf("%d given and %d lost of %d, counted %v", got, lost, records+1, testutil.ToFloat64(o.server.lost))
 	}
 	// The stream may have begun with any of them, but nothing is lost in between.
-	if got+lost < 16 {
+	if got+lost < chunkSize {
 		t.Errorf("%d given and %d lost", got, lost)
 	}
 }
@@ -424,6 +430,39 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
+// What a slot held before does not show through.
+func TestRecordsAreKeptAsTheyWere(t *testing.T) {
+	l := NewLog(1)
+	want := full()
+	want.TunnelIn = trace.Context{TraceID: want.TunnelIn.TraceID, SpanID: want.TunnelIn.SpanID}
+	want.TunnelOut = trace.Context{TraceID: want.TunnelOut.TraceID, SpanID: want.TunnelOut.SpanID}
+	var n uint64
+	for _, r := range []*Record{want, numbered(1), want} {
+		for range chunkSize {
+			l.Append(r)
+			n++
+		}
+		var got Record
+		if l.read(n-1, &got) != kept {
+			t.Fatal("it is gone")
+		}
+		if !reflect.DeepEqual(&got, r) {
+			t.Errorf("got  %+v\nwant %+v", got, r)
+		}
+	}
+}
+
+func TestSizes(t *testing.T) {
+	if n := unsafe.Sizeof(slot{}); n > 448 {
+		t.Errorf("a slot has %d bytes", n)
+	}
+	for i := range NewLog(0).chunks {
+		if NewLog(0).chunks[i].Load() != nil {
+			t.Error("memory for records that nobody has made")
+		}
+	}
+}
+
 func TestClientsTextsAreClipped(t *testing.T) {
 	l := NewLog(1)
 	r := numbered(1)
@@ -437,6 +476,9 @@ func TestClientsTextsAreClipped(t *testing.T) {
 
 func TestAppendAllocatesNothing(t *testing.T) {
 	l, r := NewLog(64), full()
+	for range chunkSize {
+		l.Append(r) // makes the memory that is used again
+	}
 	if n := testing.AllocsPerRun(100, func() { l.Append(r) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}

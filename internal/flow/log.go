@@ -10,21 +10,27 @@ import (
 // DefaultSize is how many records a Log keeps.
 const DefaultSize = 4096
 
+// chunkSize is how many slots are made at a time, so that a process without
+// traffic has none.
+const chunkSize = 64
+
 // Log keeps the newest records of a process. A nil Log keeps none.
 type Log struct {
-	slots []slot
-	mask  uint64
-	next  atomic.Uint64 // number of the record to come
+	chunks []atomic.Pointer[chunk]
+	mask   uint64
+	next   atomic.Uint64 // number of the record to come
 
 	observers atomic.Pointer[[]chan struct{}] // replaced, never changed
 	mu        sync.Mutex                      // held to replace observers
 }
 
+type chunk [chunkSize]slot
+
 // slot holds one record. Its lock is held to copy the record only.
 type slot struct {
 	mu     sync.Mutex
 	number uint64 // of the record, plus 1; 0 is none; guarded by mu
-	record Record // guarded by mu
+	record packed // guarded by mu
 }
 
 // NewLog gives a log of at least size records; DefaultSize for 0.
@@ -32,11 +38,23 @@ func NewLog(size int) *Log {
 	if size <= 0 {
 		size = DefaultSize
 	}
-	n := 1
+	n := chunkSize
 	for n < size {
 		n *= 2
 	}
-	return &Log{slots: make([]slot, n), mask: uint64(n - 1)}
+	return &Log{chunks: make([]atomic.Pointer[chunk], n/chunkSize), mask: uint64(n - 1)}
+}
+
+// slot gives the slot of record n.
+func (l *Log) slot(n uint64) *slot {
+	at := n & l.mask
+	p := &l.chunks[at/chunkSize]
+	c := p.Load()
+	if c == nil {
+		p.CompareAndSwap(nil, new(chunk))
+		c = p.Load()
+	}
+	return &c[at%chunkSize]
 }
 
 // Append keeps a copy of the record.
@@ -46,11 +64,12 @@ func (l *Log) Append(r *Record) {
 	}
 	r.HTTP.clip()
 	n := l.next.Add(1) - 1
-	s := &l.slots[n&l.mask]
+	s := l.slot(n)
 	s.mu.Lock()
 	// Not if one who came later was here first.
 	if s.number <= n {
-		s.number, s.record = n+1, *r
+		s.number = n + 1
+		s.record.pack(r)
 	}
 	s.mu.Unlock()
 	if o := l.observers.Load(); o != nil {
@@ -95,7 +114,7 @@ func (l *Log) detach(wake chan struct{}) {
 // oldest is the number of the oldest record that may still be kept.
 func (l *Log) oldest() uint64 {
 	next := l.next.Load()
-	return next - min(next, uint64(len(l.slots)))
+	return next - min(next, l.mask+1)
 }
 
 // state of a record.
@@ -112,12 +131,12 @@ func (l *Log) read(n uint64, into *Record) state {
 	if n >= l.next.Load() {
 		return pending
 	}
-	s := &l.slots[n&l.mask]
+	s := l.slot(n)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.number == n+1:
-		*into = s.record
+		s.record.unpack(into)
 		return kept
 	case s.number > n+1:
 		return missing

@@ -69,6 +69,7 @@ func (x *exchange) appendHead(b []byte, resp *message.Response, p *answerPlan) (
 		if !validProtocol(protocol) {
 			return b, &FieldError{Name: "protocol", Reason: "not a token"}
 		}
+		b = appendAccept(b, &x.req, resp)
 		b = append(b, "connection: upgrade\r\nupgrade: "...)
 		b = append(b, protocol...)
 		return append(b, "\r\n\r\n"...), nil

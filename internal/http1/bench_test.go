@@ -7,8 +7,13 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httputil"
+	"os"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/ambit-mesh/ambit/internal/message"
 )
@@ -150,7 +155,7 @@ func parsedBenchRequest(tb testing.TB) *message.Request {
 func BenchmarkClient(b *testing.B) {
 	near, far := newPipe()
 	req := parsedBenchRequest(b)
-	wire, _, err := appendRequest(nil, req)
+	wire, _, err := appendRequest(nil, req, "")
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -206,3 +211,118 @@ func BenchmarkClientNetHTTP(b *testing.B) {
 	tr.CloseIdleConnections()
 	_ = near.Close()
 }
+
+// BenchmarkProxy has the exchange go through a proxy: both sides of this package
+// beside net/http's ReverseProxy.
+func BenchmarkProxy(b *testing.B) {
+	front, frontFar := newPipe()
+	back, backFar := newPipe()
+	wire, _, err := appendRequest(nil, parsedBenchRequest(b), "")
+	if err != nil {
+		b.Fatal(err)
+	}
+	go answerAll(backFar, len(wire), benchAnswer())
+	up := NewClientConn(back, Config{})
+	done := make(chan error, 1)
+	go func() { done <- NewServerConn(frontFar, Config{}, proxy(up)).Run(context.Background()) }()
+	driveServer(b, front)
+	_ = front.Close()
+	_ = up.Close()
+	<-done
+}
+
+func BenchmarkProxyNetHTTP(b *testing.B) {
+	front, frontFar := newPipe()
+	back, backFar := newPipe()
+	// ReverseProxy adds X-Forwarded-For and keeps names in another case.
+	go answerRequests(backFar, benchAnswer())
+	l := &oneListener{c: make(chan net.Conn, 1), done: make(chan struct{})}
+	l.c <- frontFar
+	tr := &http.Transport{DisableCompression: true, DialContext: func(context.Context, string, string) (net.Conn, error) { return back, nil }}
+	srv := &http.Server{Handler: &httputil.ReverseProxy{Transport: tr, BufferPool: onePool{make([]byte, 32<<10)}, Rewrite: func(r *httputil.ProxyRequest) { r.Out.URL.Scheme, r.Out.URL.Host = "http", "h" }}}
+	done := make(chan struct{})
+	go func() { defer close(done); _ = srv.Serve(l) }()
+	driveServer(b, front)
+	_ = front.Close()
+	tr.CloseIdleConnections()
+	_ = srv.Close()
+	_ = back.Close()
+	<-done
+}
+
+// onePool is a BufferPool for one request at a time.
+type onePool struct{ b []byte }
+
+func (p onePool) Get() []byte { return p.b }
+func (p onePool) Put([]byte)  {}
+
+// answerRequests answers whatever ends with an empty line.
+func answerRequests(c net.Conn, answer []byte) {
+	buf := make([]byte, 16<<10)
+	for got := 0; ; {
+		n, err := c.Read(buf[got:])
+		if err != nil {
+			return
+		}
+		if got += n; !bytes.HasSuffix(buf[:got], []byte("\r\n\r\n")) {
+			continue
+		}
+		got = 0
+		if _, err := c.Write(answer); err != nil {
+			return
+		}
+	}
+}
+
+// BenchmarkIdle tells what an idle server connection holds, its goroutine's stack
+// included, the connection below it not.
+func BenchmarkIdle(b *testing.B) {
+	const conns = 10000
+	for b.Loop() {
+		var before, after runtime.MemStats
+		fars := make([]*idleConn, conns)
+		for i := range fars {
+			fars[i] = &idleConn{closed: make(chan struct{})}
+		}
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		done := make(chan error, conns)
+		for _, c := range fars {
+			go func() { done <- NewServerConn(c, Config{}, message.HandlerFunc(echo)).Run(context.Background()) }()
+		}
+		for _, c := range fars {
+			for c.waits.Load() < 2 {
+				runtime.Gosched()
+			}
+		}
+		runtime.GC()
+		runtime.GC() // the second empties the pools
+		runtime.ReadMemStats(&after)
+		b.ReportMetric(float64(after.HeapInuse+after.StackInuse-before.HeapInuse-before.StackInuse)/conns, "B/conn")
+		for _, c := range fars {
+			_ = c.Close()
+		}
+		for range fars {
+			<-done
+		}
+	}
+}
+
+// idleConn never has a byte. Its first read times out at once, as that of a
+// connection does which has been idle for a while.
+type idleConn struct {
+	net.Conn
+	waits  atomic.Int32
+	once   sync.Once
+	closed chan struct{}
+}
+
+func (c *idleConn) Read([]byte) (int, error) {
+	if c.waits.Add(1) == 1 {
+		return 0, os.ErrDeadlineExceeded
+	}
+	<-c.closed
+	return 0, net.ErrClosed
+}
+func (c *idleConn) SetReadDeadline(time.Time) error { return nil }
+func (c *idleConn) Close() error                    { c.once.Do(func() { close(c.closed) }); return nil }

@@ -14,6 +14,8 @@ type owner interface {
 	begin() error
 	// ended is told once how the reading has ended and gives what Read is to say.
 	ended(err error) error
+	// closing is called when the body is closed. It must not wait.
+	closing()
 }
 
 // body is the content of a message, or what comes through a tunnel.
@@ -203,6 +205,7 @@ func (b *body) Close() error {
 		b.src.interrupt()
 	}
 	b.closed = true
+	b.owner.closing()
 	return nil
 }
 

@@ -66,8 +66,9 @@ func notInRequest(name []byte) bool {
 
 func notInTrailer(name []byte) bool { return notInTrailers(string(name)) }
 
-// appendRequest writes the head of a request and says how its body is framed.
-func appendRequest(b []byte, req *message.Request) ([]byte, framing, error) {
+// appendRequest writes the head of a request and says how its body is framed. key,
+// unless empty, is that of a WebSocket.
+func appendRequest(b []byte, req *message.Request, key string) ([]byte, framing, error) {
 	how, err := checkRequest(req)
 	if err != nil {
 		return b, how, err
@@ -99,6 +100,11 @@ func appendRequest(b []byte, req *message.Request) ([]byte, framing, error) {
 		b = append(b, "\r\nupgrade: "...)
 		b = append(b, req.Protocol...)
 		b = append(b, "\r\n"...)
+		if key != "" {
+			b = append(b, "sec-websocket-key: "...)
+			b = append(b, key...)
+			b = append(b, "\r\n"...)
+		}
 	case te: // RFC 9110 section 10.1.4
 		b = append(b, "connection: te\r\nte: trailers\r\n"...)
 	}

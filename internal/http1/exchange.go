@@ -19,9 +19,12 @@ type exchange struct {
 	last bool // the client closes after it
 	// failed is set when the rest of the request's body will not come.
 	failed atomic.Bool
-	// accepted is set when the answer has opened a tunnel. Its two directions must
-	// not wait for each other, so it is not guarded by mu.
+	// accepted is set when the answer has opened a tunnel, before decided is closed,
+	// which it is by any answer. nil: no tunnel was asked for. The two directions of
+	// a tunnel must not wait for each other, so mu does not guard them.
 	accepted atomic.Bool
+	decided  chan struct{}
+	once     sync.Once
 
 	// mu is held while something is written; Body.Read may write 100 (Continue)
 	// while the answer is under way. It guards what follows.
@@ -56,7 +59,7 @@ func (sc *ServerConn) newExchange(head []byte) (*exchange, error) {
 	sc.in.skip(len(head))
 	x.last = sp.close || x.req.Version == message.HTTP10 // RFC 9112 section 9.3: a proxy keeps none open
 	if x.req.Tunnel() {
-		how = rawBytes
+		how, x.decided = rawBytes, make(chan struct{})
 	}
 	x.body.src, x.body.cfg, x.body.owner, x.body.how, x.body.left = &sc.in, &sc.cfg, x, how, x.req.ContentLength
 	if how != noBody {
@@ -70,9 +73,15 @@ func (sc *ServerConn) newExchange(head []byte) (*exchange, error) {
 // begin implements owner.
 func (x *exchange) begin() error {
 	switch {
-	case x.body.how == rawBytes && !x.accepted.Load():
-		return errNotAccepted
-	case x.body.how == rawBytes || !x.req.Continue:
+	case x.body.how == rawBytes:
+		// Who forwards may read before the handler has passed on that the other end
+		// has accepted.
+		<-x.decided
+		if !x.accepted.Load() {
+			return errNotAccepted
+		}
+		return nil
+	case !x.req.Continue:
 		return nil
 	}
 	x.mu.Lock()
@@ -80,8 +89,8 @@ func (x *exchange) begin() error {
 	switch {
 	case x.continued:
 		return nil
-	case x.state != waiting:
-		return errAnswered // the client will not send the body any more
+	case x.state != waiting && x.out == nil:
+		return errAnswered // the final head is out: the client need not send the body
 	}
 	x.continued = true
 	return x.send([]byte("HTTP/1.1 100 Continue\r\n\r\n"))
@@ -94,11 +103,21 @@ func (x *exchange) ended(err error) error {
 	}
 	x.failed.Store(true)
 	var t *timeout
-	if errors.Is(err, message.ErrProtocol) || errors.As(err, &t) {
+	if err == errClosed || errors.Is(err, message.ErrProtocol) || errors.As(err, &t) {
 		return err
 	}
 	x.sc.cancel() // the client is gone, or does not get to send the rest
 	return fmt.Errorf("request body: %w", err)
+}
+
+// closing implements owner.
+func (x *exchange) closing() { x.decide() }
+
+// decide lets who reads from a tunnel go on.
+func (x *exchange) decide() {
+	if x.decided != nil {
+		x.once.Do(func() { close(x.decided) })
+	}
 }
 
 // Inform implements message.Responder.
@@ -146,11 +165,12 @@ func (x *exchange) Respond(resp *message.Response) error {
 	}
 	x.state, x.how, x.left, x.close = answering, p.how, p.length, p.close
 	x.out, x.held = out, b
-	if x.how != rawBytes {
-		return nil
+	if x.how == rawBytes {
+		x.accepted.Store(true)
+		err = x.flush()
 	}
-	x.accepted.Store(true)
-	return x.flush()
+	x.decide()
+	return err
 }
 
 // Write implements message.Responder.

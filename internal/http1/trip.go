@@ -81,6 +81,9 @@ func (t *trip) Close() error {
 // begin implements owner.
 func (t *trip) begin() error { return nil }
 
+// closing implements owner.
+func (t *trip) closing() {}
+
 // ended implements owner.
 func (t *trip) ended(err error) error {
 	switch {
@@ -206,6 +209,11 @@ func (t *trip) accept(sp *special) error {
 		}
 		resp.Protocol = t.req.Protocol
 		b.how = rawBytes
+		if t.key != "" {
+			if err := checkAccept(t.key, resp); err != nil {
+				return err
+			}
+		}
 	case t.req.Method == "CONNECT" && t.req.Protocol == "" && resp.Status/100 == 2:
 		b.how = rawBytes // RFC 9110 section 9.3.6: framing fields are ignored
 	default:
@@ -214,7 +222,7 @@ func (t *trip) accept(sp *special) error {
 			return f
 		}
 	}
-	t.keep = sure && sp.persists(resp.Version)
+	t.keep = sure && b.how != rawBytes && sp.persists(resp.Version)
 	b.left = resp.ContentLength
 	switch b.how {
 	case noBody:

@@ -28,6 +28,7 @@ type upload struct {
 	out     *buffer
 	wire    []byte // the head, and content that was there already; lies in out unless it is larger
 	headLen int
+	key     string // of a WebSocket, if it is ours
 	how     framing
 	left    int64 // byLength: content that is not in wire
 	whole   bool  // all content is in wire
@@ -46,7 +47,10 @@ type upload struct {
 // encode writes the head and the content that is there already into wire.
 func (t *trip) encode() (err error) {
 	t.out = takeSmall()
-	t.wire, t.how, err = appendRequest(t.out.b[:0], t.req)
+	if needsKey(t.req) {
+		t.key = newKey()
+	}
+	t.wire, t.how, err = appendRequest(t.out.b[:0], t.req, t.key)
 	if err != nil {
 		return err
 	}

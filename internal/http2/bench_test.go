@@ -25,7 +25,7 @@ import (
 
 const small = "an answer of some hundred bytes, as services that talk to each other give; it is neither large nor nothing at all......"
 
-var benchFields = message.Fields{{"content-type", "application/json"}, {"server", "shop"}, {"x-request-id", "af3ce6b0-1c35-44a7-9df5-3e2d5d6bb1a3"}}
+var benchFields = fields("content-type", "application/json", "server", "shop", "x-request-id", "af3ce6b0-1c35-44a7-9df5-3e2d5d6bb1a3")
 
 func cpuTime() time.Duration {
 	var u syscall.Rusage
@@ -41,7 +41,7 @@ func oursToServer(b *testing.B, nc net.Conn) trip {
 	newRunner(b).run(cc.Run)
 	return func() error {
 		req := &message.Request{Method: "GET", Scheme: "http", Authority: "shop:80", Path: "/cart/items", Version: message.HTTP2}
-		req.Fields = message.Fields{{"user-agent", "bench/1.0"}, {"accept", "application/json"}, {"x-request-id", "af3ce6b0-1c35-44a7-9df5-3e2d5d6bb1a3"}}
+		req.Fields = fields("user-agent", "bench/1.0", "accept", "application/json", "x-request-id", "af3ce6b0-1c35-44a7-9df5-3e2d5d6bb1a3")
 		resp, err := cc.RoundTrip(context.Background(), req, nil)
 		if err != nil {
 			return err

@@ -159,6 +159,8 @@ func (cc *ClientConn) claim(ctx context.Context, req *message.Request) error {
 		return c.departureLocked()
 	case len(c.streams)+cc.claims >= c.peerStreams:
 		return errFull
+	case len(c.pending) >= maxBacklog:
+		return errSlow
 	case req.Protocol != "" && !c.peerConnect:
 		return errNoConnect
 	}
@@ -201,18 +203,19 @@ func (cc *ClientConn) open(s *clientStream, b beginning) error {
 	case b.whole && len(rest) == 0:
 		s.endFrameLocked()
 	default:
-		s.uploading = true
-		cc.wg.Add(1)
-		go func() {
-			defer cc.wg.Done()
-			s.upload(b, rest)
-		}()
+		cc.uploadLocked(s, b, rest)
 		c.kickLocked()
 		return nil
 	}
 	b.release()
 	c.kickLocked()
 	return nil
+}
+
+// uploadLocked starts to send the rest of a body.
+func (cc *ClientConn) uploadLocked(s *clientStream, b beginning, rest []byte) {
+	s.uploading = true
+	cc.wg.Go(func() { s.upload(b, rest) })
 }
 
 // requestLocked appends the HEADERS of a request, RFC 9113 section 8.3.1.
@@ -354,6 +357,8 @@ func (s *clientStream) leftLocked() {
 	if s.uploading && s.err != nil {
 		// It may be waiting in Read.
 		s.uploading = false
-		go s.req.Body.Close()
+		if s.req.Body != nil {
+			go s.req.Body.Close()
+		}
 	}
 }

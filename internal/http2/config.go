@@ -90,8 +90,9 @@ func (c Config) Validate() error {
 		return fmt.Errorf("http2: max fields %d: want at least 8", c.MaxFields)
 	case c.MaxFrame < h2wire.MinMaxFrame || c.MaxFrame > 1<<20:
 		return fmt.Errorf("http2: max frame %d: want 16 KiB to 1 MiB", c.MaxFrame)
-	case c.StreamWindow < 1<<10 || c.StreamWindow > c.MaxStreamWindow:
-		return fmt.Errorf("http2: stream window %d: want 1 KiB to the maximum of %d", c.StreamWindow, c.MaxStreamWindow)
+	case c.StreamWindow < h2wire.DefaultWindow || c.StreamWindow > c.MaxStreamWindow:
+		// Less would be exceeded by a peer that has not read our SETTINGS yet.
+		return fmt.Errorf("http2: stream window %d: want 64 KiB to the maximum of %d", c.StreamWindow, c.MaxStreamWindow)
 	case c.ConnWindow > h2wire.MaxWindow || c.ConnWindow < h2wire.DefaultWindow:
 		return fmt.Errorf("http2: connection window %d: want %d to %d", c.ConnWindow, h2wire.DefaultWindow, h2wire.MaxWindow)
 	case c.MaxStreams*c.StreamWindow > c.ConnWindow:

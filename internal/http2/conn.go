@@ -191,11 +191,8 @@ func (c *conn) endLocked(err error) {
 	c.err = err
 	c.draining = true
 	close(c.done)
-	var cerr *ConnError
-	if err == ErrClosed {
-		cerr = &ConnError{Code: h2wire.CodeNo}
-	}
-	if errors.As(err, &cerr) {
+	cerr := &ConnError{Code: h2wire.CodeNo}
+	if err == ErrClosed || errors.As(err, &cerr) {
 		c.pending = h2wire.AppendGoAway(c.pending, c.processed, cerr.Code, cerr.Reason)
 	}
 	for _, s := range c.streams {

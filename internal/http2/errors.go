@@ -18,6 +18,7 @@ var ErrClosed = errors.New("connection closed")
 var (
 	errDraining   = errors.New("connection takes no new requests")
 	errFull       = errors.New("as many streams are open as the peer takes")
+	errSlow       = errors.New("peer does not take what was sent before")
 	errNoConnect  = errors.New("peer does not take extended CONNECT (RFC 8441)")
 	errAnswered   = errors.New("request was answered before")
 	errUnanswered = errors.New("no response was begun")

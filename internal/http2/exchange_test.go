@@ -35,7 +35,7 @@ func TestManyStreamsAtOnce(t *testing.T) {
 			body, w := newPipeBody()
 			h := sha256.New()
 			go func() {
-				_, err := io.Copy(io.MultiWriter(w, h), io.LimitReader(rand.NewChaCha8([32]byte{byte(i)}), 2<<20+int64(i)))
+				_, err := io.Copy(io.MultiWriter(w, h), io.LimitReader(rand.NewChaCha8([32]byte{byte(i)}), 300<<10+int64(i)))
 				w.CloseWithError(err)
 			}()
 			resp, err := p.cc.RoundTrip(p.ctx, post("/", body, -1), nil)
@@ -45,7 +45,7 @@ func TestManyStreamsAtOnce(t *testing.T) {
 			}
 			back := sha256.New()
 			n, err := io.Copy(back, resp.Body)
-			if err != nil || n != 2<<20+int64(i) || string(back.Sum(nil)) != string(h.Sum(nil)) {
+			if err != nil || n != 300<<10+int64(i) || string(back.Sum(nil)) != string(h.Sum(nil)) {
 				t.Errorf("stream %d: %d bytes, %v", i, n, err)
 			}
 		})

@@ -104,6 +104,7 @@ func (r *reader) lateHeadersLocked(id uint32) error {
 const (
 	costRefused   = 2
 	costMalformed = 2
+	costTooLarge  = 20
 )
 
 // openLocked begins a request.

@@ -248,6 +248,10 @@ func TestTheirClientGivesUp(t *testing.T) {
 func forward(cc *http2.ClientConn) message.HandlerFunc {
 	return func(ctx context.Context, req *message.Request, w message.Responder) {
 		resp, err := cc.RoundTrip(ctx, req, func(status int, f message.Fields) { _ = w.Inform(status, f) })
+		if reset := (*http2.ResetError)(nil); errors.As(err, &reset) {
+			w.Break(err)
+			return
+		}
 		if err != nil {
 			answer(w, 503, err.Error())
 			return

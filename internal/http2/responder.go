@@ -69,6 +69,7 @@ func (s *serverStream) Inform(status int, fields message.Fields) error {
 	}
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
+	s.roomLocked()
 	switch {
 	case s.answered:
 		return errAnswered
@@ -158,6 +159,15 @@ func (s *serverStream) readyLocked() error {
 	return nil
 }
 
+// roomLocked waits until the connection has room for more to send: heads are not
+// bounded by windows, and a client that asks and reads nothing must not fill our
+// memory with them.
+func (s *serverStream) roomLocked() {
+	for s.err == nil && s.c.writing && len(s.c.pending) >= maxPending {
+		s.c.room.Wait()
+	}
+}
+
 // firstPiece is how large the first piece of a body may be to wait a moment for
 // the end, in bytes.
 const firstPiece = 16 << 10
@@ -169,6 +179,7 @@ func (s *serverStream) Write(p []byte) (int, error) {
 	c := s.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	s.roomLocked()
 	if err := s.readyLocked(); err != nil {
 		return 0, err
 	}
@@ -200,6 +211,7 @@ func (s *serverStream) Write(p []byte) (int, error) {
 func (s *serverStream) Flush() error {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
+	s.roomLocked()
 	if err := s.readyLocked(); err != nil {
 		return err
 	}
@@ -216,6 +228,7 @@ func (s *serverStream) End(trailers message.Fields) error {
 	c := s.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	s.roomLocked()
 	if rerr := s.readyLocked(); rerr != nil {
 		return rerr
 	}

@@ -155,5 +155,5 @@ func (sc *ServerConn) tooLargeLocked(id uint32, excess hpack.Excess, end bool) e
 	if excess == hpack.TooMany {
 		r.Limit, r.Reason = "header_fields", "too many header fields"
 	}
-	return sc.rejectedLocked(r, costMalformed)
+	return sc.rejectedLocked(r, costTooLarge)
 }

@@ -42,7 +42,8 @@ type Resource struct {
 	Pod, Namespace, Node, Cluster      string
 }
 
-func (c Config) withDefaults() Config {
+// WithDefaults fills in the defaults.
+func (c Config) WithDefaults() Config {
 	if c.Queue == 0 {
 		c.Queue = 4096
 	}
@@ -66,19 +67,19 @@ func (c Config) withDefaults() Config {
 
 // Validate names the first field that cannot be used.
 func (c Config) Validate() error {
-	c = c.withDefaults()
+	c = c.WithDefaults()
 	if c.Queue < 1 || c.Batch < 1 || c.Interval < 0 || c.Timeout < 0 {
 		return fmt.Errorf("tracing: queue %d, batch %d, interval %s, timeout %s: want positive ones", c.Queue, c.Batch, c.Interval, c.Timeout)
 	}
 	if c.Endpoint == "" {
 		return nil
 	}
-	_, _, err := c.address()
+	_, _, err := c.Address()
 	return err
 }
 
-// address gives host:port of the endpoint, and whether it wants TLS.
-func (c Config) address() (address string, secure bool, err error) {
+// Address gives host:port of the endpoint, and whether it wants TLS.
+func (c Config) Address() (address string, secure bool, err error) {
 	address = c.Endpoint
 	if u, uerr := url.Parse(c.Endpoint); uerr == nil && u.Host != "" {
 		if u.Scheme != "http" && u.Scheme != "https" || u.Path != "" && u.Path != "/" || u.User != nil || u.RawQuery != "" {

@@ -54,8 +54,6 @@ type Context struct {
 	muted bool
 	// root says that SpanID names no span yet: the trace begins here.
 	root bool
-	// remote says that it came from another process.
-	remote bool
 }
 
 // Valid reports whether there is a trace to be part of.
@@ -132,6 +130,6 @@ func Begin() Context {
 
 // Child gives the context of a new span below c.
 func (c Context) Child() Context {
-	c.SpanID, c.verbatim, c.root, c.remote = newSpanID(), false, false, false
+	c.SpanID, c.verbatim, c.root = newSpanID(), false, false
 	return c
 }

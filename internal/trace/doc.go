@@ -5,10 +5,8 @@
 //	Extract(fields) ─▶ Context ─▶ Tracer.Decide ─▶ Context ─▶ Tracer.Start ─▶ *Span, nil if not sampled
 //	                                                 │                          │ Attributes, End
 //	                                                 ▼                          ▼
-//	                              Context.Inject(fields of what is sent on)   queue ─▶ OTLP
+//	                              Context.Inject(fields of what is sent on)   Backend (otlp)
 //
-// Nothing that is not sampled allocates, and a request never waits for a
-// collector: the queue is bounded, and what does not fit is counted and dropped.
-// What a span says follows the OpenTelemetry conventions for HTTP and RPC; what is
+// Nothing that is not sampled allocates. What a span says follows the OpenTelemetry conventions for HTTP and RPC; what is
 // ours alone begins with ambit.
 package trace

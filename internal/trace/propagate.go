@@ -22,20 +22,20 @@ func Extract(f message.Fields) Context {
 	s := look(f)
 	if s.parents == 1 {
 		if c, ok := ParseTraceparent(s.traceparent); ok {
-			c.remote, c.verbatim = true, true
+			c.verbatim = true
 			s.stateOf(&c, f)
 			return c
 		}
 	}
 	if s.b3s == 1 {
 		if c, ok := parseB3(s.b3); ok {
-			c.remote, c.verbatim = true, s.parents == 0 && s.states == 0
+			c.verbatim = s.parents == 0 && s.states == 0
 			return c
 		}
 	}
 	if s.multiple && !s.repeats {
 		if c, ok := s.multi.parse(); ok {
-			c.remote, c.verbatim = true, s.parents == 0 && s.states == 0 && s.b3s == 0
+			c.verbatim = s.parents == 0 && s.states == 0 && s.b3s == 0
 			return c
 		}
 	}

@@ -64,7 +64,7 @@ func (s *Store) Route(src *Workload, dst netip.AddrPort) (Route, error) {
 		return Route{Connect: dst, Target: dst, Service: svc}, nil
 	}
 	if !svc.HasPort(dst.Port()) {
-		return Route{}, fmt.Errorf("service %s port %d: %w", svc.Key, dst.Port(), ErrNoPort)
+		return Route{Service: svc}, fmt.Errorf("service %s port %d: %w", svc.Key, dst.Port(), ErrNoPort)
 	}
 	if svc.Waypoint != nil && !s.isWaypoint(src, svc.Waypoint) {
 		if r, err := s.viaWaypoint(src, svc.Waypoint, svc, dst); !svc.Waypoint.goAround(err) {
@@ -73,7 +73,7 @@ func (s *Store) Route(src *Workload, dst netip.AddrPort) (Route, error) {
 	}
 	ep, target, err := s.pick(src, svc, dst.Port(), dst.Addr().Is4())
 	if err != nil {
-		return Route{}, err
+		return Route{Service: svc}, err
 	}
 	return toWorkload(ep, svc, target), nil
 }

@@ -66,6 +66,8 @@ func probe(args []string) int {
 		err = probeFetch(args[1])
 	case "hold":
 		err = probeHold(args[1])
+	case "waypoint":
+		err = probeWaypoint(args[1:])
 	case "meddle":
 		err = probeMeddle(args[1:])
 	default:

@@ -192,7 +192,7 @@ func (m *mesh) run(pod string, in, out any, args ...string) {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	cmd := m.command(m.t.Context(), append([]string{"exec", pod, "-n", namespace, "--", "/usr/bin/env", roleEnv + "=1", self}, args...)...)
+	cmd := m.command(m.t.Context(), append([]string{"exec", "deploy/" + pod, "-n", namespace, "--", "/usr/bin/env", roleEnv + "=1", self}, args...)...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(text), &stdout, &stderr
 	if err := cmd.Run(); err != nil {

@@ -3,6 +3,7 @@ package route_test
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/ambit-mesh/ambit/apis/waypoint"
 	"github.com/ambit-mesh/ambit/internal/message"
@@ -181,4 +182,127 @@ func BenchmarkMatchSpread(b *testing.B) {
 			})
 		}
 	}
+}
+
+// Expressions are told apart by what they begin with, and tried one by one if that
+// is the same.
+func BenchmarkMatchRegex(b *testing.B) {
+	l := layout{
+		match: func(n int) *waypoint.Match {
+			return &waypoint.Match{Path: &waypoint.PathMatch{Type: &waypoint.PathMatch_Regex{Regex: fmt.Sprintf("/api/item-%d/[a-z]+", n)}}}
+		},
+		request: func(n int) *message.Request { return get(fmt.Sprintf("/api/item-%d/reviews", n)) },
+	}
+	for _, n := range []int{10, 100, 10_000} {
+		f, req := frontendOf(b, l, n), l.request(n-1)
+		b.Run(fmt.Sprintf("rules=%d", n), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if d := f.Match(route.Client{}, 80, req); d.Outcome != route.Matched {
+					b.Fatal(d.Reason)
+				}
+			}
+		})
+	}
+}
+
+// A frontend is compiled anew when one of its routes changes.
+func BenchmarkCompile(b *testing.B) {
+	for _, n := range []int{10, 10_000} {
+		for _, l := range layouts[:4] {
+			b.Run(fmt.Sprintf("%s/rules=%d", l.name, n), func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					frontendOf(b, l, n)
+				}
+			})
+		}
+	}
+}
+
+func BenchmarkNormalizePath(b *testing.B) {
+	for _, path := range []string{"/api/v1/items/17?x=1", "/api/./v1/%7eitems/../17"} {
+		b.Run(path, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := route.NormalizePath(path); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// A client that sends a thousand headers or parameters, each of which some rule
+// asks for, costs what it costs to look at them.
+func BenchmarkMatchLongRequest(b *testing.B) {
+	const n = 1000
+	headers, query := get("/cart"), "/cart?"
+	for i := range n {
+		headers.Fields.Add(fmt.Sprintf("x-flag-%d", i), "off")
+		query += fmt.Sprintf("flag-%d=off&", i)
+	}
+	byParam := layout{match: func(n int) *waypoint.Match {
+		return onPrefix(&waypoint.Match{QueryParams: []*waypoint.ValueMatch{equal(fmt.Sprintf("flag-%d", n), "on")}}, "/")
+	}}
+	for name, c := range map[string]struct {
+		l   layout
+		req *message.Request
+	}{"headers": {layouts[5], headers}, "params": {byParam, get(query)}} {
+		f := frontendOf(b, c.l, 10_000)
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if d := f.Match(route.Client{}, 80, c.req); d.Outcome != route.NoRoute {
+					b.Fatal(d.Rule)
+				}
+			}
+		})
+	}
+}
+
+// Ten thousand rules against ten: batches in turn, of each the fastest, so that
+// what else the machine does has no part in it. "times" is one request again and
+// again, "times-spread" a different one each time.
+func BenchmarkTenThousandAgainstTen(b *testing.B) {
+	for _, l := range layouts {
+		b.Run(l.name, func(b *testing.B) {
+			few, many := frontendOf(b, l, 10), frontendOf(b, l, 10_000)
+			var same, spread [2][]*message.Request
+			for i, n := range []int{10, 10_000} {
+				same[i] = repeat(l.request(n-1), 10_000)
+				for k := range 10_000 {
+					spread[i] = append(spread[i], l.request((k*7919)%n))
+				}
+			}
+			best := [4]time.Duration{1 << 40, 1 << 40, 1 << 40, 1 << 40}
+			for i := 0; b.Loop(); i++ {
+				from := i * 100 % 10_000
+				best[0] = min(best[0], batch(few, same[0][from:from+100]))
+				best[1] = min(best[1], batch(many, same[1][from:from+100]))
+				best[2] = min(best[2], batch(few, spread[0][from:from+100]))
+				best[3] = min(best[3], batch(many, spread[1][from:from+100]))
+			}
+			b.ReportMetric(float64(best[0])/100, "ns-of-10")
+			b.ReportMetric(float64(best[1])/100, "ns-of-10000")
+			b.ReportMetric(float64(best[1])/float64(best[0]), "times")
+			b.ReportMetric(float64(best[3])/float64(best[2]), "times-spread")
+		})
+	}
+}
+
+func repeat(r *message.Request, n int) []*message.Request {
+	out := make([]*message.Request, n)
+	for i := range out {
+		out[i] = r
+	}
+	return out
+}
+
+func batch(f *route.Frontend, requests []*message.Request) time.Duration {
+	begin := time.Now()
+	for _, r := range requests {
+		f.Match(route.Client{}, 80, r)
+	}
+	return time.Since(begin)
 }

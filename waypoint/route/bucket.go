@@ -3,6 +3,7 @@ package route
 import (
 	"encoding/binary"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -58,13 +59,21 @@ const (
 	byRPC
 	byHeader
 	byParam
+	// byLiteral is the beginning of the path, for expressions that begin with
+	// something literal.
+	byLiteral
 )
+
+// manyExpressions are told apart by how they begin; fewer are tried one by one,
+// because that costs a comparison each, and a look-up costs more.
+const manyExpressions = 32
 
 // dimension is a property of requests that is compared.
 type dimension struct {
 	kind dimensionKind
 	name string
-	// longest value that is compared; what is longer is not hashed.
+	// longest value that is compared; what is longer is not hashed. That of
+	// byLiteral is its length.
 	longest int
 }
 
@@ -73,9 +82,14 @@ func (d *dimension) value(v *view) (string, bool) {
 	case byMethod:
 		return v.req.Method, true
 	case byHeader:
-		return headerValue(v.req, d.name)
+		return v.header(d.name)
 	case byParam:
-		return Query(v.query, d.name)
+		return v.param(d.name)
+	case byLiteral:
+		if len(v.path) < d.longest {
+			return "", false
+		}
+		return v.path[:d.longest], true
 	}
 	service, method, ok := splitGRPC(v.path)
 	if d.kind == byService {
@@ -94,13 +108,14 @@ func newBucket(entries []*entry) bucket {
 	if len(entries) == 0 {
 		return bucket{}
 	}
-	if dims, _ := equalities(entries[0].match); len(dims) == 0 && entries[0].plain {
+	literals := len(entries) > manyExpressions
+	if dims, _ := equalities(entries[0].match, literals); len(dims) == 0 && entries[0].plain {
 		return bucket{lead: entries[0]}
 	}
 	shapes := map[string]*shape{}
 	var inOrder []*shape
 	for _, e := range entries {
-		dims, values := equalities(e.match)
+		dims, values := equalities(e.match, literals)
 		key := shapeKey(dims)
 		s := shapes[key]
 		if s == nil {
@@ -117,10 +132,13 @@ func newBucket(entries []*entry) bucket {
 
 // equalities gives what a match compares for equality, names in order, and with
 // what.
-func equalities(m *match) (dims []dimension, values []string) {
+func equalities(m *match, literals bool) (dims []dimension, values []string) {
 	add := func(kind dimensionKind, name, value string) {
 		dims = append(dims, dimension{kind: kind, name: name})
 		values = append(values, value)
+	}
+	if literal := m.path.literal; literals && literal != "" {
+		add(byLiteral, strconv.Itoa(len(literal)), literal)
 	}
 	if m.method != "" {
 		add(byMethod, "", m.method)
@@ -199,8 +217,7 @@ func (b *bucket) spread(shapes []*shape) {
 		var best *dimension
 		for i := range s.dims {
 			d := &s.dims[i]
-			// The authority is no field.
-			anchor := d.kind == byParam || d.kind == byHeader && d.name != "host" && d.name != ":authority"
+			anchor := d.kind == byParam || d.kind == byHeader && !derived(d.name)
 			if anchor && (best == nil || count[key{d.kind, d.name}] < count[key{best.kind, best.name}]) {
 				best = d
 			}
@@ -221,18 +238,9 @@ func (b *bucket) first(v *view) *entry {
 	if b.lead != nil {
 		return b.lead
 	}
-	var best *entry
-	for _, s := range b.always {
-		best = s.first(v, best)
-	}
+	best := firstOf(b.always, v, nil)
 	if len(b.byHeader) > 0 {
-		for i := range v.req.Fields {
-			if shapes := b.byHeader[v.req.Fields[i].Name]; len(shapes) > 0 && !repeated(v, i) {
-				for _, s := range shapes {
-					best = s.first(v, best)
-				}
-			}
-		}
+		best = b.firstByHeader(v, best)
 	}
 	if len(b.byParam) > 0 {
 		best = b.firstByParam(v, best)
@@ -240,30 +248,40 @@ func (b *bucket) first(v *view) *entry {
 	return best
 }
 
-// repeated says that an earlier field line has the same name.
-func repeated(v *view, i int) bool {
-	for k := range i {
-		if v.req.Fields[k].Name == v.req.Fields[i].Name {
-			return true
+// firstByHeader tries the shapes that need a header that the request has.
+func (b *bucket) firstByHeader(v *view, best *entry) *entry {
+	for name := range v.headers {
+		best = firstOf(b.byHeader[name], v, best)
+	}
+	if v.headers == nil {
+		// A header that has several lines has its shapes tried again, which changes
+		// nothing.
+		for i := range v.req.Fields {
+			best = firstOf(b.byHeader[v.req.Fields[i].Name], v, best)
 		}
 	}
-	return false
+	return best
 }
 
-// firstByParam tries the shapes whose parameter the query has. A parameter that
-// is repeated has them tried again, which changes nothing.
+// firstByParam tries the shapes that need a parameter that the query has.
 func (b *bucket) firstByParam(v *view, best *entry) *entry {
-	for rest := v.query; rest != ""; {
+	for name := range v.params {
+		best = firstOf(b.byParam[name], v, best)
+	}
+	for rest := v.query; rest != "" && v.params == nil; {
 		var pair string
 		pair, rest, _ = strings.Cut(rest, "&")
 		key, _, _ := strings.Cut(pair, "=")
-		name, ok := decodeQuery(key)
-		if !ok {
-			continue
+		if name, ok := decodeQuery(key); ok {
+			best = firstOf(b.byParam[name], v, best)
 		}
-		for _, s := range b.byParam[name] {
-			best = s.first(v, best)
-		}
+	}
+	return best
+}
+
+func firstOf(shapes []*shape, v *view, best *entry) *entry {
+	for _, s := range shapes {
+		best = s.first(v, best)
 	}
 	return best
 }

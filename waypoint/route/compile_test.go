@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/ambit-mesh/ambit/apis/waypoint"
+	"github.com/ambit-mesh/ambit/internal/message"
 	"github.com/ambit-mesh/ambit/waypoint/route"
 )
 
@@ -189,6 +190,35 @@ func TestMatchDoesNotAllocate(t *testing.T) {
 		f, req := frontendOf(t, l, 100), l.request(99)
 		if n := testing.AllocsPerRun(100, func() { f.Match(client("x"), 80, req) }); n != 0 {
 			t.Errorf("%s: %v allocations", l.name, n)
+		}
+	}
+}
+
+// Headers that codecs keep elsewhere can be matched all the same, among few and
+// among many names.
+func TestDerivedHeaders(t *testing.T) {
+	for _, others := range []int{0, 20} {
+		var rules []*waypoint.Rule
+		for name, value := range map[string]string{"Host": "a.example", "Upgrade": "websocket", "Content-Length": "17"} {
+			r := filtered()
+			r.Name, r.Matches = name, []*waypoint.Match{{Headers: []*waypoint.ValueMatch{equal(name, value)}}}
+			rules = append(rules, r)
+		}
+		for i := range others {
+			r := filtered()
+			r.Matches = []*waypoint.Match{layouts[5].match(i)}
+			rules = append(rules, r)
+		}
+		f, _ := route.Compile(frontend(waypoint.RouteKind_ROUTE_KIND_HTTP, httpRoute("r", rules...)))
+		host, upgrade, length := get("/"), get("/"), get("/")
+		host.Authority, upgrade.Protocol, length.ContentLength = "a.example", "websocket", 17
+		for name, req := range map[string]*message.Request{"Host": host, "Upgrade": upgrade, "Content-Length": length} {
+			if d := f.Match(route.Client{}, 80, req); d.Outcome != route.Matched || d.Rule.Name != name {
+				t.Errorf("%s among %d others: %v %v", name, others, d.Outcome, d.Rule)
+			}
+		}
+		if d := f.Match(route.Client{}, 80, get("/")); d.Outcome != route.NoRoute {
+			t.Errorf("%v %v", d.Outcome, d.Rule)
 		}
 	}
 }

@@ -2,7 +2,6 @@ package route
 
 import (
 	"fmt"
-	"hash/fnv"
 	"strconv"
 	"time"
 
@@ -84,9 +83,7 @@ func (c *compiler) backends(list []*waypoint.WeightedBackend) ([]Backend, []uint
 }
 
 func backendID(b *Backend, n int) uint64 {
-	h := fnv.New64a()
-	fmt.Fprintf(h, "%s:%d/%d", b.Service, b.Port, n)
-	return h.Sum64()
+	return hash64(fmt.Sprintf("%s:%d/%d", b.Service, b.Port, n))
 }
 
 // backendFilters reads the filters of a backend. If they cannot be carried out

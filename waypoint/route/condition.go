@@ -2,6 +2,7 @@ package route
 
 import (
 	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/ambit-mesh/ambit/internal/message"
@@ -11,20 +12,88 @@ import (
 type view struct {
 	req         *message.Request
 	path, query string
+	// headers and params are the values by name when there are so many that to look
+	// for each from the front would let a client make work that grows with the
+	// square of what it sends; nil when there are not.
+	headers, params map[string]string
 }
+
+// manyValues are looked up in a map.
+const manyValues = 64
 
 func look(req *message.Request) view {
 	v := view{req: req}
 	v.path, v.query = splitTarget(req.Path)
+	if len(req.Fields) > manyValues {
+		v.headers = headersByName(req.Fields)
+	}
+	if len(v.query) > manyValues && strings.Count(v.query, "&") > manyValues {
+		v.params = paramsByName(v.query)
+	}
 	return v
 }
 
-// headerValue gives what a header condition is about.
-func headerValue(req *message.Request, name string) (string, bool) {
-	if name == "host" || name == ":authority" {
-		return req.Authority, req.Authority != ""
+func headersByName(fields message.Fields) map[string]string {
+	lines := make(map[string][]string, len(fields))
+	for _, f := range fields {
+		lines[f.Name] = append(lines[f.Name], f.Value)
 	}
-	return joined(req.Fields, name)
+	out := make(map[string]string, len(lines))
+	for name, values := range lines {
+		out[name] = strings.Join(values, separator(name))
+	}
+	return out
+}
+
+func paramsByName(query string) map[string]string {
+	out := map[string]string{}
+	for query != "" {
+		var pair string
+		pair, query, _ = strings.Cut(query, "&")
+		key, value, _ := strings.Cut(pair, "=")
+		name, ok1 := decodeQuery(key)
+		value, ok2 := decodeQuery(value)
+		if _, has := out[name]; !has && ok1 && ok2 && pair != "" {
+			out[name] = value
+		}
+	}
+	return out
+}
+
+// header gives what a header condition is about.
+func (v *view) header(name string) (string, bool) {
+	if v.headers == nil || derived(name) {
+		return headerValue(v.req, name)
+	}
+	value, ok := v.headers[name]
+	return value, ok
+}
+
+// param gives what a condition on a query parameter is about.
+func (v *view) param(name string) (string, bool) {
+	if v.params == nil {
+		return Query(v.query, name)
+	}
+	value, ok := v.params[name]
+	return value, ok
+}
+
+// headerValue gives a header as a condition sees it.
+func headerValue(req *message.Request, name string) (string, bool) {
+	switch {
+	case !derived(name):
+		return joined(req.Fields, name)
+	case name == "upgrade":
+		return req.Protocol, req.Protocol != ""
+	case name == "content-length":
+		return strconv.FormatInt(req.ContentLength, 10), req.ContentLength > 0
+	}
+	return req.Authority, req.Authority != ""
+}
+
+// derived are headers that codecs take out of the fields, and keep elsewhere.
+func derived(name string) bool {
+	return name == "host" || name == ":authority" || name == "upgrade" || name == "content-length"
 }
 
 // text is a condition on a value. The zero value is the exact "".
@@ -140,13 +209,13 @@ func (m *match) holds(v *view) bool {
 		return false
 	}
 	for i := range m.headers {
-		value, has := headerValue(v.req, m.headers[i].name)
+		value, has := v.header(m.headers[i].name)
 		if !m.headers[i].text.any && (!has || !m.headers[i].text.holds(value)) {
 			return false
 		}
 	}
 	for i := range m.params {
-		value, has := Query(v.query, m.params[i].name)
+		value, has := v.param(m.params[i].name)
 		if !m.params[i].text.any && (!has || !m.params[i].text.holds(value)) {
 			return false
 		}

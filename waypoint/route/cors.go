@@ -11,7 +11,8 @@ import (
 )
 
 // CORS answers preflight requests and marks responses for browsers, by the Fetch
-// standard ("CORS protocol") and GEP-1767.
+// standard ("CORS protocol") and GEP-1767. A preflight request is an OPTIONS
+// request of its own: a rule that asks for another method does not match it.
 type CORS struct {
 	anyOrigin   bool
 	origins     []originPattern

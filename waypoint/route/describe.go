@@ -11,13 +11,7 @@ import (
 
 // conditions describes a match.
 func (m *match) conditions() []string {
-	out := []string{m.path.String()}
-	if m.grpc.service != nil {
-		out = append(out, "gRPC service"+m.grpc.service.String())
-	}
-	if m.grpc.method != nil {
-		out = append(out, "gRPC method"+m.grpc.method.String())
-	}
+	out := append([]string{m.path.String()}, m.grpc.conditions()...)
 	if m.method != "" {
 		out = append(out, "method "+m.method)
 	}
@@ -30,6 +24,17 @@ func (m *match) conditions() []string {
 	return out
 }
 
+func (g *grpcCondition) conditions() []string {
+	var out []string
+	if g.service != nil {
+		out = append(out, "gRPC service"+g.service.String())
+	}
+	if g.method != nil {
+		out = append(out, "gRPC method"+g.method.String())
+	}
+	return out
+}
+
 // String describes the condition.
 func (p *pathCondition) String() string {
 	switch p.class {
@@ -38,6 +43,9 @@ func (p *pathCondition) String() string {
 	case classRegex:
 		return "path ~ " + p.written
 	case classPrefix:
+		if p.value == "" {
+			return "any path"
+		}
 		return "path below " + p.written
 	}
 	return "path (unreadable)"
@@ -58,22 +66,22 @@ func (t *text) String() string {
 // by its sort and in words; "" when all do.
 func (m *match) differs(v *view) (sort, why string) {
 	if !m.path.holds(v.path) {
-		return "path", fmt.Sprintf("the path is %s, and it asks for %s", v.path, m.path.String())
+		return "path", "it asks for " + m.path.String()
 	}
 	if !m.grpc.holds(v.path) {
-		return "grpc", fmt.Sprintf("the path is %s, and it asks for %s", v.path, strings.Join(m.conditions()[1:], ", "))
+		return "grpc", "it asks for " + strings.Join(m.grpc.conditions(), ", ")
 	}
 	if m.method != "" && m.method != v.req.Method {
-		return "method", fmt.Sprintf("the method is %s, and it asks for %s", v.req.Method, m.method)
+		return "method", "it asks for method " + m.method
 	}
 	for i := range m.headers {
-		value, has := headerValue(v.req, m.headers[i].name)
+		value, has := v.header(m.headers[i].name)
 		if why := m.headers[i].differs("header", value, has); why != "" {
 			return "header", why
 		}
 	}
 	for i := range m.params {
-		value, has := Query(v.query, m.params[i].name)
+		value, has := v.param(m.params[i].name)
 		if why := m.params[i].differs("query parameter", value, has); why != "" {
 			return "query", why
 		}
@@ -201,7 +209,7 @@ func (f *Fault) String() string {
 
 // String describes the limit.
 func (l *RateLimit) String() string {
-	text := fmt.Sprintf("%s/%s: %d requests in %v", l.Policy, l.Rule, l.Requests, l.Unit)
+	text := fmt.Sprintf("%s: %d requests in %v", policyName(l.Policy, l.Rule), l.Requests, l.Unit)
 	for i, k := range l.keys {
 		text += []string{" for each ", " and "}[min(i, 1)] + k.label()
 	}

@@ -14,7 +14,10 @@ type Explanation struct {
 	Port     uint16 `json:"port"`
 	Subject  string `json:"subject"`
 	Outcome  string `json:"outcome"`
-	// Status and Code are the answer when the request is not routed.
+	// Answered says that a filter of the rule answers, so that no backend is asked.
+	Answered bool `json:"answered,omitempty"`
+	// Status and Code are the answer to a request that is refused. Connections are
+	// closed.
 	Status int    `json:"status,omitempty"`
 	Code   string `json:"code,omitempty"`
 	Reason string `json:"reason,omitempty"`
@@ -73,6 +76,9 @@ type Considered struct {
 func (f *Frontend) Explain(client Client, number uint16, req *message.Request) Explanation {
 	d := f.Match(client, number, req)
 	x := f.explain(d, &client, number, req.Method+" "+req.Path)
+	if d.Outcome != Matched {
+		x.Status, x.Code = d.Outcome.Status(), d.Outcome.Code().String()
+	}
 	p := f.ports[number]
 	if p == nil || p.refusal != "" {
 		return x
@@ -127,14 +133,10 @@ func (f *Frontend) ExplainConnection(client Client, number uint16, name string) 
 }
 
 func (f *Frontend) explain(d Decision, client *Client, number uint16, subject string) Explanation {
-	x := Explanation{
+	return Explanation{
 		Frontend: f.Namespace + "/" + f.Name, Port: number, Subject: subject, Outcome: d.Outcome.String(),
-		Status: d.Outcome.Status(), Reason: d.Reason, Table: d.Source.String(), Because: f.because(d.Source, client, number),
+		Reason: d.Reason, Table: d.Source.String(), Because: f.because(d.Source, client, number),
 	}
-	if d.Outcome != Matched {
-		x.Code = d.Outcome.Code().String()
-	}
-	return x
 }
 
 // because says why a table applies.
@@ -167,7 +169,7 @@ func explained(r *Rule, number int, m *match) *ExplainedRule {
 
 // describe adds what the rule does.
 func (x *Explanation) describe(r *Rule) {
-	x.Filters = describeFilters(r.Filters)
+	x.Filters, x.Answered = describeFilters(r.Filters), r.answers && r.Invalid == ""
 	total := uint64(0)
 	if n := len(r.sums); n > 0 {
 		total = r.sums[n-1]

@@ -44,8 +44,13 @@ func (x Explanation) String() string {
 }
 
 func (x *Explanation) result() string {
-	if x.Outcome == Matched.String() {
+	switch {
+	case x.Answered:
+		return "answered by the waypoint"
+	case x.Outcome == Matched.String():
 		return "routed"
+	case x.Status == 0:
+		return "refused, the connection is closed"
 	}
 	return fmt.Sprintf("refused with %d (gRPC: %s)", x.Status, x.Code)
 }
@@ -61,11 +66,18 @@ func (r *ExplainedRule) String() string {
 func (x *Explanation) shares() []string {
 	var out []string
 	for _, s := range x.Backends {
-		text := fmt.Sprintf("%6.2f%%  %s:%d  weight %d", s.Percent, s.Service, s.Port, s.Weight)
+		name := "(none)"
+		if s.Service != "" {
+			name = fmt.Sprintf("%s:%d", s.Service, s.Port)
+		}
+		text := fmt.Sprintf("%6.2f%%  %s  weight %d", s.Percent, name, s.Weight)
 		if s.Pinned {
 			text += "  (the client's session is here)"
 		}
-		if s.Invalid != "" {
+		switch {
+		case s.Invalid != "" && s.Weight == 0:
+			text += "  not used: " + s.Invalid
+		case s.Invalid != "":
 			text += "  answered with 500: " + s.Invalid
 		}
 		out = append(out, text)

@@ -57,11 +57,13 @@ func (r *Rule) Fault(client Client, req *message.Request, service string, random
 	return d
 }
 
-func (f *Fault) name() string {
-	if f.Rule == "" {
-		return f.Policy
+func (f *Fault) name() string { return policyName(f.Policy, f.Rule) }
+
+func policyName(policy, rule string) string {
+	if rule == "" {
+		return policy
 	}
-	return f.Policy + "/" + f.Rule
+	return policy + "/" + rule
 }
 
 func (c *compiler) fault(at string, pb *waypoint.Fault) *Fault {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/ambit-mesh/ambit/apis/waypoint"
 )
@@ -150,8 +151,26 @@ func (c *frontendCompiler) table(p *port, source Source, pb *waypoint.RouteTable
 	}
 	t := newTable(source, entries)
 	t.servers = newServers(heads)
-	t.unmatched = fmt.Sprintf("none of the %d %ss of %s at port %d of %s matches", len(routes), kindName(p.Kind), source, p.Number, c.frontend)
+	t.unmatched = fmt.Sprintf("no rule matches at port %d of %s: %s", p.Number, c.frontend, considered(source, routes))
 	return t
+}
+
+// maxNamed bounds how many routes a reason names.
+const maxNamed = 4
+
+func considered(source Source, routes []*waypoint.Route) string {
+	if len(routes) == 0 {
+		return "the " + source.String() + " routes are none"
+	}
+	var names []string
+	for _, r := range routes[:min(len(routes), maxNamed)] {
+		names = append(names, r.GetKind()+" "+r.GetNamespace()+"/"+r.GetName())
+	}
+	text := fmt.Sprintf("considered the %s routes %s", source, strings.Join(names, ", "))
+	if more := len(routes) - len(names); more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
 }
 
 // connections says that routes of a kind are for connections and not for

@@ -2,6 +2,7 @@ package route_test
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 	"time"
 
@@ -53,7 +54,7 @@ func FuzzCompile(f *testing.F) {
 	})
 }
 
-func agree(t *testing.T, d route.Decision, x route.Explanation) {
+func agree(t failer, d route.Decision, x route.Explanation) {
 	if x.Outcome != d.Outcome.String() || x.Reason != d.Reason || (x.Rule == nil) != (d.Rule == nil) || x.String() == "" {
 		t.Fatalf("%+v is explained as %+v", d, x)
 	}
@@ -62,7 +63,7 @@ func agree(t *testing.T, d route.Decision, x route.Explanation) {
 	}
 }
 
-func carryOut(t *testing.T, d route.Decision, c route.Client, port uint16, req *message.Request) {
+func carryOut(t failer, d route.Decision, c route.Client, port uint16, req *message.Request) {
 	if d.Outcome == 0 || (d.Outcome == route.Matched) != (d.Reason == "") || d.Outcome == route.Matched && (d.Rule == nil || d.Rule.Invalid != "") {
 		t.Fatalf("%+v", d)
 	}
@@ -103,7 +104,7 @@ func carryOut(t *testing.T, d route.Decision, c route.Client, port uint16, req *
 }
 
 // apply carries filters out; one that is nothing has been let through.
-func apply(t *testing.T, filters []route.Filter, prefix string, port uint16, req *message.Request) {
+func apply(t failer, filters []route.Filter, prefix string, port uint16, req *message.Request) {
 	for _, f := range filters {
 		copied := *req
 		copied.Fields = req.Fields.Clone(4)
@@ -193,4 +194,41 @@ func oddities() *waypoint.Frontend {
 	))
 	f.Ports = append(f.Ports, &waypoint.Port{Number: 81, Kind: 77}, &waypoint.Port{Number: 81}, &waypoint.Port{Number: 70_000})
 	return f
+}
+
+// failer is what tests of several kinds have in common.
+type failer interface {
+	Fatal(...any)
+	Fatalf(string, ...any)
+}
+
+// Expressions match whole values, whatever is made of them to match faster.
+func FuzzRegex(f *testing.F) {
+	for _, p := range []string{"a|b", "^/a", "/a$", "a{0}", "(?i)A", `\Qa`, "a)|(b", "/a/b.*", `a\b`, "(?m)^a$", "", "(?s).", "[^/]+"} {
+		f.Add(p, "/a")
+		f.Add(p, "a")
+	}
+	f.Fuzz(func(t *testing.T, pattern, value string) {
+		path, err := route.NormalizePath("/" + value)
+		if err != nil || path != "/"+value {
+			path = "/a"
+		}
+		rules := []*waypoint.Rule{filtered(), filtered()}
+		rules[0].Matches = []*waypoint.Match{{Path: &waypoint.PathMatch{Type: &waypoint.PathMatch_Regex{Regex: pattern}}}}
+		rules[1].Matches = []*waypoint.Match{onPrefix(&waypoint.Match{Headers: []*waypoint.ValueMatch{{Name: "x", Type: &waypoint.ValueMatch_Regex{Regex: pattern}}}}, "/")}
+		for i, subject := range []string{strings.SplitN(path, "?", 2)[0], value} {
+			pb := frontend(waypoint.RouteKind_ROUTE_KIND_HTTP, httpRoute("r", rules[i]))
+			compiled, problems := route.Compile(pb)
+			d := compiled.Match(route.Client{}, 80, get(path, fields("x", value)...))
+			switch {
+			case len(problems) > 0:
+				// Refused; \Q without an end is, too.
+				if d.Outcome != route.Invalid {
+					t.Fatalf("%q: %v", pattern, d.Outcome)
+				}
+			case (d.Outcome == route.Matched) != slowRegex(pattern, subject):
+				t.Fatalf("%q of %q: %v", pattern, subject, d.Outcome)
+			}
+		}
+	})
 }

@@ -5,7 +5,8 @@ import "github.com/ambit-mesh/ambit/internal/message"
 // Match finds the rule for a request. Its Path is as NormalizePath gives it.
 //
 // It does not allocate, except for a condition on a header that has several lines
-// or on a query parameter that is encoded.
+// or on a query parameter that is encoded, and for a request that has more than 64
+// of either.
 func (f *Frontend) Match(client Client, number uint16, req *message.Request) Decision {
 	p, t, d := f.table(&client, number)
 	switch {

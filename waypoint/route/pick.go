@@ -73,7 +73,7 @@ func (r *Rule) backend(id uint64) *Backend {
 // client has to be sent it: because it is new, or because the session has an idle
 // timeout, of which at least a tenth has gone by.
 func (a Assignment) NextToken(s *Session, endpoint uint64, now time.Time) (Token, bool) {
-	if a.Backend == nil {
+	if a.Backend == nil || s == nil {
 		return Token{}, false
 	}
 	now = now.Truncate(time.Second)

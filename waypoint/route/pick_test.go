@@ -7,12 +7,12 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+	"pgregory.net/rapid"
+
 	"github.com/ambit-mesh/ambit/apis/waypoint"
 	"github.com/ambit-mesh/ambit/internal/message"
 	"github.com/ambit-mesh/ambit/waypoint/route"
-
-	"google.golang.org/protobuf/types/known/durationpb"
-	"pgregory.net/rapid"
 )
 
 func split(backends ...*waypoint.WeightedBackend) *waypoint.Rule {

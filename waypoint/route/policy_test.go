@@ -116,7 +116,7 @@ func TestRateLimits(t *testing.T) {
 	// Values that run into each other when they are put together have keys of
 	// their own, and long ones short keys.
 	keys := map[string]bool{}
-	for _, r := range []*message.Request{get("/a", fields("x-user", "b")...), get("/", fields("x-user", "b/a")...), get("/", fields("x-user", "")...), get("/"+strings.Repeat("a", 9000))} {
+	for _, r := range []*message.Request{get("/a", fields("x-user", "b")...), get("/", fields("x-user", "b/a")...), get("/", fields("x-user", "")...), get("/" + strings.Repeat("a", 9000))} {
 		k := limits[1].Key(c, r)
 		if keys[k] && r.Path != "/" || len(k) > 400 {
 			t.Errorf("%.200q", k)

@@ -2,6 +2,7 @@ package route_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -127,7 +128,31 @@ func genTable(kind waypoint.RouteKind) func(t *rapid.T) *waypoint.RouteTable {
 			}
 			out.Routes = append(out.Routes, r)
 		}
+		if kind == waypoint.RouteKind_ROUTE_KIND_HTTP && len(out.Routes) > 0 && rarely(t, 4, "crowded") {
+			crowd(out, len(out.Routes)-1)
+		}
 		return out
+	}
+}
+
+// crowd adds so many expressions and so many names of headers and parameters that
+// they are indexed another way.
+func crowd(table *waypoint.RouteTable, route int) {
+	r := table.Routes[route]
+	for i := range 40 {
+		rule := &waypoint.Rule{Index: uint32(len(r.Rules)), Name: fmt.Sprintf("%d-%d", route, len(r.Rules))}
+		re := []string{"/a/b.+", "/a/.", "/ab?", "/b[c]", "/svc(/get)?", "(/a|/b)/x"}[i%6] + []string{"", "x?", "(/c)?"}[i%3]
+		m := &waypoint.Match{Path: &waypoint.PathMatch{Type: &waypoint.PathMatch_Regex{Regex: re}}}
+		switch i % 4 {
+		case 1:
+			m.Headers = []*waypoint.ValueMatch{equal("x", "1")}
+		case 2:
+			m.Headers = []*waypoint.ValueMatch{equal(fmt.Sprintf("h%d", i), "1")}
+		case 3:
+			m.QueryParams = []*waypoint.ValueMatch{equal([]string{"p", "q", "p q"}[i/4%3], "1")}
+		}
+		rule.Matches = []*waypoint.Match{m}
+		r.Rules = append(r.Rules, rule)
 	}
 }
 
@@ -154,12 +179,23 @@ func genRequest(t *rapid.T) *message.Request {
 	if rapid.Bool().Draw(t, "query") {
 		target += "?" + rapid.SampledFrom([]string{"p=1", "p=2&p=1", "q=1&p=1", "p=&q=2", "p%20q=1", "P=1&p=%31", "p+q=2&q", "%zz=1&p=2", "p=1&q=2&P=1"}).Draw(t, "params")
 	}
+	// Now and then so many that they are looked up another way.
+	if rarely(t, 6, "many parameters") {
+		target += "&" + strings.Repeat("r=1&", 70)
+		if !strings.Contains(target, "?") {
+			target = strings.Replace(target, "&", "?", 1)
+		}
+		target += rapid.SampledFrom([]string{"p=1", "q=1&p=2", "p%20q=1&P=1", "p=%3&p=1&=2"}).Draw(t, "more params")
+	}
 	var err error
 	if req.Path, err = route.NormalizePath(target); err != nil {
 		t.Fatal(err)
 	}
 	for range rapid.IntRange(0, 4).Draw(t, "fields") {
 		req.Fields.Add(rapid.SampledFrom([]string{"x", "y", "z", "w"}).Draw(t, "field"), valuesGen.Draw(t, "value"))
+	}
+	for i := range rapid.SampledFrom([]int{0, 0, 0, 0, 80}).Draw(t, "many fields") {
+		req.Fields.Add([]string{"f", "x", "h2"}[min(i, 2)], "1")
 	}
 	return req
 }

@@ -4,7 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"fmt"
-	"hash/fnv"
+	"hash/crc32"
 	"strconv"
 	"strings"
 	"time"
@@ -58,7 +58,7 @@ func (t Token) String() string {
 	b = binary.BigEndian.AppendUint64(b, t.Endpoint)
 	b = binary.BigEndian.AppendUint64(b, uint64(unix(t.Created)))
 	b = binary.BigEndian.AppendUint64(b, uint64(unix(t.Used)))
-	b = binary.BigEndian.AppendUint32(b, checksum(b))
+	b = binary.BigEndian.AppendUint32(b, crc32.ChecksumIEEE(b))
 	return tokenText.EncodeToString(b)
 }
 
@@ -79,12 +79,6 @@ func fromUnix(seconds uint64) time.Time {
 	return time.Unix(int64(seconds), 0).UTC()
 }
 
-func checksum(b []byte) uint32 {
-	h := fnv.New32a()
-	h.Write(b)
-	return h.Sum32()
-}
-
 // ParseToken reads a token. What is no token, or one of another version, is as
 // none: the client gets a new one.
 func ParseToken(s string) (Token, bool) {
@@ -92,7 +86,7 @@ func ParseToken(s string) (Token, bool) {
 		return Token{}, false
 	}
 	b, err := tokenText.DecodeString(s)
-	if err != nil || b[0] != tokenVersion || binary.BigEndian.Uint32(b[33:]) != checksum(b[:33]) {
+	if err != nil || b[0] != tokenVersion || binary.BigEndian.Uint32(b[33:]) != crc32.ChecksumIEEE(b[:33]) {
 		return Token{}, false
 	}
 	t := Token{
@@ -104,10 +98,15 @@ func ParseToken(s string) (Token, bool) {
 
 // HashEndpoint gives what a token says of an endpoint, by a name that stays the
 // same, such as its workload's uid. It is never 0.
-func HashEndpoint(name string) uint64 {
-	h := fnv.New64a()
-	h.Write([]byte(name))
-	return max(h.Sum64(), 1)
+func HashEndpoint(name string) uint64 { return max(hash64(name), 1) }
+
+// hash64 is FNV-1a, which is the same in every waypoint and every release.
+func hash64(s string) uint64 {
+	h := uint64(14695981039346656037)
+	for i := range len(s) {
+		h = (h ^ uint64(s[i])) * 1099511628211
+	}
+	return h
 }
 
 // Read gives the token of a request. A header or cookie that has something else

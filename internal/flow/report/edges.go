@@ -11,8 +11,10 @@ import (
 type Edge struct {
 	Source      Node `json:"source"`
 	Destination Node `json:"destination"`
-	// Secured counts the calls of which every hop was encrypted.
-	Secured     uint64    `json:"secured"`
+	// Encrypted and Plaintext count the calls of which every hop was encrypted,
+	// and those of which one was not. Those that got nowhere are neither.
+	Encrypted   uint64    `json:"encrypted"`
+	Plaintext   uint64    `json:"plaintext"`
 	Connections uint64    `json:"connections"`
 	Requests    uint64    `json:"requests"`
 	Errors      uint64    `json:"errors"`
@@ -32,15 +34,14 @@ type Node struct {
 	Identity string `json:"identity,omitempty"`
 }
 
-// Calls is how many there were.
-func (e *Edge) Calls() uint64 { return e.Connections + e.Requests }
-
-// Security says whether all calls were encrypted.
-func (e *Edge) Security() string {
-	switch e.Secured {
-	case e.Calls():
+// Secured says whether all calls were encrypted.
+func (e *Edge) Secured() string {
+	switch {
+	case e.Plaintext == 0 && e.Encrypted == 0:
+		return ""
+	case e.Plaintext == 0:
 		return "yes"
-	case 0:
+	case e.Encrypted == 0:
 		return "no"
 	}
 	return "partly"
@@ -68,8 +69,11 @@ func (s *Edges) Add(l *Line) {
 	} else {
 		e.Connections++
 	}
-	if l.Encrypted {
-		e.Secured++
+	switch l.Security {
+	case mtls:
+		e.Encrypted++
+	case plaintext:
+		e.Plaintext++
 	}
 	switch {
 	case l.Verdict == "denied":

@@ -20,16 +20,17 @@ type Line struct {
 	Destination Endpoint `json:"destination"`
 	Service     *Service `json:"service,omitempty"`
 	Protocol    string   `json:"protocol"`
-	// Encrypted says that every hop that is known was.
-	Encrypted bool     `json:"encrypted"`
-	HTTP      *HTTP    `json:"http,omitempty"`
-	Policy    *Policy  `json:"policy,omitempty"`
-	Audits    []Policy `json:"audits,omitempty"`
-	Reason    string   `json:"reason,omitempty"`
-	Flags     string   `json:"flags,omitempty"`
-	Sent      uint64   `json:"bytesSent"`
-	Received  uint64   `json:"bytesReceived"`
-	TraceID   string   `json:"traceId,omitempty"`
+	// Security is mtls when every hop that is known was encrypted, plaintext when
+	// one was not, and none when the call got nowhere.
+	Security string   `json:"security"`
+	HTTP     *HTTP    `json:"http,omitempty"`
+	Policy   *Policy  `json:"policy,omitempty"`
+	Audits   []Policy `json:"audits,omitempty"`
+	Reason   string   `json:"reason,omitempty"`
+	Flags    string   `json:"flags,omitempty"`
+	Sent     uint64   `json:"bytesSent"`
+	Received uint64   `json:"bytesReceived"`
+	TraceID  string   `json:"traceId,omitempty"`
 	// Hops are the proxies that told of the call, in the order of its way.
 	Hops []Hop `json:"hops"`
 }
@@ -100,12 +101,11 @@ func Of(c join.Call) *Line {
 	l := &Line{
 		Time: main.GetStart().AsTime(), Duration: main.GetDuration().AsDuration().Seconds(), Kind: "connection",
 		Verdict: flow.VerdictName(decided.GetVerdict()), Source: endpoint(main.GetSource()), Destination: endpoint(destination(c, main)),
-		Service: service(records), Encrypted: true, Protocol: protocol(main),
+		Service: service(records), Security: security(records), Protocol: protocol(main),
 		Policy: policy(decided.GetPolicy()), Reason: decided.GetReason(), Flags: decided.GetResponseFlags(),
 		Sent: main.GetBytesSent(), Received: main.GetBytesReceived(), TraceID: main.GetTraceId(),
 	}
 	for _, r := range records {
-		l.Encrypted = l.Encrypted && r.GetSecurity().GetMutualTls()
 		l.Hops = append(l.Hops, hop(r))
 		for _, a := range r.GetAudits() {
 			l.Audits = append(l.Audits, *policy(a))
@@ -156,6 +156,23 @@ func destination(c join.Call, main *flowpb.FlowRecord) *flowpb.Endpoint {
 		return c.Destination.GetDestination()
 	}
 	return main.GetDestination()
+}
+
+// The values of Security.
+const (
+	mtls      = "mtls"
+	plaintext = "plaintext"
+	none      = "none"
+)
+
+func security(records []*flowpb.FlowRecord) string {
+	if slices.ContainsFunc(records, flow.Plaintext) {
+		return plaintext
+	}
+	if slices.ContainsFunc(records, func(r *flowpb.FlowRecord) bool { return r.GetSecurity().GetMutualTls() }) {
+		return mtls
+	}
+	return none
 }
 
 func service(records []*flowpb.FlowRecord) *Service {

@@ -59,10 +59,15 @@ func (p *Printer) Print(l *Line) error {
 
 const clock = "15:04:05.000"
 
+// when is the time at which the call was over, by which lines are in order.
+func (l *Line) when(zone *time.Location) string {
+	return l.Time.Add(time.Duration(l.Duration * float64(time.Second))).In(zone).Format(clock)
+}
+
 // compact is one line of text.
 func (l *Line) compact(zone *time.Location) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s %s -> %s", l.Time.In(zone).Format(clock), l.Source.name(), l.target())
+	fmt.Fprintf(&b, "%s %s -> %s", l.when(zone), l.Source.name(), l.target())
 	if l.Service != nil && l.Destination.Workload != "" {
 		fmt.Fprintf(&b, " (%s)", l.Destination.Workload)
 	}
@@ -74,7 +79,7 @@ func (l *Line) compact(zone *time.Location) string {
 	if why := l.why(); why != "" {
 		b.WriteString(" " + why)
 	}
-	details := []string{l.duration(), Bytes(l.Sent) + "/" + Bytes(l.Received), l.security(), l.way()}
+	details := []string{l.duration(), Bytes(l.Sent) + "/" + Bytes(l.Received), l.Security, l.way()}
 	if h := l.HTTP; h != nil {
 		details = append(details, h.details()...)
 	}
@@ -154,14 +159,12 @@ func (l *Line) why() string {
 	switch {
 	case l.Policy != nil && l.Policy.Name != "":
 		return "by " + l.Policy.String()
-	case l.Policy != nil:
-		return "(" + l.Policy.Rule + ")"
 	case l.HTTP != nil && l.HTTP.RateLimit != nil:
 		return "by " + l.HTTP.RateLimit.String()
 	case l.Verdict == "forwarded":
 		return ""
 	}
-	return "(" + l.Reason + ")"
+	return "(" + strings.TrimPrefix(l.Reason, "denied by policy: ") + ")"
 }
 
 // String names the policy and its rule.
@@ -174,13 +177,6 @@ func (p *Policy) String() string {
 		text += " rule " + p.Rule
 	}
 	return text
-}
-
-func (l *Line) security() string {
-	if l.Encrypted {
-		return "mTLS"
-	}
-	return "plaintext"
 }
 
 // way gives the hops.
@@ -233,7 +229,7 @@ var columns = []struct {
 	{"REQUEST", 30, (*Line).request, false},
 	{"STATUS", 7, (*Line).status, false},
 	{"VERDICT", 9, func(l *Line) string { return l.Verdict }, false},
-	{"SECURITY", 9, (*Line).security, false},
+	{"SECURITY", 9, func(l *Line) string { return l.Security }, false},
 	{"DURATION", 10, (*Line).duration, false},
 	{"SENT", 8, func(l *Line) string { return Bytes(l.Sent) }, true},
 	{"RECEIVED", 8, func(l *Line) string { return Bytes(l.Received) }, true},
@@ -250,7 +246,7 @@ var columns = []struct {
 }
 
 func (l *Line) cells(f Format, zone *time.Location) []string {
-	all := []string{l.Time.In(zone).Format(clock)}
+	all := []string{l.when(zone)}
 	for _, c := range columns {
 		if !c.wide || f == Wide {
 			all = append(all, c.cell(l))

@@ -68,6 +68,9 @@ func (x *exchange) forward(ctx context.Context) error {
 	}
 	defer leave()
 	a := x.newAttempts(cluster)
+	if a.body != nil {
+		defer a.body.close()
+	}
 	mirrors := x.mirrors(a)
 	defer x.sendMirrors(mirrors, a)
 	ans, err := a.run(ctx)

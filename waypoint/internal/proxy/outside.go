@@ -29,7 +29,7 @@ func (x *exchange) askOne(ctx context.Context, e *route.ExternalAuthorization) e
 	}
 	out := x.p.cfg.External.Check(ctx, &extauthz.Service{
 		Name: name, Backend: backendRef(&e.Backend), GRPC: e.GRPC, Path: e.Path, AllowedHeaders: e.AllowedHeaders,
-		AllowedResponseHeaders: e.AllowedResponseHeaders, MaxBodyBytes: uint32(min(e.MaxBodyBytes, 1<<31)), Timeout: e.Timeout.Or(0), FailOpen: e.FailOpen,
+		AllowedResponseHeaders: e.AllowedResponseHeaders, MaxBodyBytes: e.MaxBodyBytes, Timeout: e.Timeout.Or(0), FailOpen: e.FailOpen,
 	}, extauthz.Input{
 		Request: x.req, Time: x.start,
 		Source:      extauthz.Peer{ID: x.d.client.ID, Address: x.d.client.Address},

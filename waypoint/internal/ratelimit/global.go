@@ -146,7 +146,11 @@ func (l *Limiter) call(ctx context.Context, g *group) (*answer, error) {
 }
 
 func failure(err error) string {
-	if errors.Is(err, context.DeadlineExceeded) || status.Code(err) == codes.DeadlineExceeded {
+	code := status.Code(err)
+	switch {
+	case errors.Is(err, context.Canceled) || code == codes.Canceled:
+		return "canceled"
+	case errors.Is(err, context.DeadlineExceeded) || code == codes.DeadlineExceeded:
 		return "timeout"
 	}
 	return "unavailable"

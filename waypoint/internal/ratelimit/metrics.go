@@ -45,7 +45,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		}),
 		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "ambit_ratelimit_calls_total",
-			Help: "Calls of rate limit services by outcome: ok, over_limit, timeout, unavailable, malformed.",
+			Help: "Calls of rate limit services by outcome: ok, over_limit, timeout, canceled (the client went away), unavailable, malformed.",
 		}, []string{"service", "outcome"}),
 		fields: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "ambit_ratelimit_fields_ignored_total",

@@ -15,7 +15,8 @@ func (p *Pod) established(c *connection) {
 	p.conns.established(c, p.cfg.Metrics.of(c.labels(flagNone)))
 	// Without observers nobody could use what will be told again at the end.
 	if p.cfg.Flows.Observed() {
-		r := c.record(nil)
+		var r flow.Record
+		c.record(&r, nil)
 		r.Opened = true
 		p.cfg.Flows.Append(&r)
 	}
@@ -28,13 +29,14 @@ func (p *Pod) finished(c *connection, err error) {
 		p.cfg.Metrics.failed.WithLabelValues(c.labels(flagsOf(err))[:]...).Inc()
 	}
 	c.log(p.cfg.Access, err)
-	r := c.record(err)
+	var r flow.Record
+	c.record(&r, err)
 	p.cfg.Flows.Append(&r)
 }
 
-// record is the connection as observers see it.
-func (c *connection) record(err error) flow.Record {
-	r := flow.Record{
+// record fills in the connection as observers see it.
+func (c *connection) record(r *flow.Record, err error) {
+	*r = flow.Record{
 		Start: c.start, Duration: time.Since(c.start), Protocol: flowpb.Protocol_PROTOCOL_TCP, Encrypted: c.tunnel,
 		Reporter: flowpb.Reporter_REPORTER_DESTINATION, Verdict: flowpb.Verdict_VERDICT_FORWARDED,
 		Source:      flow.End{Workload: c.src, Identity: c.srcID, Address: c.srcAddr},
@@ -45,7 +47,7 @@ func (c *connection) record(err error) flow.Record {
 	tunnel, _ := trace.ParseTraceparent(c.traceparent)
 	if c.direction == Outbound {
 		r.Reporter, r.TunnelOut = flowpb.Reporter_REPORTER_SOURCE, tunnel
-		c.addressed(&r)
+		c.addressed(r)
 	} else {
 		r.TunnelIn = tunnel
 	}
@@ -54,9 +56,8 @@ func (c *connection) record(err error) flow.Record {
 		r.Audits = append(r.Audits, flow.Policy{Namespace: a.Policy.Namespace, Name: a.Policy.Name, Rule: ruleName(&authz.Decision{Rule: a.Rule, RuleName: a.RuleName})})
 	}
 	if err != nil {
-		c.failure(&r, err)
+		c.failure(r, err)
 	}
-	return r
 }
 
 // addressed tells what the application asked for from where it got.

@@ -38,7 +38,9 @@ func TestRecordsOfOneConnection(t *testing.T) {
 	out, in := sample(Outbound), sample(Inbound)
 	in.traceparent, in.dstAddr, in.service = out.traceparent, out.target, nil
 	out.toDst.Store(7)
-	o, i := out.record(nil), in.record(nil)
+	var o, i, w flow.Record
+	out.record(&o, nil)
+	in.record(&i, nil)
 	if o.TunnelOut.TraceID.IsZero() || o.TunnelOut.TraceID != i.TunnelIn.TraceID || o.TunnelOut.SpanID != i.TunnelIn.SpanID {
 		t.Errorf("%v, %v", o.TunnelOut, i.TunnelIn)
 	}
@@ -49,8 +51,8 @@ func TestRecordsOfOneConnection(t *testing.T) {
 		t.Errorf("%v, %v, %q", o.Reporter, i.Reporter, o.Waypoint)
 	}
 	out.waypoint = true
-	if w := out.record(nil).Waypoint; w != "shop/cart" {
-		t.Errorf("waypoint %q", w)
+	if out.record(&w, nil); w.Waypoint != "shop/cart" {
+		t.Errorf("waypoint %q", w.Waypoint)
 	}
 }
 
@@ -72,7 +74,8 @@ func TestVerdicts(t *testing.T) {
 		"not available": {&hbone.RefusedError{Status: 503}, flowpb.Verdict_VERDICT_FAILED, "CONNECT", flow.Policy{}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := sample(Inbound).record(tc.err)
+			var r flow.Record
+			sample(Inbound).record(&r, tc.err)
 			if r.Verdict != tc.verdict || r.Flags != tc.flags || r.Policy != tc.policy || (r.Reason == "") != (tc.err == nil) {
 				t.Errorf("%v %q %+v %q", r.Verdict, r.Flags, r.Policy, r.Reason)
 			}
@@ -87,7 +90,8 @@ func BenchmarkBooks(b *testing.B) {
 		log := flow.NewLog(0)
 		b.ReportAllocs()
 		for b.Loop() {
-			r := c.record(nil)
+			var r flow.Record
+			c.record(&r, nil)
 			log.Append(&r)
 		}
 	})

@@ -1,4 +1,4 @@
-package trace
+package otlp
 
 import (
 	"context"
@@ -14,10 +14,12 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+
+	"github.com/ambit-mesh/ambit/internal/trace"
 )
 
-func newExporter(cfg Config) (*otlptrace.Exporter, error) {
-	address, secure, err := cfg.address()
+func newExporter(cfg trace.Config) (*otlptrace.Exporter, error) {
+	address, secure, err := cfg.Address()
 	if err != nil {
 		return nil, err
 	}
@@ -53,12 +55,12 @@ type queue struct {
 	exported  prometheus.Counter
 	dropped   *prometheus.CounterVec
 	overflown prometheus.Counter
-	failing   bool // owned by run
+	failing   bool // owned by Run
 }
 
 var _ sdktrace.SpanProcessor = (*queue)(nil)
 
-func newQueue(cfg Config, e *otlptrace.Exporter) *queue {
+func newQueue(cfg trace.Config, e *otlptrace.Exporter) *queue {
 	q := &queue{
 		exporter: e, spans: make(chan sdktrace.ReadOnlySpan, cfg.Queue), batch: cfg.Batch, interval: cfg.Interval, timeout: cfg.Timeout, log: cfg.Log,
 		exported: prometheus.NewCounter(prometheus.CounterOpts{Name: "ambit_trace_spans_exported_total", Help: "Spans that the collector has taken."}),
@@ -81,14 +83,14 @@ func (q *queue) OnEnd(s sdktrace.ReadOnlySpan) {
 	}
 }
 
-// Shutdown implements sdktrace.SpanProcessor; run ends with its context.
+// Shutdown implements sdktrace.SpanProcessor; Run ends with its context.
 func (q *queue) Shutdown(context.Context) error { return nil }
 
 // ForceFlush implements sdktrace.SpanProcessor.
 func (q *queue) ForceFlush(context.Context) error { return nil }
 
-// run sends batches until ctx ends, and then what is left, within the timeout.
-func (q *queue) run(ctx context.Context) error {
+// Run sends batches until ctx ends, and then what is left, within the timeout.
+func (q *queue) Run(ctx context.Context) error {
 	if err := q.exporter.Start(ctx); err != nil {
 		return fmt.Errorf("tracing: %w", err)
 	}

@@ -1,9 +1,8 @@
-package trace
+package otlp
 
 import (
 	"context"
 	"net"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -12,8 +11,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
-	sdktrace "go.opentelemetry.io/otel/sdk/trace"
-	oteltrace "go.opentelemetry.io/otel/trace"
 	collectorpb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
@@ -21,13 +18,19 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/ambit-mesh/ambit/internal/message"
+	"github.com/ambit-mesh/ambit/internal/trace"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-var now = time.Unix(1_700_000_000, 0)
+const (
+	tid = "4bf92f3577b34da6a3ce929d0e0e4736"
+	sid = "00f067aa0ba902b7"
+)
 
-func enabled() oteltrace.Tracer { return sdktrace.NewTracerProvider().Tracer("test") }
+var now = time.Unix(1_700_000_000, 0)
 
 // collector is an OTLP endpoint.
 type collector struct {
@@ -77,13 +80,15 @@ func collect(t *testing.T) *collector {
 	return c
 }
 
-// run gives a tracer that runs until stop is called or the test ends.
-func run(t *testing.T, cfg Config) (tr *Tracer, stop func()) {
+// run gives a tracer that runs until stop is called or the test ends, and its
+// queue.
+func run(t *testing.T, cfg trace.Config) (tr *trace.Tracer, q *queue, stop func()) {
 	t.Helper()
-	tr, err := New(cfg)
+	b, err := newBackend(cfg.WithDefaults())
 	if err != nil {
 		t.Fatal(err)
 	}
+	tr = trace.NewTracer(b)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- tr.Run(ctx) }()
@@ -99,7 +104,7 @@ func run(t *testing.T, cfg Config) (tr *Tracer, stop func()) {
 		}
 	}
 	t.Cleanup(stop)
-	return tr, stop
+	return tr, b.queue, stop
 }
 
 func attributes(kv []*commonpb.KeyValue) map[string]string {
@@ -121,13 +126,13 @@ func attributes(kv []*commonpb.KeyValue) map[string]string {
 func TestSpansReachTheCollector(t *testing.T) {
 	c := collect(t)
 	reg := prometheus.NewRegistry()
-	tr, stop := run(t, Config{Endpoint: "http://" + c.address, Resource: Resource{Service: "waypoint"}, Interval: time.Millisecond, Registerer: reg})
-	f := fields("traceparent: 00-"+tid+"-"+sid+"-01", "tracestate: a=1")
-	parent := Decide(Extract(f), Sampling{})
-	server := tr.Start(parent, "GET", Server, now)
-	client := tr.Start(server.Or(parent), "GET", Client, now.Add(time.Millisecond))
+	tr, q, stop := run(t, trace.Config{Endpoint: "http://" + c.address, Resource: trace.Resource{Service: "waypoint"}, Interval: time.Millisecond, Registerer: reg})
+	f := message.Fields{{Name: "traceparent", Value: "00-" + tid + "-" + sid + "-01"}, {Name: "tracestate", Value: "a=1"}}
+	parent := trace.Decide(trace.Extract(f), trace.Sampling{})
+	server := tr.Start(parent, "GET", trace.Server, now)
+	client := tr.Start(server.Or(parent), "GET", trace.Client, now.Add(time.Millisecond))
 	client.Or(parent).Inject(&f)
-	client.Attributes = Attributes{kind: Client, Method: "GET", Status: 404, Resend: 1}
+	client.Attributes = trace.Attributes{Kind: trace.Client, Method: "GET", Status: 404, Resend: 1}
 	client.End(now.Add(2 * time.Millisecond))
 	server.Attributes.Method, server.Attributes.Status, server.Attributes.Route, server.Attributes.Path = "BREW", 404, "HTTPRoute shop/web", "/pot"
 	server.SetName("BREW shop/web")
@@ -139,18 +144,18 @@ func TestSpansReachTheCollector(t *testing.T) {
 	if first.GetName() != "GET" || second.GetName() != "BREW shop/web" {
 		t.Fatalf("names %q, %q", first.GetName(), second.GetName())
 	}
-	if got := SpanID(second.GetParentSpanId()).String(); got != sid {
+	if got := trace.SpanID(second.GetParentSpanId()).String(); got != sid {
 		t.Errorf("the server's span is below %s, want the client's %s", got, sid)
 	}
 	if string(first.GetParentSpanId()) != string(second.GetSpanId()) {
 		t.Error("the second span is not below the first")
 	}
 	for _, s := range []*tracepb.Span{first, second} {
-		if got := TraceID(s.GetTraceId()).String(); got != tid || s.GetTraceState() != "a=1" {
+		if got := trace.TraceID(s.GetTraceId()).String(); got != tid || s.GetTraceState() != "a=1" {
 			t.Errorf("trace %s, state %q", got, s.GetTraceState())
 		}
 	}
-	if want := "00-" + tid + "-" + SpanID(first.GetSpanId()).String() + "-01"; f.Get("traceparent") != want || f.Get("tracestate") != "a=1" {
+	if want := "00-" + tid + "-" + trace.SpanID(first.GetSpanId()).String() + "-01"; f.Get("traceparent") != want || f.Get("tracestate") != "a=1" {
 		t.Errorf("sent on: %v, want %s", f, want)
 	}
 	if first.GetStatus().GetCode() != tracepb.Status_STATUS_CODE_ERROR || second.GetStatus().GetCode() == tracepb.Status_STATUS_CODE_ERROR {
@@ -166,7 +171,7 @@ func TestSpansReachTheCollector(t *testing.T) {
 	if len(second.GetEvents()) != 1 || second.GetEndTimeUnixNano()-second.GetStartTimeUnixNano() != 3_000_000 {
 		t.Errorf("%v", second)
 	}
-	if got := testutil.ToFloat64(tr.queue.exported); got != 2 {
+	if got := testutil.ToFloat64(q.exported); got != 2 {
 		t.Errorf("%v exported, want 2", got)
 	}
 	lint(t, reg)
@@ -186,10 +191,10 @@ func lint(t *testing.T, g prometheus.Gatherer) {
 
 func TestATraceThatBeginsHereHasNoParent(t *testing.T) {
 	c := collect(t)
-	tr, _ := run(t, Config{Endpoint: c.address, Interval: time.Millisecond})
-	ctx := Decide(Context{}, Sampling{Millionths: One})
-	tr.Start(ctx, "GET", Server, now).End(now)
-	if s := <-c.spans; len(s.GetParentSpanId()) != 0 || TraceID(s.GetTraceId()) != ctx.TraceID {
+	tr, _, _ := run(t, trace.Config{Endpoint: c.address, Interval: time.Millisecond})
+	ctx := trace.Decide(trace.Context{}, trace.Sampling{Millionths: trace.One})
+	tr.Start(ctx, "GET", trace.Server, now).End(now)
+	if s := <-c.spans; len(s.GetParentSpanId()) != 0 || trace.TraceID(s.GetTraceId()) != ctx.TraceID {
 		t.Errorf("%v", s)
 	}
 }
@@ -197,9 +202,9 @@ func TestATraceThatBeginsHereHasNoParent(t *testing.T) {
 // What waits when the process ends is still sent.
 func TestLastSpansAreSent(t *testing.T) {
 	c := collect(t)
-	tr, stop := run(t, Config{Endpoint: c.address, Interval: time.Hour})
+	tr, _, stop := run(t, trace.Config{Endpoint: c.address, Interval: time.Hour})
 	for range 10 {
-		tr.Start(Decide(Context{}, Sampling{Millionths: One}), "GET", Server, now).End(now)
+		tr.Start(trace.Decide(trace.Context{}, trace.Sampling{Millionths: trace.One}), "GET", trace.Server, now).End(now)
 	}
 	stop()
 	if len(c.spans) != 10 {
@@ -215,14 +220,14 @@ func TestCollectorAway(t *testing.T) {
 	}
 	address := l.Addr().String()
 	_ = l.Close()
-	tr, stop := run(t, Config{Endpoint: address, Queue: 4, Batch: 2, Interval: time.Millisecond, Timeout: 50 * time.Millisecond})
+	tr, q, stop := run(t, trace.Config{Endpoint: address, Queue: 4, Batch: 2, Interval: time.Millisecond, Timeout: 50 * time.Millisecond})
 	const spans = 100
 	for range spans {
-		tr.Start(Decide(Context{}, Sampling{Millionths: One}), "GET", Server, now).End(now)
+		tr.Start(trace.Decide(trace.Context{}, trace.Sampling{Millionths: trace.One}), "GET", trace.Server, now).End(now)
 	}
 	stop()
-	lost := testutil.ToFloat64(tr.queue.dropped.WithLabelValues("queue_full")) + testutil.ToFloat64(tr.queue.dropped.WithLabelValues("export_failed"))
-	if lost != spans || testutil.ToFloat64(tr.queue.overflown) == 0 {
+	lost := testutil.ToFloat64(q.dropped.WithLabelValues("queue_full")) + testutil.ToFloat64(q.dropped.WithLabelValues("export_failed"))
+	if lost != spans || testutil.ToFloat64(q.overflown) == 0 {
 		t.Errorf("%v of %d counted as dropped", lost, spans)
 	}
 }
@@ -231,45 +236,34 @@ func TestCollectorAway(t *testing.T) {
 func TestCollectorComesBack(t *testing.T) {
 	c := collect(t)
 	c.refuse.Store(true)
-	tr, _ := run(t, Config{Endpoint: c.address, Batch: 1, Interval: time.Millisecond})
-	one := func() { tr.Start(Decide(Context{}, Sampling{Millionths: One}), "GET", Server, now).End(now) }
+	tr, q, _ := run(t, trace.Config{Endpoint: c.address, Batch: 1, Interval: time.Millisecond})
+	one := func() {
+		tr.Start(trace.Decide(trace.Context{}, trace.Sampling{Millionths: trace.One}), "GET", trace.Server, now).End(now)
+	}
 	one()
 	<-c.asked
 	c.refuse.Store(false)
 	one()
 	<-c.spans
-	if testutil.ToFloat64(tr.queue.dropped.WithLabelValues("export_failed")) != 1 {
+	if testutil.ToFloat64(q.dropped.WithLabelValues("export_failed")) != 1 {
 		t.Error("the refused span was not counted")
 	}
 }
 
 func TestWithoutEndpoint(t *testing.T) {
-	tr, stop := run(t, Config{})
-	if tr.Enabled() || (*Tracer)(nil).Enabled() {
-		t.Error("enabled")
+	tr, err := New(trace.Config{})
+	if err != nil || tr.Enabled() || (*trace.Tracer)(nil).Enabled() {
+		t.Error("enabled", err)
 	}
-	if s := tr.Start(Decide(Context{}, Sampling{Millionths: One}), "GET", Server, now); s != nil {
+	if s := tr.Start(trace.Decide(trace.Context{}, trace.Sampling{Millionths: trace.One}), "GET", trace.Server, now); s != nil {
 		t.Error("a span for nobody")
 	}
-	stop()
-}
-
-func TestValidate(t *testing.T) {
-	for endpoint, want := range map[string]string{
-		"":                         "",
-		"collector:4317":           "",
-		"http://collector:4317":    "",
-		"https://[::1]:4317/":      "",
-		"collector":                "want host:port",
-		"ftp://collector:1":        "want host:port, http",
-		"http://collector:1/v1":    "want host:port, http",
-		"http://collector":         "want host:port",
-		":4317":                    "want host:port",
-		"http://user@collector:99": "want host:port, http",
-	} {
-		err := Config{Endpoint: endpoint}.Validate()
-		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
-			t.Errorf("%q: %v, want %q", endpoint, err, want)
-		}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := tr.Run(ctx); err != nil {
+		t.Error(err)
+	}
+	if _, err := New(trace.Config{Endpoint: "nonsense"}); err == nil {
+		t.Error("an endpoint that is none")
 	}
 }
