@@ -80,7 +80,7 @@ func notNil[T any](list []T) []T {
 // configDump shows what is distributed, by type.
 func (c *ControlPlane) configDump(w http.ResponseWriter, _ *http.Request) {
 	dump := make(map[string][]dumped)
-	for _, t := range []string{compile.TypeAddress, compile.TypeAuthorization, compile.TypePod, compile.TypeNamespace} {
+	for _, t := range []string{compile.TypeAddress, compile.TypeAuthorization, compile.TypePod, compile.TypeNamespace, compile.TypeFrontend, compile.TypeBackend} {
 		dump[t] = []dumped{}
 		for _, r := range c.compiler.Resources(t) {
 			body, err := protojson.Marshal(r.Body)

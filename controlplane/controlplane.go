@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"go.uber.org/zap"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/ambit-mesh/ambit/controlplane/compile"
 	"github.com/ambit-mesh/ambit/controlplane/internal/ca"
@@ -127,11 +128,18 @@ func (c *ControlPlane) listen() (err error) {
 	return nil
 }
 
-// authorizer lets a node have the identities of the live pods that it runs.
+// authorizer lets a node have the identities of the live pods that it runs, and a
+// workload its own.
 type authorizer struct{ compiler *compile.Compiler }
 
-func (a authorizer) Authorize(node string, id identity.ID) error {
-	return a.compiler.NodeRuns(node, id)
+func (a authorizer) Authorize(caller nodes.Caller, id identity.ID) error {
+	if w := caller.Workload; w != nil {
+		return a.compiler.IsPod(compile.PodClaim{
+			Node: caller.Node, Name: types.NamespacedName{Namespace: w.Namespace, Name: w.Pod}, UID: types.UID(w.UID),
+			ServiceAccount: w.ServiceAccount, Gateway: w.Gateway,
+		}, id)
+	}
+	return a.compiler.NodeRuns(caller.Node, id)
 }
 
 // XDSAddr is where nodes are served.

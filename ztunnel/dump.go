@@ -53,6 +53,8 @@ type workloadDump struct {
 type gatewayDump struct {
 	Destination   string `json:"destination"`
 	HBONEMTLSPort uint16 `json:"hboneMtlsPort"`
+	FailOpen      bool   `json:"failOpen,omitempty"`
+	Refusal       string `json:"refusal,omitempty"`
 }
 
 type serviceDump struct {
@@ -172,7 +174,7 @@ func dumpGateway(g *wds.Gateway) *gatewayDump {
 	if g == nil {
 		return nil
 	}
-	return &gatewayDump{Destination: g.String(), HBONEMTLSPort: g.Port}
+	return &gatewayDump{Destination: g.String(), HBONEMTLSPort: g.Port, FailOpen: g.FailOpen, Refusal: g.Refusal}
 }
 
 func dumpService(s *wds.Service, endpoints map[string]map[string]endpointDump) serviceDump {

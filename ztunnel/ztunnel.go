@@ -11,7 +11,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/structpb"
 
@@ -19,6 +18,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/certs"
 	"github.com/ambit-mesh/ambit/internal/flow"
 	"github.com/ambit-mesh/ambit/internal/lifecycle"
+	"github.com/ambit-mesh/ambit/internal/telemetry"
 	"github.com/ambit-mesh/ambit/internal/wds"
 	"github.com/ambit-mesh/ambit/internal/xdsclient"
 	"github.com/ambit-mesh/ambit/internal/zds"
@@ -38,7 +38,7 @@ type Ztunnel struct {
 	xds      *xdsclient.Client
 	zds      *zds.Client
 	conns    []*grpc.ClientConn
-	access   *zapcore.BufferedWriteSyncer // nil for no access log
+	flush    func() // writes what is left of the access log
 	flows    *flow.Log
 }
 
@@ -66,12 +66,13 @@ func New(cfg Config) (*Ztunnel, error) {
 	z.conns = []*grpc.ClientConn{xdsConn, caConn}
 	z.certs = certs.NewManager(certs.NewClient(caConn, cfg.CertTTL), cfg.Log, certs.NewMetrics(z.registry))
 	z.prefetch = newPrefetch(z.store, z.certs, cfg.Node)
+	access, flush := telemetry.NewAccessLog(cfg.AccessLog)
+	z.flush = flush
 	z.pods = newPods(proxy.Config{
-		Store: z.store, Metrics: proxy.NewMetrics(z.registry), Log: cfg.Log, Access: z.accessLog(), Flows: z.flows,
+		Store: z.store, Metrics: proxy.NewMetrics(z.registry), Log: cfg.Log, Access: access, Flows: z.flows,
 		HBONE: cfg.HBONE, Cluster: cfg.Cluster, Network: cfg.Network, Drain: cfg.Drain,
 	}, cfg.TrustDomain, z.certs, z.registry)
-	res := &resources{store: z.store, log: cfg.Log, changed: z.prefetch.changed}
-	z.xds, err = xdsclient.New(xdsConn, xdsclient.Config{Node: z.node(), Logger: cfg.Log, Metrics: xdsclient.NewMetrics(z.registry)}, res.subscriptions()...)
+	z.xds, err = xdsclient.New(xdsConn, xdsclient.Config{Node: z.node(), Logger: cfg.Log, Metrics: xdsclient.NewMetrics(z.registry)}, wds.Subscriptions(z.store, z.prefetch.changed)...)
 	if err != nil {
 		return nil, z.abandon(err)
 	}
@@ -113,19 +114,6 @@ func localIP() string {
 	return "127.0.0.1"
 }
 
-func (z *Ztunnel) accessLog() *zap.Logger {
-	if z.cfg.AccessLog == nil {
-		return zap.NewNop()
-	}
-	// Lines gather for a moment, so that connections do not wait for a disk one by one.
-	z.access = &zapcore.BufferedWriteSyncer{WS: zapcore.AddSync(z.cfg.AccessLog), Size: 64 << 10, FlushInterval: 100 * time.Millisecond}
-	enc := zap.NewProductionEncoderConfig()
-	enc.TimeKey = "time"
-	enc.EncodeTime = zapcore.RFC3339NanoTimeEncoder
-	enc.EncodeDuration = zapcore.StringDurationEncoder
-	return proxy.NewAccessLog(zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(enc), z.access, zapcore.InfoLevel)))
-}
-
 // Run serves until ctx ends, and then drains.
 func (z *Ztunnel) Run(ctx context.Context) error {
 	defer func() {
@@ -133,9 +121,7 @@ func (z *Ztunnel) Run(ctx context.Context) error {
 			_ = cc.Close()
 		}
 	}()
-	if z.access != nil {
-		defer func() { _ = z.access.Stop() }()
-	}
+	defer z.flush()
 	group := lifecycle.Group{StopTimeout: max(z.cfg.Drain, 0) + 10*time.Second}
 	if z.cfg.Drain < 0 {
 		group.StopTimeout = 1<<63 - 1
@@ -157,7 +143,7 @@ func (z *Ztunnel) Run(ctx context.Context) error {
 
 // runZDS takes pods when it is known who they are.
 func (z *Ztunnel) runZDS(ctx context.Context) error {
-	for _, url := range []string{typeAddress, typeAuthorization} {
+	for _, url := range []string{wds.TypeAddress, wds.TypeAuthorization} {
 		select {
 		case <-z.xds.Synced(url):
 		case <-ctx.Done():
@@ -176,8 +162,8 @@ type pending struct {
 // awaited names what readiness waits for.
 func (z *Ztunnel) awaited() []pending {
 	return []pending{
-		{z.ready.Task("workloads from the control plane"), z.xds.Synced(typeAddress)},
-		{z.ready.Task("policies from the control plane"), z.xds.Synced(typeAuthorization)},
+		{z.ready.Task("workloads from the control plane"), z.xds.Synced(wds.TypeAddress)},
+		{z.ready.Task("policies from the control plane"), z.xds.Synced(wds.TypeAuthorization)},
 		{z.ready.Task("pods from the node agent"), z.zds.Synced()},
 	}
 }

@@ -44,7 +44,12 @@ type Origin struct {
 	Audit bool `protobuf:"varint,5,opt,name=audit,proto3" json:"audit,omitempty"`
 	// Not empty: the object could not be enforced as written, and what the
 	// Authorization says stands in for it. Names the field and the remedy.
-	Refusal       string `protobuf:"bytes,6,opt,name=refusal,proto3" json:"refusal,omitempty"`
+	Refusal string `protobuf:"bytes,6,opt,name=refusal,proto3" json:"refusal,omitempty"`
+	// Not empty: why a connection is denied, in place of the name of a rule.
+	Reason string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
+	// An ALLOW policy that lets in what matches it and that is no reason to refuse
+	// what does not.
+	Optional      bool `protobuf:"varint,8,opt,name=optional,proto3" json:"optional,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -121,11 +126,414 @@ func (x *Origin) GetRefusal() string {
 	return ""
 }
 
+func (x *Origin) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Origin) GetOptional() bool {
+	if x != nil {
+		return x.Optional
+	}
+	return false
+}
+
+// RequestMatch is what a request must be like. It is the config of the extension
+// named ambit-mesh.io/request of a Match, which is then a match of requests: what
+// is set here must match, too. A field's values are alternatives, but for headers
+// and claims, each of which must match.
+//
+// Where there is no request to look at, such a Match holds for DENY policies
+// and does not for others.
+type RequestMatch struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As sent, which is in capitals.
+	Methods []string       `protobuf:"bytes,1,rep,name=methods,proto3" json:"methods,omitempty"`
+	Paths   []*RequestPath `protobuf:"bytes,2,rep,name=paths,proto3" json:"paths,omitempty"`
+	// In lower case, without port: exact, or *.example.com for every name below.
+	Hosts         []string         `protobuf:"bytes,3,rep,name=hosts,proto3" json:"hosts,omitempty"`
+	Headers       []*RequestHeader `protobuf:"bytes,4,rep,name=headers,proto3" json:"headers,omitempty"`
+	GrpcMethods   []*RequestGRPC   `protobuf:"bytes,5,rep,name=grpc_methods,json=grpcMethods,proto3" json:"grpc_methods,omitempty"`
+	Claims        []*RequestClaim  `protobuf:"bytes,6,rep,name=claims,proto3" json:"claims,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RequestMatch) Reset() {
+	*x = RequestMatch{}
+	mi := &file_security_ambit_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RequestMatch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RequestMatch) ProtoMessage() {}
+
+func (x *RequestMatch) ProtoReflect() protoreflect.Message {
+	mi := &file_security_ambit_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RequestMatch.ProtoReflect.Descriptor instead.
+func (*RequestMatch) Descriptor() ([]byte, []int) {
+	return file_security_ambit_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *RequestMatch) GetMethods() []string {
+	if x != nil {
+		return x.Methods
+	}
+	return nil
+}
+
+func (x *RequestMatch) GetPaths() []*RequestPath {
+	if x != nil {
+		return x.Paths
+	}
+	return nil
+}
+
+func (x *RequestMatch) GetHosts() []string {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
+func (x *RequestMatch) GetHeaders() []*RequestHeader {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
+func (x *RequestMatch) GetGrpcMethods() []*RequestGRPC {
+	if x != nil {
+		return x.GrpcMethods
+	}
+	return nil
+}
+
+func (x *RequestMatch) GetClaims() []*RequestClaim {
+	if x != nil {
+		return x.Claims
+	}
+	return nil
+}
+
+// RequestPath matches the normalised path of a request, without query.
+type RequestPath struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Type:
+	//
+	//	*RequestPath_Exact
+	//	*RequestPath_Prefix
+	Type          isRequestPath_Type `protobuf_oneof:"type"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RequestPath) Reset() {
+	*x = RequestPath{}
+	mi := &file_security_ambit_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RequestPath) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RequestPath) ProtoMessage() {}
+
+func (x *RequestPath) ProtoReflect() protoreflect.Message {
+	mi := &file_security_ambit_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RequestPath.ProtoReflect.Descriptor instead.
+func (*RequestPath) Descriptor() ([]byte, []int) {
+	return file_security_ambit_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *RequestPath) GetType() isRequestPath_Type {
+	if x != nil {
+		return x.Type
+	}
+	return nil
+}
+
+func (x *RequestPath) GetExact() string {
+	if x != nil {
+		if x, ok := x.Type.(*RequestPath_Exact); ok {
+			return x.Exact
+		}
+	}
+	return ""
+}
+
+func (x *RequestPath) GetPrefix() string {
+	if x != nil {
+		if x, ok := x.Type.(*RequestPath_Prefix); ok {
+			return x.Prefix
+		}
+	}
+	return ""
+}
+
+type isRequestPath_Type interface {
+	isRequestPath_Type()
+}
+
+type RequestPath_Exact struct {
+	Exact string `protobuf:"bytes,1,opt,name=exact,proto3,oneof"`
+}
+
+type RequestPath_Prefix struct {
+	// By segments; / matches all.
+	Prefix string `protobuf:"bytes,2,opt,name=prefix,proto3,oneof"`
+}
+
+func (*RequestPath_Exact) isRequestPath_Type() {}
+
+func (*RequestPath_Prefix) isRequestPath_Type() {}
+
+// RequestHeader matches a header. An ALLOW policy wants each of the header's
+// lines to be one of values; another one is content with any line, or any member
+// of a comma-separated list in it.
+type RequestHeader struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In lower case.
+	Name          string   `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Values        []string `protobuf:"bytes,2,rep,name=values,proto3" json:"values,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RequestHeader) Reset() {
+	*x = RequestHeader{}
+	mi := &file_security_ambit_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RequestHeader) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RequestHeader) ProtoMessage() {}
+
+func (x *RequestHeader) ProtoReflect() protoreflect.Message {
+	mi := &file_security_ambit_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RequestHeader.ProtoReflect.Descriptor instead.
+func (*RequestHeader) Descriptor() ([]byte, []int) {
+	return file_security_ambit_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *RequestHeader) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RequestHeader) GetValues() []string {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
+// RequestGRPC matches the service and method of a gRPC request; an empty one
+// matches any.
+type RequestGRPC struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Service       string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	Method        string                 `protobuf:"bytes,2,opt,name=method,proto3" json:"method,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RequestGRPC) Reset() {
+	*x = RequestGRPC{}
+	mi := &file_security_ambit_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RequestGRPC) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RequestGRPC) ProtoMessage() {}
+
+func (x *RequestGRPC) ProtoReflect() protoreflect.Message {
+	mi := &file_security_ambit_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RequestGRPC.ProtoReflect.Descriptor instead.
+func (*RequestGRPC) Descriptor() ([]byte, []int) {
+	return file_security_ambit_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *RequestGRPC) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *RequestGRPC) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+// RequestClaim matches a claim of a verified token: the claim, or a member of it
+// if it is a list, is one of values.
+type RequestClaim struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Issuer        string                 `protobuf:"bytes,1,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Values        []string               `protobuf:"bytes,3,rep,name=values,proto3" json:"values,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RequestClaim) Reset() {
+	*x = RequestClaim{}
+	mi := &file_security_ambit_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RequestClaim) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RequestClaim) ProtoMessage() {}
+
+func (x *RequestClaim) ProtoReflect() protoreflect.Message {
+	mi := &file_security_ambit_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RequestClaim.ProtoReflect.Descriptor instead.
+func (*RequestClaim) Descriptor() ([]byte, []int) {
+	return file_security_ambit_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *RequestClaim) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *RequestClaim) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RequestClaim) GetValues() []string {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
+// TunnelPeer says that the principals and not_principals of a Match are those of
+// who holds the tunnel and not of who it speaks for. It is the config of the
+// extension named ambit-mesh.io/tunnel-peer of a Match. Who does not know it
+// does not know the difference either.
+type TunnelPeer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TunnelPeer) Reset() {
+	*x = TunnelPeer{}
+	mi := &file_security_ambit_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TunnelPeer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TunnelPeer) ProtoMessage() {}
+
+func (x *TunnelPeer) ProtoReflect() protoreflect.Message {
+	mi := &file_security_ambit_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TunnelPeer.ProtoReflect.Descriptor instead.
+func (*TunnelPeer) Descriptor() ([]byte, []int) {
+	return file_security_ambit_proto_rawDescGZIP(), []int{6}
+}
+
 var File_security_ambit_proto protoreflect.FileDescriptor
 
 const file_security_ambit_proto_rawDesc = "" +
 	"\n" +
-	"\x14security/ambit.proto\x12\x11ambit.security.v1\"\x9d\x01\n" +
+	"\x14security/ambit.proto\x12\x11ambit.security.v1\"\xd1\x01\n" +
 	"\x06Origin\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x12\n" +
@@ -133,7 +541,32 @@ const file_security_ambit_proto_rawDesc = "" +
 	"\n" +
 	"rule_names\x18\x04 \x03(\tR\truleNames\x12\x14\n" +
 	"\x05audit\x18\x05 \x01(\bR\x05audit\x12\x18\n" +
-	"\arefusal\x18\x06 \x01(\tR\arefusalB4Z2github.com/ambit-mesh/ambit/apis/security;securityb\x06proto3"
+	"\arefusal\x18\x06 \x01(\tR\arefusal\x12\x16\n" +
+	"\x06reason\x18\a \x01(\tR\x06reason\x12\x1a\n" +
+	"\boptional\x18\b \x01(\bR\boptional\"\xac\x02\n" +
+	"\fRequestMatch\x12\x18\n" +
+	"\amethods\x18\x01 \x03(\tR\amethods\x124\n" +
+	"\x05paths\x18\x02 \x03(\v2\x1e.ambit.security.v1.RequestPathR\x05paths\x12\x14\n" +
+	"\x05hosts\x18\x03 \x03(\tR\x05hosts\x12:\n" +
+	"\aheaders\x18\x04 \x03(\v2 .ambit.security.v1.RequestHeaderR\aheaders\x12A\n" +
+	"\fgrpc_methods\x18\x05 \x03(\v2\x1e.ambit.security.v1.RequestGRPCR\vgrpcMethods\x127\n" +
+	"\x06claims\x18\x06 \x03(\v2\x1f.ambit.security.v1.RequestClaimR\x06claims\"G\n" +
+	"\vRequestPath\x12\x16\n" +
+	"\x05exact\x18\x01 \x01(\tH\x00R\x05exact\x12\x18\n" +
+	"\x06prefix\x18\x02 \x01(\tH\x00R\x06prefixB\x06\n" +
+	"\x04type\";\n" +
+	"\rRequestHeader\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06values\x18\x02 \x03(\tR\x06values\"?\n" +
+	"\vRequestGRPC\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x16\n" +
+	"\x06method\x18\x02 \x01(\tR\x06method\"R\n" +
+	"\fRequestClaim\x12\x16\n" +
+	"\x06issuer\x18\x01 \x01(\tR\x06issuer\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
+	"\x06values\x18\x03 \x03(\tR\x06values\"\f\n" +
+	"\n" +
+	"TunnelPeerB4Z2github.com/ambit-mesh/ambit/apis/security;securityb\x06proto3"
 
 var (
 	file_security_ambit_proto_rawDescOnce sync.Once
@@ -147,16 +580,26 @@ func file_security_ambit_proto_rawDescGZIP() []byte {
 	return file_security_ambit_proto_rawDescData
 }
 
-var file_security_ambit_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
+var file_security_ambit_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_security_ambit_proto_goTypes = []any{
-	(*Origin)(nil), // 0: ambit.security.v1.Origin
+	(*Origin)(nil),        // 0: ambit.security.v1.Origin
+	(*RequestMatch)(nil),  // 1: ambit.security.v1.RequestMatch
+	(*RequestPath)(nil),   // 2: ambit.security.v1.RequestPath
+	(*RequestHeader)(nil), // 3: ambit.security.v1.RequestHeader
+	(*RequestGRPC)(nil),   // 4: ambit.security.v1.RequestGRPC
+	(*RequestClaim)(nil),  // 5: ambit.security.v1.RequestClaim
+	(*TunnelPeer)(nil),    // 6: ambit.security.v1.TunnelPeer
 }
 var file_security_ambit_proto_depIdxs = []int32{
-	0, // [0:0] is the sub-list for method output_type
-	0, // [0:0] is the sub-list for method input_type
-	0, // [0:0] is the sub-list for extension type_name
-	0, // [0:0] is the sub-list for extension extendee
-	0, // [0:0] is the sub-list for field type_name
+	2, // 0: ambit.security.v1.RequestMatch.paths:type_name -> ambit.security.v1.RequestPath
+	3, // 1: ambit.security.v1.RequestMatch.headers:type_name -> ambit.security.v1.RequestHeader
+	4, // 2: ambit.security.v1.RequestMatch.grpc_methods:type_name -> ambit.security.v1.RequestGRPC
+	5, // 3: ambit.security.v1.RequestMatch.claims:type_name -> ambit.security.v1.RequestClaim
+	4, // [4:4] is the sub-list for method output_type
+	4, // [4:4] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_security_ambit_proto_init() }
@@ -164,13 +607,17 @@ func file_security_ambit_proto_init() {
 	if File_security_ambit_proto != nil {
 		return
 	}
+	file_security_ambit_proto_msgTypes[2].OneofWrappers = []any{
+		(*RequestPath_Exact)(nil),
+		(*RequestPath_Prefix)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_security_ambit_proto_rawDesc), len(file_security_ambit_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   1,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

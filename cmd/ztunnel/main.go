@@ -4,10 +4,8 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 
 	"github.com/spf13/pflag"
@@ -69,20 +67,6 @@ func parse(args []string, getenv func(string) string) (ztunnel.Config, error) {
 	if cfg.Log, cfg.Level, err = telemetry.NewLogger(log, os.Stderr); err != nil {
 		return cfg, err
 	}
-	cfg.AccessLog, err = openLog(accessLog)
+	cfg.AccessLog, err = telemetry.OpenAccessLog(accessLog)
 	return cfg, err
-}
-
-func openLog(where string) (io.Writer, error) {
-	switch strings.ToLower(where) {
-	case "off":
-		return nil, nil
-	case "stdout":
-		return os.Stdout, nil
-	}
-	f, err := os.OpenFile(where, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640)
-	if err != nil {
-		return nil, fmt.Errorf("access log: %w", err)
-	}
-	return f, nil
 }

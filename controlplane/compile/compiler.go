@@ -9,7 +9,9 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation"
 
+	meshv1alpha1 "github.com/ambit-mesh/ambit/apis/mesh/v1alpha1"
 	"github.com/ambit-mesh/ambit/controlplane/compile/policy"
+	"github.com/ambit-mesh/ambit/controlplane/compile/route"
 	"github.com/ambit-mesh/ambit/controlplane/graph"
 	"github.com/ambit-mesh/ambit/internal/identity"
 )
@@ -55,6 +57,12 @@ type Compiler struct {
 	store    store
 	captures captures
 	policies policies
+	// parents has, for each Service, what the statuses of its routes say.
+	parents map[types.NamespacedName][]route.Parent
+	// attached has the statuses of policies that are attached to services or
+	// routes; versions are services that routes of others send requests to.
+	attached map[graph.Key]meshv1alpha1.PolicyStatus
+	versions map[types.NamespacedName]struct{}
 	// podUID is the uid under which each pod has a capture state.
 	podUID map[types.NamespacedName]types.UID
 	// begun are the releases that began in the batch under way.
@@ -73,6 +81,9 @@ func New(opts Options) (*Compiler, error) {
 		store:    newStore(),
 		captures: newCaptures(),
 		policies: newPolicies(policy.Options{RootNamespace: opts.RootNamespace, TrustDomain: opts.TrustDomain}),
+		parents:  make(map[types.NamespacedName][]route.Parent),
+		attached: make(map[graph.Key]meshv1alpha1.PolicyStatus),
+		versions: make(map[types.NamespacedName]struct{}),
 		podUID:   make(map[types.NamespacedName]types.UID),
 	}, nil
 }
@@ -88,6 +99,9 @@ func (c *Compiler) Apply(in Input) Result {
 	for n := range dirty.Namespaces {
 		c.compileNamespace(n)
 	}
+	for n := range dirty.Gateways {
+		c.compileGateway(n)
+	}
 	for n := range dirty.Services {
 		c.compileService(n)
 	}
@@ -97,6 +111,7 @@ func (c *Compiler) Apply(in Input) Result {
 	for n := range dirty.EndpointSlices {
 		c.compileSlice(n)
 	}
+	c.compileTraffic(dirty)
 	return c.result()
 }
 
@@ -110,5 +125,6 @@ func (c *Compiler) result() Result {
 	clear(c.captures.restored)
 	slices.SortFunc(out.Releasing, func(a, b Release) int { return cmp.Compare(a.UID, b.UID) })
 	slices.SortFunc(out.NewFindings, Finding.compare)
+	out.NewFindings = slices.Compact(out.NewFindings)
 	return out
 }

@@ -41,11 +41,11 @@ func TestGolden(t *testing.T) {
 		t.Fatalf("no cases: %v", err)
 	}
 	for _, path := range paths {
-		t.Run(strings.TrimSuffix(filepath.Base(path), ".txtar"), func(t *testing.T) { runCase(t, path) })
+		t.Run(strings.TrimSuffix(filepath.Base(path), ".txtar"), func(t *testing.T) { runCase(t, path, renderAll) })
 	}
 }
 
-func runCase(t *testing.T, path string) {
+func runCase(t *testing.T, path string, render func(*compile.Compiler) string) {
 	archive, err := txtar.ParseFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -79,7 +79,7 @@ func runCase(t *testing.T, path string) {
 		case verb == "delta":
 			compare(t, f, renderDelta(last))
 		case verb == "want":
-			compare(t, f, renderAll(c))
+			compare(t, f, render(c))
 		default:
 			t.Fatalf("unknown step %q", f.Name)
 		}
@@ -129,8 +129,14 @@ func keys(data []byte) []graph.Key {
 			k.Group = "discovery.k8s.io"
 		case "Gateway":
 			k.Group = "gateway.networking.k8s.io"
+		case "HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute", "UDPRoute":
+			k.Group = "gateway.networking.k8s.io"
 		case "AuthorizationPolicy", "PeerAuthentication":
 			k.Group = "ambit-mesh.io"
+		default:
+			if strings.HasSuffix(kind, "Policy") {
+				k.Group = "ambit-mesh.io"
+			}
 		}
 		out = append(out, k)
 	}
@@ -201,6 +207,9 @@ func renderResource(r *compile.Resource) string {
 	fmt.Fprintf(&b, "%s %s", short(r.Type), r.Name)
 	if r.Node != "" {
 		fmt.Fprintf(&b, " node=%s", r.Node)
+	}
+	if r.Waypoint.Name != "" {
+		fmt.Fprintf(&b, " waypoint=%s", r.Waypoint)
 	}
 	if len(r.Aliases) > 0 {
 		fmt.Fprintf(&b, " aliases=%s", strings.Join(r.Aliases, ","))

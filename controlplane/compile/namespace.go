@@ -3,6 +3,8 @@ package compile
 import (
 	"strconv"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/ambit-mesh/ambit/apis/node"
 	"github.com/ambit-mesh/ambit/controlplane/graph"
 )
@@ -17,8 +19,18 @@ func (c *Compiler) compileNamespace(n string) {
 	labels := item.Object.Labels
 	body := &node.Namespace{Name: n, Enrolled: labels[graph.LabelDataplaneMode] == graph.ModeAmbient}
 	findings := append(modeFindings(owner, labels, "no pod is enrolled by it"),
-		c.waypointFindings(owner, n, labels)...)
+		c.namespaceWaypoint(owner, n, item.Object)...)
 	c.store.put(owner, []*Resource{resource(TypeNamespace, n, body)}, findings)
+}
+
+// namespaceWaypoint says what is wrong with the waypoint that a namespace's label
+// names, whoever inherits it.
+func (c *Compiler) namespaceWaypoint(owner graph.Key, n string, ns *corev1.Namespace) []Finding {
+	b := c.bindingOf(n, ns.Labels, ns.Annotations, byService)
+	if b.reason == reasonNotAddressed {
+		b = binding{}
+	}
+	return c.waypointFindings(owner, ns.Labels, ns.Annotations, b)
 }
 
 // modeFindings says that a dataplane-mode label has a value without a meaning.

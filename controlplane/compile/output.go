@@ -1,6 +1,9 @@
 package compile
 
-import "google.golang.org/protobuf/proto"
+import (
+	"google.golang.org/protobuf/proto"
+	"k8s.io/apimachinery/pkg/types"
+)
 
 // Resource type URLs, as they appear in delta ADS.
 const (
@@ -8,6 +11,8 @@ const (
 	TypeAuthorization = "type.googleapis.com/istio.security.Authorization"
 	TypePod           = "type.googleapis.com/ambit.node.v1.Pod"
 	TypeNamespace     = "type.googleapis.com/ambit.node.v1.Namespace"
+	TypeFrontend      = "type.googleapis.com/ambit.waypoint.v1.Frontend"
+	TypeBackend       = "type.googleapis.com/ambit.waypoint.v1.Backend"
 )
 
 // Key names a resource.
@@ -24,6 +29,9 @@ type Resource struct {
 	Aliases []string
 	// Node restricts the resource to clients of that node; "" is for all.
 	Node string
+	// Waypoint restricts the resource to that waypoint's pods; the zero name does
+	// not.
+	Waypoint types.NamespacedName
 	// Related are keys of resources that belong in the answer when a client
 	// asks for this one on demand, for example the workloads of a service.
 	Related func() []Key

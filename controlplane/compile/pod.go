@@ -25,7 +25,8 @@ func (c *Compiler) compilePod(n types.NamespacedName) {
 	want, reason := c.wanted(p)
 	addrs, findings := podAddresses(owner, p)
 	findings = append(findings, modeFindings(owner, p.Labels, "the namespace decides")...)
-	findings = append(findings, c.waypointFindings(owner, n.Namespace, p.Labels)...)
+	b := c.bindingOf(n.Namespace, p.Labels, p.Annotations, byWorkload)
+	findings = append(findings, c.waypointFindings(owner, p.Labels, p.Annotations, b)...)
 	findings = append(findings, c.claimFindings(owner, n, p, addrs)...)
 	var resources []*Resource
 	state := &capture{}
@@ -37,7 +38,7 @@ func (c *Compiler) compilePod(n types.NamespacedName) {
 		c.dropCapture(n, "")
 	}
 	if len(addrs) > 0 {
-		resources = append(resources, c.workload(n, p, addrs, state))
+		resources = append(resources, c.workload(n, p, addrs, state, b))
 	}
 	c.store.put(owner, resources, findings)
 }
@@ -54,6 +55,9 @@ func (c *Compiler) wanted(p *corev1.Pod) (bool, string) {
 	}
 	if mode != graph.ModeAmbient {
 		return false, ""
+	}
+	if c.graph.IsWaypoint(p.Namespace, p.Labels) {
+		return false, "a waypoint: it speaks HBONE itself and is never captured"
 	}
 	if p.Spec.HostNetwork {
 		return false, "hostNetwork: the pod shares the node's network, which is never captured"

@@ -30,23 +30,31 @@ func TestIncrementalEqualsFromScratch(t *testing.T) {
 		for range rapid.IntRange(1, 25).Draw(t, "batches") {
 			w.step(t)
 		}
-		w.agentsSettle()
-		scratch, err := compile.New(compile.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		in := compile.Input{Restored: w.compiler.Captured()}
-		for _, k := range slices.SortedFunc(maps.Keys(w.objects), func(a, b graph.Key) int { return strings.Compare(a.String(), b.String()) }) {
-			in.Upserts = append(in.Upserts, graph.Entry{Object: w.objects[k]})
-		}
-		scratch.Apply(in)
-		if d := cmp.Diff(renderAll(scratch), renderAll(w.compiler)); d != "" {
-			t.Fatalf("from scratch (-) and incremental (+) differ:\n%s", d)
-		}
-		if d := cmp.Diff(versions(w.compiler), w.client); d != "" {
-			t.Fatalf("output (-) and sum of deltas (+) differ:\n%s", d)
-		}
+		w.compare(t)
 	})
+}
+
+// compare compares with a compiler that is given everything at once.
+func (w *world) compare(t *rapid.T) {
+	w.agentsSettle()
+	scratch, err := compile.New(compile.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := compile.Input{Restored: w.compiler.Captured()}
+	for _, k := range slices.SortedFunc(maps.Keys(w.objects), func(a, b graph.Key) int { return strings.Compare(a.String(), b.String()) }) {
+		in.Upserts = append(in.Upserts, graph.Entry{Object: w.objects[k]})
+	}
+	scratch.Apply(in)
+	if d := cmp.Diff(renderAll(scratch), renderAll(w.compiler)); d != "" {
+		t.Fatalf("from scratch (-) and incremental (+) differ:\n%s", d)
+	}
+	if d := cmp.Diff(renderTraffic(scratch), renderTraffic(w.compiler)); d != "" {
+		t.Fatalf("traffic from scratch (-) and incremental (+) differ:\n%s", d)
+	}
+	if d := cmp.Diff(versions(w.compiler), w.client); d != "" {
+		t.Fatalf("output (-) and sum of deltas (+) differ:\n%s", d)
+	}
 }
 
 // world is a compiler, what was put in, and what a client made of the deltas.
@@ -54,6 +62,7 @@ type world struct {
 	compiler *compile.Compiler
 	objects  map[graph.Key]graph.Object
 	client   map[compile.Key]string
+	draw     func(*rapid.T) graph.Object
 }
 
 func newWorld(t *rapid.T) *world {
@@ -61,14 +70,14 @@ func newWorld(t *rapid.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &world{compiler: c, objects: map[graph.Key]graph.Object{}, client: map[compile.Key]string{}}
+	return &world{compiler: c, objects: map[graph.Key]graph.Object{}, client: map[compile.Key]string{}, draw: drawObject}
 }
 
 func versions(c *compile.Compiler) map[compile.Key]string {
 	out := map[compile.Key]string{}
-	for _, typeURL := range []string{compile.TypeAddress, compile.TypeAuthorization, compile.TypePod, compile.TypeNamespace} {
+	for _, typeURL := range append([]string{compile.TypeAddress, compile.TypeAuthorization, compile.TypePod, compile.TypeNamespace}, trafficTypes...) {
 		for _, r := range c.Resources(typeURL) {
-			out[r.Key] = r.Version + r.Node + strings.Join(r.Aliases, ",")
+			out[r.Key] = r.Version + r.Node + r.Waypoint.String() + strings.Join(r.Aliases, ",")
 		}
 	}
 	return out
@@ -77,7 +86,7 @@ func versions(c *compile.Compiler) map[compile.Key]string {
 func (w *world) apply(in compile.Input) {
 	res := w.compiler.Apply(in)
 	for _, r := range res.Updated {
-		w.client[r.Key] = r.Version + r.Node + strings.Join(r.Aliases, ",")
+		w.client[r.Key] = r.Version + r.Node + r.Waypoint.String() + strings.Join(r.Aliases, ",")
 	}
 	for _, k := range res.Removed {
 		delete(w.client, k)
@@ -99,7 +108,7 @@ func (w *world) step(t *rapid.T) {
 func (w *world) edit(t *rapid.T) {
 	var in compile.Input
 	for range rapid.IntRange(1, 4).Draw(t, "edits") {
-		obj := drawObject(t)
+		obj := w.draw(t)
 		k, _ := graph.KeyOf(obj)
 		taken := slices.Contains(in.Deletes, k) ||
 			slices.ContainsFunc(in.Upserts, func(e graph.Entry) bool { o, _ := graph.KeyOf(e.Object); return o == k })
@@ -162,6 +171,12 @@ func drawMeta(t *rapid.T, names ...string) metav1.ObjectMeta {
 	if v := pick(t, "waypoint", "", "", "", "wp", "none"); v != "" {
 		m.Labels[graph.LabelUseWaypoint] = v
 	}
+	if m.Labels[graph.LabelUseWaypoint] != "" && rapid.IntRange(0, 3).Draw(t, "elsewhere") == 0 {
+		m.Labels[graph.LabelUseWaypointNamespace] = pick(t, "waypoint namespace", "a", "b")
+	}
+	if rapid.IntRange(0, 5).Draw(t, "fail open") == 0 {
+		m.Annotations = map[string]string{graph.AnnotationFailOpen: pick(t, "open", "true", "false", "bad")}
+	}
 	if rapid.IntRange(0, 5).Draw(t, "gateway") == 0 {
 		m.Labels[graph.LabelGatewayName] = "wp"
 	}
@@ -172,7 +187,9 @@ func drawMeta(t *rapid.T, names ...string) metav1.ObjectMeta {
 }
 
 func drawObject(t *rapid.T) graph.Object {
-	switch rapid.IntRange(0, 11).Draw(t, "kind") {
+	switch rapid.IntRange(0, 17).Draw(t, "kind") {
+	case 11, 12, 13, 14, 15:
+		return drawTraffic(t)
 	case 0, 1, 2, 3:
 		return drawPod(t)
 	case 4, 5:
@@ -184,9 +201,7 @@ func drawObject(t *rapid.T) graph.Object {
 	case 8:
 		return drawPeerAuthn(t)
 	case 9:
-		m := drawMeta(t, "wp")
-		return &gatewayv1.Gateway{ObjectMeta: m, Spec: gatewayv1.GatewaySpec{
-			GatewayClassName: pick[gatewayv1.ObjectName](t, "class", graph.WaypointClass, "other")}}
+		return drawGateway(t)
 	case 10:
 		return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: pick(t, "node", "n1", "n2"),
 			Labels: map[string]string{corev1.LabelTopologyZone: pick(t, "zone", "z1", "z2")}}}
@@ -195,6 +210,22 @@ func drawObject(t *rapid.T) graph.Object {
 		m.Name, m.Namespace = m.Namespace, ""
 		return &corev1.Namespace{ObjectMeta: m}
 	}
+}
+
+func drawGateway(t *rapid.T) *gatewayv1.Gateway {
+	m := drawMeta(t, "wp", "s1")
+	if v := pick(t, "for", "", "", "service", "workload", "all", "none", "bad"); v != "" {
+		m.Labels[graph.LabelWaypointFor] = v
+	}
+	l := gatewayv1.Listener{Name: "mesh", Port: graph.WaypointPort, Protocol: pick(t, "protocol", graph.ProtocolHBONE, graph.ProtocolHBONE, "HTTP")}
+	if from := pick(t, "from", "", gatewayv1.NamespacesFromAll, gatewayv1.NamespacesFromSelector); from != "" {
+		l.AllowedRoutes = &gatewayv1.AllowedRoutes{Namespaces: &gatewayv1.RouteNamespaces{From: &from}}
+		if from == gatewayv1.NamespacesFromSelector {
+			l.AllowedRoutes.Namespaces.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"app": pick(t, "admits", "x", "y")}}
+		}
+	}
+	return &gatewayv1.Gateway{ObjectMeta: m, Spec: gatewayv1.GatewaySpec{
+		GatewayClassName: pick[gatewayv1.ObjectName](t, "class", graph.WaypointClass, graph.WaypointClass, "other"), Listeners: []gatewayv1.Listener{l}}}
 }
 
 func drawAddress(t *rapid.T) string {
@@ -209,6 +240,9 @@ func drawPod(t *rapid.T) *corev1.Pod {
 	p.Spec.HostNetwork = rapid.IntRange(0, 5).Draw(t, "host") == 0
 	p.Spec.Containers = []corev1.Container{{Name: "c", Ports: []corev1.ContainerPort{
 		{Name: "web", ContainerPort: int32(rapid.IntRange(8080, 8081).Draw(t, "port"))}}}}
+	if rapid.Bool().Draw(t, "ready") {
+		p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
+	}
 	p.Status.Phase = pick(t, "phase", corev1.PodRunning, corev1.PodRunning, corev1.PodPending, corev1.PodSucceeded)
 	for range rapid.IntRange(0, 2).Draw(t, "ips") {
 		p.Status.PodIPs = append(p.Status.PodIPs, corev1.PodIP{IP: drawAddress(t)})
@@ -223,7 +257,14 @@ func drawService(t *rapid.T) *corev1.Service {
 	}
 	s.Spec.Type = pick(t, "type", corev1.ServiceTypeClusterIP, corev1.ServiceTypeClusterIP, corev1.ServiceTypeExternalName)
 	s.Spec.ClusterIPs = []string{pick(t, "vip", "10.96.0.1", "10.96.0.2", "None")}
-	s.Spec.Ports = []corev1.ServicePort{{Name: "p", Port: 80,
+	if rapid.IntRange(0, 3).Draw(t, "require") == 0 {
+		if s.Annotations == nil {
+			s.Annotations = map[string]string{}
+		}
+		s.Annotations[graph.AnnotationRequireWaypoint] = pick(t, "required", "true", "false", "bad")
+	}
+	s.Spec.ClusterIP = s.Spec.ClusterIPs[0]
+	s.Spec.Ports = []corev1.ServicePort{{Name: pick(t, "port", "p", "http", "tcp"), Port: 80,
 		TargetPort: pick(t, "target", intstr.FromInt32(8080), intstr.FromString("web"))}}
 	return s
 }
@@ -256,6 +297,9 @@ func drawSelector(t *rapid.T) *meshv1alpha1.PodSelector {
 
 func drawAuthz(t *rapid.T) *meshv1alpha1.AuthorizationPolicy {
 	p := &meshv1alpha1.AuthorizationPolicy{ObjectMeta: drawMeta(t, "a1", "a2")}
+	if rapid.IntRange(0, 2).Draw(t, "level") == 0 {
+		p.Spec.EnforcementLevel = meshv1alpha1.EnforcementApplication
+	}
 	p.Spec.Action = pick(t, "action", meshv1alpha1.ActionAllow, meshv1alpha1.ActionDeny, "WRONG")
 	p.Spec.Rules = []meshv1alpha1.AuthorizationRule{{}}
 	ref := meshv1alpha1.AuthorizationPolicyTargetReference{Kind: pick(t, "target",

@@ -22,16 +22,16 @@ func (c *Compiler) compileService(n types.NamespacedName) {
 	}
 	s := item.Object
 	vips, findings := c.virtualAddresses(owner, n, s)
-	findings = append(findings, c.waypointFindings(owner, n.Namespace, s.Labels)...)
-	c.store.put(owner, []*Resource{c.service(n, s, vips)}, findings)
+	b := c.bindingOf(n.Namespace, s.Labels, s.Annotations, byService)
+	findings = append(findings, c.waypointFindings(owner, s.Labels, s.Annotations, b)...)
+	c.store.put(owner, []*Resource{c.service(n, s, vips, b)}, findings)
 }
 
 // service builds the resource of a service.
-func (c *Compiler) service(n types.NamespacedName, s *corev1.Service, vips []netip.Addr) *Resource {
-	waypoint := c.waypointOf(n.Namespace, s.Labels)
+func (c *Compiler) service(n types.NamespacedName, s *corev1.Service, vips []netip.Addr, b binding) *Resource {
 	body := &workload.Service{
 		Name: n.Name, Namespace: n.Namespace, Hostname: c.hostname(n),
-		Ports: servicePorts(s), Waypoint: c.gatewayAddress(waypoint),
+		Ports: servicePorts(s), Waypoint: c.gatewayAddress(b), Extensions: waypointOptions(b),
 		LoadBalancing: loadBalancing(s), IpFamilies: ipFamilies(s), Canonical: true,
 	}
 	for _, a := range vips {
@@ -42,7 +42,7 @@ func (c *Compiler) service(n types.NamespacedName, s *corev1.Service, vips []net
 	r.Related = func() []Key {
 		c.mu.RLock()
 		defer c.mu.RUnlock()
-		return append(c.workloadKeys(n), c.closure(waypoint)...)
+		return append(c.workloadKeys(n), c.closure(b)...)
 	}
 	return r
 }

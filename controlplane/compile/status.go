@@ -37,7 +37,7 @@ func compareObjects(a, b graph.Key) int {
 	return cmp.Or(strings.Compare(a.Kind, b.Kind), strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
 }
 
-// Status is what the status of a policy should say.
+// Status is what the status of a policy, a Service or a waypoint should say.
 type Status struct {
 	Object graph.Key `json:"object"`
 	// Origin is the object's "file:line", or "".
@@ -57,10 +57,11 @@ func (c *Compiler) Findings() []Finding {
 		}
 	}
 	slices.SortFunc(out, Finding.compare)
-	return out
+	return slices.Compact(out)
 }
 
-// Statuses gives the status of every policy, sorted by object.
+// Statuses gives the status of every policy, of every Service that is bound to a
+// waypoint, and of every waypoint, sorted by object.
 func (c *Compiler) Statuses() []Status {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
@@ -69,9 +70,13 @@ func (c *Compiler) Statuses() []Status {
 		k := authzKey(n)
 		out = append(out, Status{Object: k, Origin: c.graph.Origin(k, ""), Status: t.Status})
 	}
+	out = append(append(out, c.boundStatuses()...), c.gatewayStatuses()...)
 	for _, s := range c.policies.peers.Statuses() {
 		k := peerKey(s.Namespace, s.Name)
 		out = append(out, Status{Object: k, Origin: c.graph.Origin(k, ""), Status: s.Status})
+	}
+	for k, status := range c.attached {
+		out = append(out, Status{Object: k, Origin: c.graph.Origin(k, ""), Status: status})
 	}
 	slices.SortFunc(out, func(a, b Status) int { return compareObjects(a.Object, b.Object) })
 	return out

@@ -109,7 +109,7 @@ func (s *store) finish() (Delta, []Finding) {
 }
 
 func same(a, b *Resource) bool {
-	return a.Version == b.Version && a.Node == b.Node && slices.Equal(a.Aliases, b.Aliases)
+	return a.Version == b.Version && a.Node == b.Node && a.Waypoint == b.Waypoint && slices.Equal(a.Aliases, b.Aliases)
 }
 
 func (k Key) compare(o Key) int {

@@ -14,8 +14,7 @@ import (
 )
 
 // workload builds the resource of a live pod.
-func (c *Compiler) workload(n types.NamespacedName, p *corev1.Pod, addrs []netip.Addr, state *capture) *Resource {
-	waypoint := c.waypointOf(n.Namespace, p.Labels)
+func (c *Compiler) workload(n types.NamespacedName, p *corev1.Pod, addrs []netip.Addr, state *capture, b binding) *Resource {
 	kind, owner := ownerOf(p)
 	w := &workload.Workload{
 		Uid: c.workloadName(n), Name: n.Name, Namespace: n.Namespace,
@@ -25,12 +24,14 @@ func (c *Compiler) workload(n types.NamespacedName, p *corev1.Pod, addrs []netip
 		WorkloadType: kind, WorkloadName: owner,
 		CanonicalName: canonicalName(p.Labels, owner), CanonicalRevision: canonicalRevision(p.Labels),
 		Services: c.servicesOf(n, p), AuthorizationPolicies: c.policiesOf(n, p.Labels),
-		Waypoint: c.gatewayAddress(waypoint),
+		Waypoint: c.gatewayAddress(b), Extensions: waypointOptions(b),
 	}
 	for _, a := range addrs {
 		w.Addresses = append(w.Addresses, a.AsSlice())
 	}
-	if state.tunnel() {
+	// A waypoint needs nobody's report: it speaks HBONE itself.
+	w.NativeTunnel = c.graph.IsWaypoint(n.Namespace, p.Labels) && !p.Spec.HostNetwork
+	if state.tunnel() || w.NativeTunnel {
 		w.TunnelProtocol = workload.TunnelProtocol_HBONE
 	}
 	if p.DeletionTimestamp != nil || !ready(p) {
@@ -43,11 +44,11 @@ func (c *Compiler) workload(n types.NamespacedName, p *corev1.Pod, addrs []netip
 	if !p.Spec.HostNetwork { // an address that is shared names nobody
 		r.Aliases = c.aliases(addrs)
 	}
-	if waypoint.Name != "" {
+	if b.bound() {
 		r.Related = func() []Key {
 			c.mu.RLock()
 			defer c.mu.RUnlock()
-			return c.closure(waypoint)
+			return c.closure(b)
 		}
 	}
 	return r

@@ -50,6 +50,18 @@ type Graph struct {
 
 	// authzByService has the policies that name a service, existing or not.
 	authzByService index[name, name]
+
+	// implied are the waypoints that a namespace's label asks for. A Gateway of
+	// that name takes precedence.
+	implied map[name]*gatewayv1.Gateway
+	// By the waypoint that their own labels name, existing or not.
+	namespacesByWaypoint index[name, string]
+	servicesByWaypoint   index[name, name]
+	podsByWaypoint       index[name, name]
+	// selecting are the Gateways that admit namespaces by label.
+	selecting set[name]
+
+	traffic traffic
 }
 
 // New gives an empty graph.
@@ -79,6 +91,14 @@ func New() *Graph {
 		slicesByAddress: make(index[netip.Addr, name]),
 
 		authzByService: make(index[name, name]),
+
+		implied:              make(map[name]*gatewayv1.Gateway),
+		namespacesByWaypoint: make(index[name, string]),
+		servicesByWaypoint:   make(index[name, name]),
+		podsByWaypoint:       make(index[name, name]),
+		selecting:            make(set[name]),
+
+		traffic: newTraffic(),
 	}
 }
 
@@ -89,8 +109,16 @@ type Dirty struct {
 	Pods                  map[types.NamespacedName]struct{}
 	Services              map[types.NamespacedName]struct{}
 	EndpointSlices        map[types.NamespacedName]struct{}
+	Gateways              map[types.NamespacedName]struct{}
 	AuthorizationPolicies map[types.NamespacedName]struct{}
 	PeerAuthentications   map[types.NamespacedName]struct{}
+
+	// Frontends and Backends are Services whose waypoint resources are to be
+	// compiled.
+	Frontends map[types.NamespacedName]struct{}
+	Backends  map[types.NamespacedName]struct{}
+	// Traffic are routes and attached policies whose status may be another.
+	Traffic map[Key]struct{}
 }
 
 func newDirty() *Dirty {
@@ -99,8 +127,12 @@ func newDirty() *Dirty {
 		Pods:                  make(map[name]struct{}),
 		Services:              make(map[name]struct{}),
 		EndpointSlices:        make(map[name]struct{}),
+		Gateways:              make(map[name]struct{}),
 		AuthorizationPolicies: make(map[name]struct{}),
 		PeerAuthentications:   make(map[name]struct{}),
+		Frontends:             make(map[name]struct{}),
+		Backends:              make(map[name]struct{}),
+		Traffic:               make(map[Key]struct{}),
 	}
 }
 
@@ -113,6 +145,9 @@ func (g *Graph) Apply(ch Changes) *Dirty {
 	}
 	for _, e := range ch.Upserts {
 		g.upsert(e, d)
+	}
+	for n := range d.Services {
+		g.dirtyTraffic(n, d)
 	}
 	return d
 }
@@ -136,6 +171,10 @@ func (g *Graph) upsert(e Entry, d *Dirty) {
 		g.setAuthz(n, &Item[*meshv1alpha1.AuthorizationPolicy]{o, e.Origin}, d)
 	case *meshv1alpha1.PeerAuthentication:
 		g.setPeerAuthn(n, &Item[*meshv1alpha1.PeerAuthentication]{o, e.Origin}, d)
+	default:
+		if k, ok := trafficKey(e.Object); ok {
+			g.setTraffic(k, &Item[Object]{e.Object, e.Origin}, d)
+		}
 	}
 }
 
@@ -158,6 +197,8 @@ func (g *Graph) remove(k Key, d *Dirty) {
 		g.setAuthz(n, nil, d)
 	case meshv1alpha1.GroupName + "/" + meshv1alpha1.KindPeerAuthentication:
 		g.setPeerAuthn(n, nil, d)
+	default:
+		g.setTraffic(k, nil, d)
 	}
 }
 

@@ -35,6 +35,9 @@ func world() *Graph {
 	g := New()
 	g.Apply(Changes{Upserts: []Entry{
 		{Object: &corev1.Namespace{ObjectMeta: meta("", "shop")}},
+		{Object: &corev1.Namespace{ObjectMeta: meta("", "other", LabelUseWaypoint, "w", LabelUseWaypointNamespace, "infra")}},
+		{Object: testPod("bound", "n1", "10.0.0.9", LabelUseWaypoint, "w", LabelUseWaypointNamespace, "infra")},
+		{Object: selectingGateway()},
 		{Object: &corev1.Node{ObjectMeta: meta("", "n1")}},
 		{Object: testPod("web", "n1", "10.0.0.1", "app", "web")},
 		{Object: testPod("db", "n1", "10.0.0.2", "app", "db")},
@@ -46,6 +49,14 @@ func world() *Graph {
 		{Object: policyFor("web")},
 	}})
 	return g
+}
+
+// selectingGateway admits namespaces by label.
+func selectingGateway() *gatewayv1.Gateway {
+	return &gatewayv1.Gateway{ObjectMeta: meta("infra", "w"), Spec: gatewayv1.GatewaySpec{Listeners: []gatewayv1.Listener{{
+		AllowedRoutes: &gatewayv1.AllowedRoutes{Namespaces: &gatewayv1.RouteNamespaces{
+			From: new(gatewayv1.NamespacesFromSelector), Selector: &metav1.LabelSelector{}}},
+	}}}}
 }
 
 func slice(addr string) *discoveryv1.EndpointSlice {
@@ -64,7 +75,7 @@ func (d *Dirty) text() string {
 	var out []string
 	for kind, names := range map[string]map[name]struct{}{
 		"pod": d.Pods, "service": d.Services, "slice": d.EndpointSlices,
-		"authz": d.AuthorizationPolicies, "peer": d.PeerAuthentications,
+		"authz": d.AuthorizationPolicies, "peer": d.PeerAuthentications, "gateway": d.Gateways,
 	} {
 		for n := range names {
 			out = append(out, kind+":"+n.Name)
@@ -87,18 +98,19 @@ func TestDirty(t *testing.T) {
 		"pod":                     {testPod("web", "n1", "10.0.0.1", "app", "web"), "pod:web"},
 		"pod of a slice":          {testPod("listed", "n2", "10.0.0.3"), "pod:listed slice:manual-1"},
 		"pod takes an address":    {testPod("new", "n2", "10.0.0.2"), "pod:db pod:new"},
-		"service":                 {&corev1.Service{ObjectMeta: meta("shop", "web"), Spec: corev1.ServiceSpec{Selector: map[string]string{"app": "db"}}}, "authz:policy pod:db pod:web service:web"},
-		"service of a slice":      {&corev1.Service{ObjectMeta: meta("shop", "manual")}, "pod:listed service:manual slice:manual-1"},
-		"service takes a VIP":     {&corev1.Service{ObjectMeta: meta("shop", "x"), Spec: corev1.ServiceSpec{ClusterIP: "10.96.0.1"}}, "service:web service:x"},
-		"slice":                   {slice("10.0.0.2"), "pod:db pod:listed slice:manual-1"},
-		"namespace":               {&corev1.Namespace{ObjectMeta: meta("", "shop", "x", "y")}, "namespace:shop"},
-		"namespace enrolled":      {&corev1.Namespace{ObjectMeta: meta("", "shop", LabelDataplaneMode, ModeAmbient)}, "namespace:shop pod:db pod:listed pod:web"},
-		"namespace to waypoint":   {&corev1.Namespace{ObjectMeta: meta("", "shop", LabelUseWaypoint, "w")}, "namespace:shop pod:db pod:listed pod:web service:manual service:web"},
+		"service":                 {&corev1.Service{ObjectMeta: meta("shop", "web"), Spec: corev1.ServiceSpec{Selector: map[string]string{"app": "db"}}}, "authz:policy gateway:web pod:db pod:web service:web"},
+		"service of a slice":      {&corev1.Service{ObjectMeta: meta("shop", "manual")}, "gateway:manual pod:listed service:manual slice:manual-1"},
+		"service takes a VIP":     {&corev1.Service{ObjectMeta: meta("shop", "x"), Spec: corev1.ServiceSpec{ClusterIP: "10.96.0.1"}}, "gateway:x service:web service:x"},
+		"slice":                   {slice("10.0.0.2"), "pod:db pod:listed service:manual slice:manual-1"},
+		"namespace":               {&corev1.Namespace{ObjectMeta: meta("", "shop", "x", "y")}, "namespace:shop pod:bound"},
+		"namespace enrolled":      {&corev1.Namespace{ObjectMeta: meta("", "shop", LabelDataplaneMode, ModeAmbient)}, "namespace:shop pod:bound pod:db pod:listed pod:web"},
+		"namespace to waypoint":   {&corev1.Namespace{ObjectMeta: meta("", "shop", LabelUseWaypoint, "w")}, "authz:policy gateway:w namespace:shop pod:bound pod:db pod:listed pod:web service:manual service:web"},
 		"node heartbeat":          {&corev1.Node{ObjectMeta: meta("", "n1", "x", "y")}, ""},
-		"node moves":              {&corev1.Node{ObjectMeta: meta("", "n1", corev1.LabelTopologyZone, "z")}, "pod:db pod:web"},
+		"node moves":              {&corev1.Node{ObjectMeta: meta("", "n1", corev1.LabelTopologyZone, "z")}, "pod:bound pod:db pod:web"},
 		"policy":                  {policyFor("manual"), "authz:policy"},
 		"peers":                   {&meshv1alpha1.PeerAuthentication{ObjectMeta: meta("shop", "p")}, "peer:p"},
-		"gateway":                 {&gatewayv1.Gateway{ObjectMeta: meta("shop", "w")}, "namespace:shop service:manual service:web"},
+		"gateway":                 {&gatewayv1.Gateway{ObjectMeta: meta("shop", "w")}, "authz:policy gateway:w service:manual service:web"},
+		"waypoint of others":      {selectingGateway(), "gateway:w namespace:other pod:bound"},
 		"kind that is not linked": {&corev1.ServiceAccount{ObjectMeta: meta("shop", "x")}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -135,7 +147,8 @@ func TestDeletesLeaveNothing(t *testing.T) {
 		ch.Deletes = append(ch.Deletes, Key{Kind: "Service", Namespace: n.Namespace, Name: n.Name})
 	}
 	ch.Deletes = append(ch.Deletes,
-		Key{Kind: "Namespace", Name: "shop"}, Key{Kind: "Node", Name: "n1"},
+		Key{Kind: "Namespace", Name: "shop"}, Key{Kind: "Namespace", Name: "other"},
+		Key{Group: gatewayv1.GroupName, Kind: "Gateway", Namespace: "infra", Name: "w"}, Key{Kind: "Node", Name: "n1"},
 		Key{Group: discoveryv1.GroupName, Kind: "EndpointSlice", Namespace: "shop", Name: "manual-1"},
 		Key{Group: meshv1alpha1.GroupName, Kind: meshv1alpha1.KindAuthorizationPolicy, Namespace: "shop", Name: "policy"},
 		Key{Kind: "Pod", Namespace: "shop", Name: "never-was"})
@@ -148,6 +161,8 @@ func TestDeletesLeaveNothing(t *testing.T) {
 		"serviceSelectors":  len(g.serviceSelectors.selectors) + len(g.serviceSelectors.byPair) + len(g.serviceSelectors.rest) + len(g.serviceSelectors.chosen),
 		"servicesByAddress": len(g.servicesByAddress), "slicesByService": len(g.slicesByService),
 		"slicesByAddress": len(g.slicesByAddress), "authzByService": len(g.authzByService),
+		"implied": len(g.implied), "namespacesByWaypoint": len(g.namespacesByWaypoint), "servicesByWaypoint": len(g.servicesByWaypoint),
+		"podsByWaypoint": len(g.podsByWaypoint), "selecting": len(g.selecting),
 	}
 	for _, what := range slices.Sorted(maps.Keys(sizes)) {
 		if sizes[what] != 0 {

@@ -8,10 +8,26 @@ const (
 	ModeAmbient        = "ambient"
 	ModeNone           = "none"
 
-	// LabelUseWaypoint binds a Namespace, a Service or a Pod to a waypoint of its
-	// namespace, or to none (WaypointNone). The nearest wins.
-	LabelUseWaypoint = "ambit-mesh.io/use-waypoint"
-	WaypointNone     = "none"
+	// LabelUseWaypoint binds a Namespace, a Service or a Pod to a waypoint, or to
+	// none (WaypointNone). The nearest wins. LabelUseWaypointNamespace, beside it,
+	// is the waypoint's namespace where that is another one.
+	LabelUseWaypoint          = "ambit-mesh.io/use-waypoint"
+	LabelUseWaypointNamespace = "ambit-mesh.io/use-waypoint-namespace"
+	WaypointNone              = "none"
+
+	// LabelWaypointFor, on a Gateway, says what it is a waypoint for.
+	LabelWaypointFor = "ambit-mesh.io/waypoint-for"
+	ForService       = "service" // what is addressed by a service; the default
+	ForWorkload      = "workload"
+	ForAll           = "all"
+	ForNone          = "none"
+
+	// AnnotationFailOpen, on a Service, a Pod or their Namespace, lets traffic go
+	// around a waypoint that is not ready. The nearest wins.
+	AnnotationFailOpen = "ambit-mesh.io/waypoint-fail-open"
+	// AnnotationRequireWaypoint, on a Service, has its workloads refuse what did
+	// not come through its waypoint.
+	AnnotationRequireWaypoint = "ambit-mesh.io/require-waypoint"
 
 	// WaypointClass is the GatewayClass of waypoints.
 	WaypointClass = "ambit-waypoint"

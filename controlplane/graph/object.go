@@ -78,7 +78,7 @@ func KeyOf(obj Object) (Key, bool) {
 	case *meshv1alpha1.PeerAuthentication:
 		key.Group, key.Kind = meshv1alpha1.GroupName, meshv1alpha1.KindPeerAuthentication
 	default:
-		return Key{}, false
+		return trafficKey(obj)
 	}
 	return key, true
 }

@@ -44,11 +44,27 @@ func (g *Graph) setPod(n name, item *Item[*corev1.Pod], d *Dirty) {
 	d.Pods[n] = struct{}{}
 	if had {
 		g.dirtyNeighbours(old.Object, d)
+		g.dirtyServed(n, old.Object, d)
 		g.unlinkPod(n, old.Object)
 	}
 	if item != nil {
 		g.linkPod(n, item.Object)
 		g.dirtyNeighbours(item.Object, d)
+		g.dirtyServed(n, item.Object, d)
+	}
+}
+
+// dirtyServed marks what else is told of what a pod serves: services that have
+// named ports, because only their pods know the numbers, and the Gateway that it
+// was made for.
+func (g *Graph) dirtyServed(n name, p *corev1.Pod, d *Dirty) {
+	for _, svc := range g.servicesOf(n, p) {
+		if hasNamedPort(g.services[svc].Object) {
+			d.Services[svc] = struct{}{}
+		}
+	}
+	if gw := p.Labels[LabelGatewayName]; gw != "" {
+		d.Gateways[name{Namespace: n.Namespace, Name: gw}] = struct{}{}
 	}
 }
 
@@ -68,6 +84,9 @@ func (g *Graph) linkPod(n name, p *corev1.Pod) {
 	g.podsByNamespace.add(n.Namespace, n)
 	for k, v := range p.Labels {
 		g.podsByLabel.add(pair{n.Namespace, k, v}, n)
+	}
+	if wp, ok := ownWaypoint(n.Namespace, p.Labels); ok {
+		g.podsByWaypoint.add(wp, n)
 	}
 	if p.UID != "" {
 		g.podsByUID.add(p.UID, n)
@@ -94,6 +113,9 @@ func (g *Graph) unlinkPod(n name, p *corev1.Pod) {
 	g.podsByNamespace.remove(n.Namespace, n)
 	for k, v := range p.Labels {
 		g.podsByLabel.remove(pair{n.Namespace, k, v}, n)
+	}
+	if wp, ok := ownWaypoint(n.Namespace, p.Labels); ok {
+		g.podsByWaypoint.remove(wp, n)
 	}
 	g.podsByUID.remove(p.UID, n)
 	g.podsByNode.remove(p.Spec.NodeName, n)
@@ -123,26 +145,4 @@ type Locality struct{ Region, Zone string }
 // LocalityOf reads the locality of a node.
 func LocalityOf(n *corev1.Node) Locality {
 	return Locality{n.Labels[corev1.LabelTopologyRegion], n.Labels[corev1.LabelTopologyZone]}
-}
-
-func (g *Graph) setNamespace(n string, item *Item[*corev1.Namespace], d *Dirty) {
-	old, had, changed := swap(g.namespaces, n, item)
-	if !changed {
-		return
-	}
-	d.Namespaces[n] = struct{}{}
-	var before, after map[string]string
-	if had {
-		before = old.Object.Labels
-	}
-	if item != nil {
-		after = item.Object.Labels
-	}
-	if before[LabelUseWaypoint] != after[LabelUseWaypoint] {
-		maps.Copy(d.Services, g.servicesByNamespace[n])
-		maps.Copy(d.Pods, g.podsByNamespace[n])
-	}
-	if before[LabelDataplaneMode] != after[LabelDataplaneMode] {
-		maps.Copy(d.Pods, g.podsByNamespace[n])
-	}
 }

@@ -80,6 +80,15 @@ func (g *Graph) Service(n types.NamespacedName) (Item[*corev1.Service], bool) {
 	return item, ok
 }
 
+// Services gives the names of all services.
+func (g *Graph) Services() map[types.NamespacedName]struct{} {
+	out := make(set[name], len(g.services))
+	for n := range g.services {
+		out[n] = struct{}{}
+	}
+	return out
+}
+
 // ServicesAt gives the services that have a virtual address, sorted.
 func (g *Graph) ServicesAt(a netip.Addr) []types.NamespacedName {
 	return sorted(g.servicesByAddress[a])
@@ -91,9 +100,13 @@ func (g *Graph) ServicesOf(n types.NamespacedName) []types.NamespacedName {
 	if !ok {
 		return nil
 	}
+	return g.servicesOf(n, item.Object)
+}
+
+func (g *Graph) servicesOf(n name, p *corev1.Pod) []types.NamespacedName {
 	found := make(set[name])
-	g.serviceSelectors.Matching(n.Namespace, item.Object.Labels, func(s name) { found[s] = struct{}{} })
-	for _, a := range Addresses(item.Object) {
+	g.serviceSelectors.Matching(n.Namespace, p.Labels, func(s name) { found[s] = struct{}{} })
+	for _, a := range Addresses(p) {
 		for slice := range g.slicesByAddress[a] {
 			if svc, ok := g.listedBy(slice, n); ok {
 				found[svc] = struct{}{}
@@ -179,13 +192,6 @@ func (g *Graph) PeerAuthentications() []*meshv1alpha1.PeerAuthentication {
 	return out
 }
 
-// IsWaypoint says whether an object of a namespace was generated for a waypoint,
-// by its labels and the Gateway that they name.
-func (g *Graph) IsWaypoint(namespace string, objectLabels map[string]string) bool {
-	gw, ok := g.gateways[name{Namespace: namespace, Name: objectLabels[LabelGatewayName]}]
-	return ok && gw.Object.Spec.GatewayClassName == WaypointClass
-}
-
 func sorted(s set[name]) []name {
 	out := unsorted(s)
 	slices.SortFunc(out, func(a, b name) int {
@@ -234,5 +240,5 @@ func (g *Graph) origin(k Key) Origin {
 	case meshv1alpha1.KindPeerAuthentication:
 		return g.peerAuthn[n].Origin
 	}
-	return nil
+	return g.traffic.objects[k].Origin
 }

@@ -7,7 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
 // VirtualAddresses gives the valid cluster addresses of a service, in order. A
@@ -38,6 +38,9 @@ func (g *Graph) setService(n name, item *Item[*corev1.Service], d *Dirty) {
 	if had {
 		g.dirtyBehind(n, old.Object, d)
 		g.servicesByNamespace.remove(n.Namespace, n)
+		if wp, ok := ownWaypoint(n.Namespace, old.Object.Labels); ok {
+			g.servicesByWaypoint.remove(wp, n)
+		}
 		g.serviceSelectors.Remove(n)
 		for _, a := range VirtualAddresses(old.Object) {
 			g.servicesByAddress.remove(a, n)
@@ -46,6 +49,9 @@ func (g *Graph) setService(n name, item *Item[*corev1.Service], d *Dirty) {
 	}
 	if item != nil {
 		g.servicesByNamespace.add(n.Namespace, n)
+		if wp, ok := ownWaypoint(n.Namespace, item.Object.Labels); ok {
+			g.servicesByWaypoint.add(wp, n)
+		}
 		if len(item.Object.Spec.Selector) > 0 {
 			g.serviceSelectors.Set(n, labels.SelectorFromSet(item.Object.Spec.Selector))
 		}
@@ -57,6 +63,17 @@ func (g *Graph) setService(n name, item *Item[*corev1.Service], d *Dirty) {
 	}
 	maps.Copy(d.EndpointSlices, g.slicesByService[n])
 	maps.Copy(d.AuthorizationPolicies, g.authzByService[n])
+	// It may be the service of a waypoint.
+	d.Gateways[n] = struct{}{}
+}
+
+func hasNamedPort(s *corev1.Service) bool {
+	for i := range s.Spec.Ports {
+		if s.Spec.Ports[i].TargetPort.Type == intstr.String {
+			return true
+		}
+	}
+	return false
 }
 
 // dirtyBehind marks the pods of a service.
@@ -130,6 +147,7 @@ func (g *Graph) dirtyListed(s *discoveryv1.EndpointSlice, d *Dirty) {
 	if !ok || g.hasSelector(svc) {
 		return
 	}
+	d.Services[svc] = struct{}{}
 	g.podsOfSlice(s, func(p name) { d.Pods[p] = struct{}{} })
 }
 
@@ -184,19 +202,6 @@ func eachAddress(s *discoveryv1.EndpointSlice, yield func(netip.Addr)) {
 			}
 		}
 	}
-}
-
-func (g *Graph) setGateway(n name, item *Item[*gatewayv1.Gateway], d *Dirty) {
-	if _, _, changed := swap(g.gateways, n, item); !changed {
-		return
-	}
-	// What is generated for it, which must have no waypoint itself, and what is
-	// bound to it, which is told whether it exists.
-	for _, key := range []string{LabelGatewayName, LabelUseWaypoint} {
-		maps.Copy(d.Pods, g.podsByLabel[pair{n.Namespace, key, n.Name}])
-	}
-	maps.Copy(d.Services, g.servicesByNamespace[n.Namespace])
-	d.Namespaces[n.Namespace] = struct{}{}
 }
 
 func (g *Graph) hasSelector(svc name) bool {

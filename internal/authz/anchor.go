@@ -16,6 +16,17 @@ type anchor struct {
 	namespaces []string
 	ports      []uint16
 	blocks     []netip.Prefix
+
+	// Of requests alone.
+	paths    []string
+	prefixes []string
+	hosts    []string
+	grpc     []grpcKey
+}
+
+// ofRequests says whether only a request can have one of the keys.
+func (a *anchor) ofRequests() bool {
+	return len(a.paths)+len(a.prefixes)+len(a.hosts)+len(a.grpc) > 0
 }
 
 // A pick takes an anchor from one match; false if the match has none of that
@@ -25,11 +36,13 @@ type pick func(*anchor, *match) bool
 // picks are the orders in which fields are tried. Together they give several
 // anchors for a rule, of which the index keeps the one that tells rules best
 // apart.
-func picks() [3][]pick {
+func picks() [5][]pick {
 	return [...][]pick{
 		{(*anchor).addPrincipals, (*anchor).addAccounts, (*anchor).addNamespaces, (*anchor).addBlocks, (*anchor).addPorts},
 		{(*anchor).addPorts, (*anchor).addPrincipals, (*anchor).addAccounts, (*anchor).addNamespaces, (*anchor).addBlocks},
 		{(*anchor).addBlocks, (*anchor).addPrincipals, (*anchor).addAccounts, (*anchor).addNamespaces, (*anchor).addPorts},
+		{(*anchor).addPaths, (*anchor).addGRPC, (*anchor).addHosts},
+		{(*anchor).addHosts, (*anchor).addPaths, (*anchor).addGRPC},
 	}
 }
 
@@ -84,7 +97,8 @@ func (a *anchor) add(m *match, order []pick) bool {
 // that spell out a service account.
 func (a *anchor) addPrincipals(m *match) bool {
 	s := m.principals
-	if s == nil || s.presence {
+	// Those of the tunnel's peer are not what the index looks up.
+	if s == nil || s.presence || m.peer {
 		return false
 	}
 	var accounts []account
@@ -139,4 +153,29 @@ func (a *anchor) addBlocks(m *match) bool {
 func (a *anchor) addPorts(m *match) bool {
 	a.ports = append(a.ports, m.ports...)
 	return m.ports != nil
+}
+
+func (a *anchor) addPaths(m *match) bool {
+	if m.request == nil || !m.request.onPath {
+		return false
+	}
+	a.paths = append(a.paths, m.request.paths...)
+	a.prefixes = append(a.prefixes, m.request.prefixes...)
+	return true
+}
+
+func (a *anchor) addHosts(m *match) bool {
+	if m.request == nil || !m.request.onHost || len(m.request.suffixes) > 0 {
+		return false
+	}
+	a.hosts = append(a.hosts, m.request.hosts...)
+	return true
+}
+
+func (a *anchor) addGRPC(m *match) bool {
+	if m.request == nil || len(m.request.grpc) == 0 {
+		return false
+	}
+	a.grpc = append(a.grpc, m.request.grpc...)
+	return true
 }

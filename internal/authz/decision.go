@@ -8,8 +8,11 @@ import (
 
 // Connection is what is known of a connection when it is opened.
 type Connection struct {
-	// Source is the verified identity of the peer; zero for plaintext.
+	// Source is the verified identity of who connects; zero for plaintext.
 	Source identity.ID
+	// Peer is the verified identity of who holds the tunnel: Source, or a waypoint
+	// that speaks for it; zero for plaintext.
+	Peer identity.ID
 	// SourceIP is the address that the connection comes from.
 	SourceIP netip.Addr
 	// DestIP and DestPort are where it goes: the workload's own address and the

@@ -120,9 +120,12 @@ func (g *group) index() {
 				deny = append(deny, p)
 			default:
 				allow = append(allow, p)
+				if !p.optional {
+					g.allowed = append(g.allowed, p)
+				}
 			}
 		}
-		g.allow, g.deny, g.audit, g.allowed = newIndex(allow), newIndex(deny), newIndex(audit), allow
+		g.allow, g.deny, g.audit = newIndex(allow), newIndex(deny), newIndex(audit)
 	})
 }
 
@@ -136,9 +139,20 @@ func (e *Evaluator) allowCount() int {
 	return n
 }
 
-// Decide gives the verdict on a connection. It does not allocate memory when it
-// allows and nothing is audited.
+// Decide gives the verdict on a connection, before anything is known of requests
+// on it. It does not allocate memory when it allows and nothing is audited.
 func (e *Evaluator) Decide(c Connection) Decision {
+	return e.decide(facts{Connection: c})
+}
+
+// DecideRequest gives the verdict on a request, by the rules about connections
+// and those about requests together. It does not allocate memory when it allows
+// and nothing is audited, for a host in lower case.
+func (e *Evaluator) DecideRequest(c Connection, r *Request) Decision {
+	return e.decide(facts{Connection: c, request: r.normal(), asked: true})
+}
+
+func (e *Evaluator) decide(c facts) Decision {
 	c.SourceIP, c.DestIP = c.SourceIP.Unmap().WithZone(""), c.DestIP.Unmap().WithZone("")
 	d := Decision{Rule: NoRule}
 	if e.hasAudit {
@@ -159,7 +173,7 @@ func (e *Evaluator) Decide(c Connection) Decision {
 		}
 		if ref, ok := g.deny.first(&c); ok {
 			d.decide(ref)
-			d.Reason = ref.policy.denial(int(ref.rule))
+			d.Reason = ref.policy.denial(int(ref.rule), c.asked)
 			return d
 		}
 	}
@@ -186,7 +200,7 @@ func (d *Decision) decide(ref ruleRef) {
 }
 
 // audits names the first rule that matches of each policy that decides nothing.
-func (e *Evaluator) audits(c *Connection) []AuditMatch {
+func (e *Evaluator) audits(c *facts) []AuditMatch {
 	var out []AuditMatch
 	for _, g := range e.groups {
 		if g == nil || g.audit == nil {

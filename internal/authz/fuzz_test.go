@@ -41,7 +41,11 @@ func FuzzCompile(f *testing.F) {
 		set := authz.NewSet(p)
 		for _, c := range connections {
 			for _, selected := range [][]string{nil, {p.Key().String()}} {
-				d := set.For(a.GetNamespace(), selected).Decide(c)
+				e := set.For(a.GetNamespace(), selected)
+				if d := e.DecideRequest(c, &authz.Request{Method: "GET", Path: "/a/b", Host: "a.x", Header: func(n string) []string { return []string{n} }, Claim: func(i, n string) []string { return []string{i, n} }}); d.Allowed == (d.Reason != "") {
+					t.Fatalf("request allowed %v with reason %q", d.Allowed, d.Reason)
+				}
+				d := e.Decide(c)
 				if d.Allowed == (d.Reason != "") {
 					t.Fatalf("allowed %v with reason %q", d.Allowed, d.Reason)
 				}
@@ -70,6 +74,13 @@ func fuzzSeeds() []*security.Authorization {
 			SourceIps: []*security.Address{{Address: []byte{10, 0, 0, 0}, Length: 8}}, NotDestinationIps: []*security.Address{{Address: make([]byte, 16), Length: 0}},
 			DestinationPorts: []uint32{80, 99999}, ServiceAccounts: []*security.ServiceAccountMatch{{Namespace: "a", ServiceAccount: "b"}},
 		})},
+		{Name: "request", Namespace: "a", Action: security.Action_DENY, Rules: one(&security.Match{NotPrincipals: []*security.StringMatch{exact}, Extensions: []*security.Extension{
+			extension(security.TunnelPeerExtension, &security.TunnelPeer{}),
+			extension(security.RequestExtension, &security.RequestMatch{
+				Methods: []string{"GET"}, Hosts: []string{"*.x"}, Paths: []*security.RequestPath{{Type: &security.RequestPath_Prefix{Prefix: "/a"}}},
+				Headers: []*security.RequestHeader{{Name: "h", Values: []string{"h"}}}, Claims: []*security.RequestClaim{{Issuer: "i", Name: "n", Values: []string{"n"}}},
+			}),
+		}})},
 		{Name: "odd", Namespace: "a", Action: 9, Scope: 9, Extensions: []*security.Extension{{Name: security.OriginExtension}}},
 	}
 }

@@ -17,7 +17,7 @@ type ruleRef struct {
 	order  int32
 }
 
-func (r ruleRef) matches(c *Connection) bool { return r.policy.rules[r.rule].matches(c) }
+func (r ruleRef) matches(c *facts) bool { return r.policy.rules[r.rule].matches(c) }
 
 // index finds the rules that can match a connection. Every list in it is in
 // order.
@@ -27,6 +27,8 @@ type index struct {
 	byNamespace map[string][]ruleRef
 	byPort      map[uint16][]ruleRef
 	byBlock     *bart.Table[[]ruleRef]
+	// byRequest finds those that only a request has the keys of.
+	byRequest *requestIndex
 	// rest are the rules without an anchor.
 	rest []ruleRef
 }
@@ -54,7 +56,7 @@ func newIndex(policies []*Policy) *index {
 	}
 	x := &index{
 		byID: map[identity.ID][]ruleRef{}, byAccount: map[account][]ruleRef{}, byNamespace: map[string][]ruleRef{},
-		byPort: map[uint16][]ruleRef{}, byBlock: &bart.Table[[]ruleRef]{},
+		byPort: map[uint16][]ruleRef{}, byBlock: &bart.Table[[]ruleRef]{}, byRequest: newRequestIndex(),
 	}
 	for i, ref := range refs {
 		x.insert(ref, crowd.best(candidates[i]))
@@ -76,6 +78,7 @@ func (x *index) insert(ref ruleRef, a *anchor) {
 		refs, _ := x.byBlock.Get(prefix)
 		x.byBlock.Insert(prefix, appendOnce(refs, ref))
 	}
+	x.byRequest.insert(ref, a)
 }
 
 func insertAll[K comparable](m map[K][]ruleRef, keys []K, ref ruleRef) {
@@ -92,7 +95,7 @@ func appendOnce(refs []ruleRef, ref ruleRef) []ruleRef {
 }
 
 // first gives the first rule that matches.
-func (x *index) first(c *Connection) (ruleRef, bool) {
+func (x *index) first(c *facts) (ruleRef, bool) {
 	var best ruleRef
 	if x == nil {
 		return best, false
@@ -115,11 +118,14 @@ func (x *index) first(c *Connection) (ruleRef, bool) {
 			best = earliest(best, refs, c)
 		}
 	}
+	if len(x.byRequest.all) > 0 {
+		best = x.byRequest.first(best, c)
+	}
 	return best, best.policy != nil
 }
 
 // earliest gives the first of refs that matches if it comes before best.
-func earliest(best ruleRef, refs []ruleRef, c *Connection) ruleRef {
+func earliest(best ruleRef, refs []ruleRef, c *facts) ruleRef {
 	for i := range refs {
 		if best.policy != nil && refs[i].order >= best.order {
 			break
@@ -133,7 +139,7 @@ func earliest(best ruleRef, refs []ruleRef, c *Connection) ruleRef {
 
 // matching gives every rule that matches, in no order; one that has several
 // anchors may come more than once.
-func (x *index) matching(c *Connection) iter.Seq[ruleRef] {
+func (x *index) matching(c *facts) iter.Seq[ruleRef] {
 	return func(yield func(ruleRef) bool) {
 		lists := [][]ruleRef{
 			x.rest, x.byID[c.Source], x.byAccount[account{c.Source.Namespace, c.Source.ServiceAccount}],
@@ -141,6 +147,9 @@ func (x *index) matching(c *Connection) iter.Seq[ruleRef] {
 		}
 		for _, refs := range x.byBlock.Supernets(host(c.SourceIP)) {
 			lists = append(lists, refs)
+		}
+		if len(x.byRequest.all) > 0 {
+			lists = append(lists, x.byRequest.all)
 		}
 		for _, refs := range lists {
 			for _, ref := range refs {
@@ -162,12 +171,16 @@ type crowd struct {
 	namespaces map[string]int
 	ports      map[uint16]int
 	blocks     map[netip.Prefix]int
+	paths      map[string]int // prefixes, too
+	hosts      map[string]int
+	grpc       map[grpcKey]int
 }
 
 func newCrowd() *crowd {
 	return &crowd{
 		ids: map[identity.ID]int{}, accounts: map[account]int{}, namespaces: map[string]int{},
 		ports: map[uint16]int{}, blocks: map[netip.Prefix]int{},
+		paths: map[string]int{}, hosts: map[string]int{}, grpc: map[grpcKey]int{},
 	}
 }
 
@@ -177,6 +190,10 @@ func (w *crowd) count(a *anchor) {
 	countAll(w.namespaces, a.namespaces)
 	countAll(w.ports, a.ports)
 	countAll(w.blocks, a.blocks)
+	countAll(w.paths, a.paths)
+	countAll(w.paths, a.prefixes)
+	countAll(w.hosts, a.hosts)
+	countAll(w.grpc, a.grpc)
 }
 
 func countAll[K comparable](m map[K]int, keys []K) {
@@ -192,7 +209,8 @@ func (w *crowd) best(candidates []anchor) *anchor {
 		a := &candidates[i]
 		n := max(
 			mostOf(w.ids, a.ids), mostOf(w.accounts, a.accounts), mostOf(w.namespaces, a.namespaces),
-			mostOf(w.ports, a.ports), mostOf(w.blocks, a.blocks))
+			mostOf(w.ports, a.ports), mostOf(w.blocks, a.blocks),
+			mostOf(w.paths, a.paths), mostOf(w.paths, a.prefixes), mostOf(w.hosts, a.hosts), mostOf(w.grpc, a.grpc))
 		if best == nil || n < least {
 			best, least = a, n
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/gaissmai/bart"
 
@@ -22,13 +23,16 @@ type match struct {
 	sources, notSources       *blockSet
 	destinations, notDests    *blockSet
 	ports, notPorts           []uint16
+	request                   *requestMatch
+	// peer: principals are of who holds the tunnel.
+	peer bool
 	// set says that there is a field at all.
 	set bool
 }
 
 type account struct{ namespace, name string }
 
-func (m *match) compile(in *security.Match) error {
+func (m *match) compile(in *security.Match, action Action) error {
 	var err error
 	fields := []struct {
 		name string
@@ -57,9 +61,37 @@ func (m *match) compile(in *security.Match) error {
 	}
 	m.accounts = compileAccounts(in.GetServiceAccounts())
 	m.notAccounts = compileAccounts(in.GetNotServiceAccounts())
-	m.set = m.principals != nil || m.notPrincipals != nil || m.namespaces != nil || m.notNamespaces != nil ||
+	if err := m.compileExtensions(in, action); err != nil {
+		return err
+	}
+	m.set = m.request != nil || m.principals != nil || m.notPrincipals != nil || m.namespaces != nil || m.notNamespaces != nil ||
 		m.accounts != nil || m.notAccounts != nil || m.sources != nil || m.notSources != nil ||
 		m.destinations != nil || m.notDests != nil || m.ports != nil || m.notPorts != nil
+	return nil
+}
+
+// ours are extensions that say what to enforce; others' say nothing to us.
+const ours = "ambit-mesh.io/"
+
+func (m *match) compileExtensions(in *security.Match, action Action) error {
+	for _, e := range in.GetExtensions() {
+		var err error
+		switch name := e.GetName(); {
+		case name == security.TunnelPeerExtension:
+			m.peer = true
+			err = e.GetConfig().UnmarshalTo(&security.TunnelPeer{})
+		case name == security.RequestExtension && m.request == nil:
+			request := &security.RequestMatch{}
+			if err = e.GetConfig().UnmarshalTo(request); err == nil {
+				m.request, err = compileRequest(request, action)
+			}
+		case strings.HasPrefix(name, ours):
+			err = errUnknownMatch
+		}
+		if err != nil {
+			return fmt.Errorf("extensions[%s]: %w", e.GetName(), err)
+		}
+	}
 	return nil
 }
 
@@ -110,7 +142,7 @@ func compilePorts(in []uint32) ([]uint16, error) {
 }
 
 // matches tries the cheapest fields first.
-func (m *match) matches(c *Connection) bool {
+func (m *match) matches(c *facts) bool {
 	if !m.set {
 		return false
 	}
@@ -124,7 +156,14 @@ func (m *match) matches(c *Connection) bool {
 		m.notNamespaces != nil && m.notNamespaces.hasString(c.Source.Namespace) {
 		return false
 	}
-	if m.principals != nil && !m.principals.hasID(&c.Source) || m.notPrincipals != nil && m.notPrincipals.hasID(&c.Source) {
+	who := &c.Source
+	if m.peer {
+		who = &c.Peer
+	}
+	if m.principals != nil && !m.principals.hasID(who) || m.notPrincipals != nil && m.notPrincipals.hasID(who) {
+		return false
+	}
+	if m.request != nil && !m.request.matches(c) {
 		return false
 	}
 	if m.sources != nil && !m.sources.has(c.SourceIP) || m.notSources != nil && m.notSources.has(c.SourceIP) {
@@ -141,7 +180,7 @@ func hasPort(ports []uint16, p uint16) bool {
 	return found
 }
 
-func hasAccount(accounts map[account]struct{}, c *Connection) bool {
+func hasAccount(accounts map[account]struct{}, c *facts) bool {
 	if c.Source.IsZero() {
 		return false
 	}

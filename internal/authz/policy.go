@@ -19,13 +19,19 @@ type Policy struct {
 	subject string
 	// refusal says why the policy stands in for one that cannot be enforced.
 	refusal string
-	rules   []rule
+	// reason of a denial, in place of the name of a rule.
+	reason string
+	// optional: an ALLOW policy that is no reason to refuse what it does not match.
+	optional bool
+	rules    []rule
 }
 
 type rule struct {
 	name string
 	// clauses must all hold.
 	clauses []clause
+	// requests: it is about requests.
+	requests bool
 }
 
 // clause holds when one of its matches does, or when it has none.
@@ -81,7 +87,7 @@ func Compile(a *security.Authorization) (*Policy, error) {
 		problems = append(problems, err)
 	}
 	p.describe(origin)
-	if p.rules, err = compileRules(a.GetRules(), origin.GetRuleNames()); err != nil {
+	if p.rules, err = compileRules(a.GetRules(), origin.GetRuleNames(), p.action); err != nil {
 		problems = append(problems, err)
 	}
 	if len(problems) == 0 {
@@ -112,7 +118,8 @@ func (p *Policy) describe(origin *security.Origin) {
 	if origin.GetAudit() {
 		p.action, p.dryRun = Audit, true
 	}
-	p.refusal = origin.GetRefusal()
+	p.refusal, p.reason = origin.GetRefusal(), origin.GetReason()
+	p.optional = origin.GetOptional() && p.action == Allow
 	object := Key{Namespace: origin.GetNamespace(), Name: origin.GetName()}
 	switch {
 	case origin.GetKind() == "":
@@ -134,7 +141,7 @@ func (p *Policy) failClosed(why error) {
 	}
 }
 
-func compileRules(rules []*security.Rule, names []string) ([]rule, error) {
+func compileRules(rules []*security.Rule, names []string, action Action) ([]rule, error) {
 	out := make([]rule, len(rules))
 	for i, r := range rules {
 		if i < len(names) {
@@ -143,9 +150,10 @@ func compileRules(rules []*security.Rule, names []string) ([]rule, error) {
 		for j, c := range r.GetClauses() {
 			compiled := make(clause, len(c.GetMatches()))
 			for k, m := range c.GetMatches() {
-				if err := compiled[k].compile(m); err != nil {
+				if err := compiled[k].compile(m, action); err != nil {
 					return nil, fmt.Errorf("rules[%d].clauses[%d].matches[%d].%w", i, j, k, err)
 				}
+				out[i].requests = out[i].requests || compiled[k].request != nil
 			}
 			out[i].clauses = append(out[i].clauses, compiled)
 		}
@@ -153,7 +161,7 @@ func compileRules(rules []*security.Rule, names []string) ([]rule, error) {
 	return out, nil
 }
 
-func (r *rule) matches(c *Connection) bool {
+func (r *rule) matches(c *facts) bool {
 	for i := range r.clauses {
 		if !r.clauses[i].matches(c) {
 			return false
@@ -162,7 +170,7 @@ func (r *rule) matches(c *Connection) bool {
 	return true
 }
 
-func (c clause) matches(conn *Connection) bool {
+func (c clause) matches(conn *facts) bool {
 	for i := range c {
 		if c[i].matches(conn) {
 			return true
@@ -179,10 +187,15 @@ func (p *Policy) ruleLabel(i int) string {
 	return strconv.Itoa(i)
 }
 
-// denial says why rule i refuses a connection.
-func (p *Policy) denial(i int) string {
-	if p.refusal != "" {
+// denial says why rule i refuses a connection or a request.
+func (p *Policy) denial(i int, asked bool) string {
+	switch {
+	case p.refusal != "":
 		return p.subject + " denies everything, because it cannot be enforced as written: " + p.refusal
+	case p.reason != "":
+		return p.subject + " denies it: " + p.reason
+	case p.rules[i].requests && !asked:
+		return p.subject + " denies it by rule " + p.ruleLabel(i) + ", which is about requests, and this is a connection without any"
 	}
 	return p.subject + " denies it by rule " + p.ruleLabel(i)
 }

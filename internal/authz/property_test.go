@@ -43,6 +43,7 @@ func genID(t *rapid.T) identity.ID {
 func genConnection(t *rapid.T) authz.Connection {
 	return authz.Connection{
 		Source:   genID(t),
+		Peer:     genID(t),
 		SourceIP: addrsGen.Draw(t, "from"),
 		DestIP:   addrsGen.Draw(t, "to"),
 		DestPort: uint16(portsGen.Draw(t, "port")),
@@ -148,6 +149,15 @@ func genMatch(t *rapid.T) *security.Match {
 	if set("not accounts") {
 		m.NotServiceAccounts = genAccounts(t)
 	}
+	if set("of the peer") {
+		m.Extensions = append(m.Extensions, extension(security.TunnelPeerExtension, &security.TunnelPeer{}))
+	}
+	if set("request") || set("request again") {
+		m.Extensions = append(m.Extensions, extension(security.RequestExtension, genRequestMatch(t)))
+	}
+	if rapid.IntRange(0, 200).Draw(t, "unknown extension") == 0 {
+		m.Extensions = append(m.Extensions, extension("ambit-mesh.io/later", &security.TunnelPeer{}))
+	}
 	return m
 }
 
@@ -158,6 +168,9 @@ func genAuthorization(t *rapid.T) *security.Authorization {
 		Scope:     security.Scope(rapid.SampledFrom([]int32{0, 1, 1, 1, 2, 2, 2, 9}).Draw(t, "scope")),
 		Action:    security.Action(rapid.SampledFrom([]int32{0, 0, 0, 0, 0, 1, 1, 1, 7}).Draw(t, "action")),
 		DryRun:    rapid.IntRange(0, 5).Draw(t, "dry run") == 0,
+	}
+	if rapid.IntRange(0, 5).Draw(t, "optional") == 0 {
+		a.Extensions = append(a.Extensions, extension(security.OriginExtension, &security.Origin{Optional: true}))
 	}
 	for range rapid.IntRange(0, 3).Draw(t, "rules") {
 		r := &security.Rule{}
@@ -209,8 +222,14 @@ func TestEvaluatorAgreesWithReference(t *testing.T) {
 		namespace := names.Draw(t, "workload namespace")
 		evaluator := authz.NewSet(compile(all)...).For(namespace, selected)
 		for range 8 {
-			c := genConnection(t)
-			want, got := slow(all, namespace, selected, c), evaluator.Decide(c)
+			c, r := genConnection(t), genRequest(t)
+			want := slow(all, namespace, selected, c, r)
+			var got authz.Decision
+			if r == nil {
+				got = evaluator.Decide(c)
+			} else {
+				got = evaluator.DecideRequest(c, r)
+			}
 			if lacks {
 				want.policy = "a/unknown"
 			}
@@ -218,7 +237,7 @@ func TestEvaluatorAgreesWithReference(t *testing.T) {
 				for _, a := range all {
 					t.Log(prototext.Format(a))
 				}
-				t.Fatalf("%+v to a workload of %q listing %v (-reference +evaluator):\n%s", c, namespace, selected, diff)
+				t.Fatalf("%+v %+v to a workload of %q listing %v (-reference +evaluator):\n%s", c, r, namespace, selected, diff)
 			}
 			if got.Allowed == (got.Reason != "") {
 				t.Fatalf("allowed %v with reason %q", got.Allowed, got.Reason)

@@ -30,7 +30,7 @@ type group struct {
 	allow    *index
 	deny     *index
 	audit    *index
-	// allowed are the keys of the enforced ALLOW policies.
+	// allowed are the enforced ALLOW policies that have the rest refused.
 	allowed []*Policy
 }
 

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/ambit-mesh/ambit/apis/security"
 	"github.com/ambit-mesh/ambit/internal/authz"
 )
@@ -20,7 +22,7 @@ type slowVerdict struct {
 // slow decides by reading the wire messages one after the other, as the
 // semantics in the package documentation say, without any table. It is written
 // from that text and shares nothing with the package.
-func slow(all []*security.Authorization, namespace string, selected []string, c authz.Connection) slowVerdict {
+func slow(all []*security.Authorization, namespace string, selected []string, c authz.Connection, r *authz.Request) slowVerdict {
 	out := slowVerdict{rule: authz.NoRule}
 	byKey := map[string]*security.Authorization{}
 	for _, a := range all {
@@ -44,7 +46,7 @@ func slow(all []*security.Authorization, namespace string, selected []string, c 
 		if !a.DryRun {
 			continue
 		}
-		if _, ok := slowFirst(a, c); ok {
+		if _, ok := slowFirst(a, c, r); ok {
 			out.audits = append(out.audits, a.Namespace+"/"+a.Name)
 		}
 	}
@@ -59,10 +61,10 @@ func slow(all []*security.Authorization, namespace string, selected []string, c 
 			continue
 		}
 		if a.Action == security.Action_ALLOW {
-			anyAllow = true
+			anyAllow = anyAllow || !slowOrigin(a).GetOptional()
 			continue
 		}
-		if rule, ok := slowFirst(a, c); ok {
+		if rule, ok := slowFirst(a, c, r); ok {
 			out.policy, out.rule = a.Namespace+"/"+a.Name, rule
 			return out
 		}
@@ -75,7 +77,7 @@ func slow(all []*security.Authorization, namespace string, selected []string, c 
 		if a.DryRun || a.Action != security.Action_ALLOW {
 			continue
 		}
-		if rule, ok := slowFirst(a, c); ok {
+		if rule, ok := slowFirst(a, c, r); ok {
 			out.allowed, out.policy, out.rule = true, a.Namespace+"/"+a.Name, rule
 			return out
 		}
@@ -102,17 +104,17 @@ func sortedKeys(m map[string]*security.Authorization) []string {
 // slowFirst gives the position of the first rule of a policy that matches. A
 // policy that cannot be read matches everything if it denies and nothing
 // otherwise.
-func slowFirst(a *security.Authorization, c authz.Connection) (int, bool) {
+func slowFirst(a *security.Authorization, c authz.Connection, r *authz.Request) (int, bool) {
 	if !slowReadable(a) {
 		denies := a.Action != security.Action_ALLOW && !a.DryRun
 		return 0, denies
 	}
-	for i, r := range a.Rules {
+	for i, rule := range a.Rules {
 		every := true
-		for _, clause := range r.GetClauses() {
+		for _, clause := range rule.GetClauses() {
 			some := len(clause.GetMatches()) == 0
 			for _, m := range clause.GetMatches() {
-				some = some || slowMatch(m, c)
+				some = some || slowMatch(m, c, r, a.Action != security.Action_ALLOW)
 			}
 			every = every && some
 		}
@@ -140,14 +142,24 @@ func slowReadable(a *security.Authorization) bool {
 				for _, p := range slices.Concat(m.GetDestinationPorts(), m.GetNotDestinationPorts()) {
 					ok = ok && p < 65536
 				}
+				for _, e := range m.GetExtensions() {
+					request := slowRequestOf(m)
+					ok = ok && (e.GetName() == security.TunnelPeerExtension || e.GetName() == security.RequestExtension && request != nil && !proto.Equal(request, &security.RequestMatch{}))
+				}
 			}
 		}
 	}
 	return ok
 }
 
-func slowMatch(m *security.Match, c authz.Connection) bool {
+func slowMatch(m *security.Match, c authz.Connection, r *authz.Request, denies bool) bool {
 	fields := 0
+	who := c.Source
+	for _, e := range m.GetExtensions() {
+		if e.GetName() == security.TunnelPeerExtension {
+			who = c.Peer
+		}
+	}
 	// field judges one field: unset passes, set must or must not have a value
 	// that holds.
 	field := func(n int, negated bool, holds func(i int) bool) bool {
@@ -162,7 +174,7 @@ func slowMatch(m *security.Match, c authz.Connection) bool {
 		return any != negated
 	}
 	principal := func(list []*security.StringMatch) func(int) bool {
-		return func(i int) bool { return !c.Source.IsZero() && slowString(list[i], c.Source.Principal()) }
+		return func(i int) bool { return !who.IsZero() && slowString(list[i], who.Principal()) }
 	}
 	namespace := func(list []*security.StringMatch) func(int) bool {
 		return func(i int) bool { return slowString(list[i], c.Source.Namespace) }
@@ -191,6 +203,10 @@ func slowMatch(m *security.Match, c authz.Connection) bool {
 		field(len(m.GetNotDestinationPorts()), true, port(m.GetNotDestinationPorts())),
 		field(len(m.GetServiceAccounts()), false, account(m.GetServiceAccounts())),
 		field(len(m.GetNotServiceAccounts()), true, account(m.GetNotServiceAccounts())),
+	}
+	if request := slowRequestOf(m); request != nil {
+		fields++
+		results = append(results, slowRequest(request, r, denies))
 	}
 	return fields > 0 && !slices.Contains(results, false)
 }
@@ -230,4 +246,82 @@ func slowBlock(b *security.Address, ip netip.Addr) bool {
 		}
 	}
 	return true
+}
+
+func slowOrigin(a *security.Authorization) *security.Origin {
+	origin := &security.Origin{}
+	for _, e := range a.GetExtensions() {
+		if e.GetName() == security.OriginExtension && e.GetConfig().UnmarshalTo(origin) == nil {
+			return origin
+		}
+	}
+	return nil
+}
+
+func slowRequestOf(m *security.Match) *security.RequestMatch {
+	for _, e := range m.GetExtensions() {
+		request := &security.RequestMatch{}
+		if e.GetName() == security.RequestExtension && e.GetConfig().UnmarshalTo(request) == nil {
+			return request
+		}
+	}
+	return nil
+}
+
+// slowRequest judges a request by the comments of the message.
+func slowRequest(m *security.RequestMatch, r *authz.Request, denies bool) bool {
+	if r == nil {
+		return denies
+	}
+	any := func(n int, holds func(int) bool) bool {
+		for i := range n {
+			if holds(i) {
+				return true
+			}
+		}
+		return n == 0
+	}
+	path, _, _ := strings.Cut(r.Path, "?")
+	host, _, _ := strings.Cut(strings.ToLower(r.Host), ":")
+	ok := any(len(m.GetMethods()), func(i int) bool {
+		return m.Methods[i] == r.Method || denies && strings.EqualFold(m.Methods[i], r.Method)
+	})
+	ok = ok && any(len(m.GetPaths()), func(i int) bool {
+		if p, prefix := m.Paths[i].GetType().(*security.RequestPath_Prefix); prefix {
+			segments := strings.TrimSuffix(p.Prefix, "/")
+			return segments == "" || path == segments || strings.HasPrefix(path, segments+"/")
+		}
+		return m.Paths[i].GetExact() == path
+	})
+	ok = ok && any(len(m.GetHosts()), func(i int) bool {
+		if suffix, wild := strings.CutPrefix(m.Hosts[i], "*"); wild {
+			return strings.HasSuffix(host, suffix) && host != suffix
+		}
+		return m.Hosts[i] == host
+	})
+	ok = ok && any(len(m.GetGrpcMethods()), func(i int) bool {
+		g := m.GrpcMethods[i]
+		is := func(want, have string) bool { return want == "" || want == have }
+		return r.GRPCService+r.GRPCMethod != "" && is(g.Service, r.GRPCService) && is(g.Method, r.GRPCMethod)
+	})
+	for _, h := range m.GetHeaders() {
+		lines := r.Header(h.Name)
+		right := 0
+		for _, line := range lines {
+			values := []string{line}
+			if denies {
+				for v := range strings.SplitSeq(line, ",") {
+					values = append(values, strings.TrimSpace(v))
+				}
+			}
+			if slices.ContainsFunc(values, func(v string) bool { return slices.Contains(h.Values, v) }) {
+				right++
+			}
+		}
+		ok = ok && right > 0 && (denies || right == len(lines))
+	}
+	for _, c := range m.GetClaims() {
+		ok = ok && slices.ContainsFunc(r.Claim(c.Issuer, c.Name), func(v string) bool { return slices.Contains(c.Values, v) })
+	}
+	return ok
 }

@@ -10,7 +10,9 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/ambit-mesh/ambit/internal/local/control"
 )
@@ -50,15 +52,15 @@ func newGet(s Streams, f *localFlags) *cobra.Command {
 // objectTable prints objects of one kind.
 func objectTable(w *tabwriter.Writer, items []json.RawMessage) {
 	for i, raw := range items {
-		var meta metav1.PartialObjectMetadata
-		if json.Unmarshal(raw, &meta) != nil {
+		var o metav1.PartialObjectMetadata
+		if json.Unmarshal(raw, &o) != nil {
 			continue
 		}
-		columns := columnsOf(meta.Kind)
+		columns := columnsOf(o.Kind)
 		if i == 0 {
 			row(w, append([]any{"NAMESPACE", "NAME"}, columns.headings...)...)
 		}
-		row(w, append([]any{meta.Namespace, meta.Name}, columns.cells(raw)...)...)
+		row(w, append([]any{o.Namespace, o.Name}, columns.cells(raw)...)...)
 	}
 	if len(items) == 0 {
 		fmt.Fprintln(w, "none")
@@ -94,6 +96,8 @@ func columnsOf(kind string) columns {
 		return columns{[]any{"ADDRESS", "POD-BLOCKS", "AGE"}, as(func(n *corev1.Node) []any {
 			return []any{n.Status.Addresses[1].Address, strings.Join(n.Spec.PodCIDRs, ","), age(n.CreationTimestamp.Time)}
 		})}
+	case "Gateway":
+		return columns{[]any{"CLASS", "ACCEPTED", "PROGRAMMED", "ADDRESSES"}, as(gatewayCells)}
 	case "Deployment":
 		return columns{[]any{"REPLICAS", "COMMAND"}, as(func(d *appsv1.Deployment) []any {
 			return []any{*d.Spec.Replicas, strings.Join(d.Spec.Template.Spec.Containers[0].Command, " ")}
@@ -128,6 +132,20 @@ func serviceCells(s *corev1.Service) []any {
 		ports = append(ports, fmt.Sprintf("%d/%s", p.Port, p.Protocol))
 	}
 	return []any{s.Spec.Type, strings.Join(s.Spec.ClusterIPs, ","), strings.Join(ports, ","), labelList(s.Spec.Selector)}
+}
+
+func gatewayCells(g *gatewayv1.Gateway) []any {
+	is := func(kind gatewayv1.GatewayConditionType) string {
+		if c := meta.FindStatusCondition(g.Status.Conditions, string(kind)); c != nil {
+			return string(c.Status)
+		}
+		return ""
+	}
+	var addrs []string
+	for _, a := range g.Status.Addresses {
+		addrs = append(addrs, a.Value)
+	}
+	return []any{g.Spec.GatewayClassName, is(gatewayv1.GatewayConditionAccepted), is(gatewayv1.GatewayConditionProgrammed), strings.Join(addrs, ",")}
 }
 
 func sliceCells(e *discoveryv1.EndpointSlice) []any {

@@ -54,6 +54,13 @@ func statusTable(w *tabwriter.Writer, st control.Status) {
 	for _, p := range st.Pods {
 		row(w, p.Namespace, p.Name, p.Ready, p.State, p.Restarts, strings.Join(p.IPs, ","), p.Node, p.Captured, age(p.Created))
 	}
+	if len(st.Waypoints) > 0 {
+		fmt.Fprintln(w)
+		row(w, "NAMESPACE", "WAYPOINT", "PROGRAMMED", "ADDRESSES", "MESSAGE")
+		for _, p := range st.Waypoints {
+			row(w, p.Namespace, p.Name, yesNo(p.Programmed), strings.Join(p.Addresses, ","), p.Message)
+		}
+	}
 	var why []string
 	for _, p := range st.Pods {
 		if p.Message != "" {

@@ -1,6 +1,10 @@
 package hbone
 
-import "sync"
+import (
+	"sync"
+
+	"github.com/ambit-mesh/ambit/internal/h2wire"
+)
 
 // bufSize is what one read takes from an app socket, and what one DATA frame
 // carries at most. Four full TLS records.
@@ -8,7 +12,7 @@ const bufSize = 64 << 10
 
 // buffers hold a frame header and bufSize bytes. They are taken when bytes have
 // arrived and given back when those are passed on.
-var buffers = sync.Pool{New: func() any { b := make([]byte, frameHeaderLen+bufSize); return &b }}
+var buffers = sync.Pool{New: func() any { b := make([]byte, h2wire.FrameHeaderLen+bufSize); return &b }}
 
 func takeBuffer() *[]byte  { return buffers.Get().(*[]byte) }
 func giveBuffer(b *[]byte) { buffers.Put(b) }

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"sync/atomic"
 	"time"
+
+	"github.com/ambit-mesh/ambit/internal/h2wire"
 )
 
 // Request opens a stream.
@@ -51,7 +53,7 @@ func NewClientConn(ctx context.Context, sock net.Conn, tlsConfig *tls.Config, cf
 	c.born = born
 	cc := &ClientConn{c: c, tls: t, enc: newBlockEncoder()}
 	c.headers = cc.onHeaders
-	c.post(c.greeting([]byte(preface)))
+	c.post(c.greeting([]byte(h2wire.Preface)))
 	return cc, nil
 }
 
@@ -105,7 +107,7 @@ func (cc *ClientConn) load() (streams, room int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	streams = len(c.streams) + int(cc.claims.Load())
-	if c.draining || c.nextID > maxWindow {
+	if c.draining || c.nextID > h2wire.MaxWindow {
 		return streams, 0
 	}
 	return streams, max(0, c.peerStreams-streams)
@@ -150,7 +152,10 @@ func (cc *ClientConn) start(req Request) (s *Stream, err error) {
 	})
 	if err != nil {
 		if s != nil {
+			// The stream may have its own reason already: a GOAWAY in answer to the
+			// HEADERS ends it as not processed before the connection closes.
 			s.finish(err)
+			err = s.endedErr()
 		}
 		return nil, err
 	}
@@ -181,7 +186,7 @@ func (cc *ClientConn) begin(b []byte, req Request) (*Stream, []byte, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
-	case c.draining || c.nextID > maxWindow:
+	case c.draining || c.nextID > h2wire.MaxWindow:
 		return nil, nil, ErrDraining
 	case len(c.streams) >= c.peerStreams:
 		return nil, nil, errFull

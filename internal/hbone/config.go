@@ -3,6 +3,8 @@ package hbone
 import (
 	"fmt"
 	"time"
+
+	"github.com/ambit-mesh/ambit/internal/h2wire"
 )
 
 // Config bounds what a tunnel connection may hold. The zero value of a field
@@ -59,8 +61,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("hbone: stream window %d: want 64 KiB to the maximum of %d", c.StreamWindow, c.MaxStreamWindow)
 	case c.MaxStreamWindow > c.ConnWindow:
 		return fmt.Errorf("hbone: maximum stream window %d: exceeds the connection window %d", c.MaxStreamWindow, c.ConnWindow)
-	case c.ConnWindow > maxWindow:
-		return fmt.Errorf("hbone: connection window %d: exceeds %d", c.ConnWindow, maxWindow)
+	case c.ConnWindow > h2wire.MaxWindow:
+		return fmt.Errorf("hbone: connection window %d: exceeds %d", c.ConnWindow, h2wire.MaxWindow)
 	case c.MaxStreams < 1 || c.MaxStreams > 1<<20:
 		return fmt.Errorf("hbone: max streams %d: want 1 to %d", c.MaxStreams, 1<<20)
 	case c.MaxHeaderBytes < 1<<10:

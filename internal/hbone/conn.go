@@ -10,13 +10,15 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/ambit-mesh/ambit/internal/h2wire"
 )
 
 // closeTimeout bounds saying goodbye to a peer that takes nothing, and
 // lingerTimeout the wait for the peer to close too.
 const (
-	closeTimeout  = 100 * time.Millisecond
-	lingerTimeout = 250 * time.Millisecond
+	closeTimeout  = 500 * time.Millisecond
+	lingerTimeout = 500 * time.Millisecond
 )
 
 // initialStreams is how many streams are opened before the peer has said how many
@@ -72,8 +74,8 @@ func newConn(t secured, under *rawConn, hold *coalescer, cfg Config, server bool
 	now := time.Now()
 	c := &conn{
 		cfg: cfg, tls: t, under: under, server: server, born: now,
-		streams: make(map[uint32]*Stream), sendWindow: defaultWindow, peerWindow: defaultWindow,
-		peerMaxFrame: minMaxFrame, peerStreams: min(cfg.MaxStreams, initialStreams), nextID: 1, idleSince: now,
+		streams: make(map[uint32]*Stream), sendWindow: h2wire.DefaultWindow, peerWindow: h2wire.DefaultWindow,
+		peerMaxFrame: h2wire.MinMaxFrame, peerStreams: min(cfg.MaxStreams, initialStreams), nextID: 1, idleSince: now,
 		done: make(chan struct{}), settings: make(chan struct{}), hungUp: make(chan struct{}),
 	}
 	c.out = newSender(t, hold, c.writeFailed)
@@ -84,14 +86,14 @@ func newConn(t secured, under *rawConn, hold *coalescer, cfg Config, server bool
 
 // greeting is the first thing either end sends, without the client's preface.
 func (c *conn) greeting(b []byte) []byte {
-	b = appendSettings(b,
-		setting{settingEnablePush, 0},
-		setting{settingMaxConcurrentStreams, uint32(c.cfg.MaxStreams)},
-		setting{settingInitialWindowSize, uint32(c.cfg.StreamWindow)},
-		setting{settingMaxFrameSize, ourMaxFrame},
-		setting{settingMaxHeaderListSize, uint32(c.cfg.MaxHeaderBytes)},
+	b = h2wire.AppendSettings(b,
+		h2wire.Setting{ID: h2wire.SettingEnablePush, Value: 0},
+		h2wire.Setting{ID: h2wire.SettingMaxConcurrentStreams, Value: uint32(c.cfg.MaxStreams)},
+		h2wire.Setting{ID: h2wire.SettingInitialWindowSize, Value: uint32(c.cfg.StreamWindow)},
+		h2wire.Setting{ID: h2wire.SettingMaxFrameSize, Value: ourMaxFrame},
+		h2wire.Setting{ID: h2wire.SettingMaxHeaderListSize, Value: uint32(c.cfg.MaxHeaderBytes)},
 	)
-	return appendWindowUpdate(b, 0, c.cfg.ConnWindow-defaultWindow)
+	return h2wire.AppendWindowUpdate(b, 0, c.cfg.ConnWindow-h2wire.DefaultWindow)
 }
 
 // run reads until the connection has ended and its socket is closed. It returns
@@ -211,7 +213,7 @@ func (c *conn) checkAlive(now time.Time) {
 		c.pingSent = now
 	}
 	c.mu.Unlock()
-	c.post(appendPing(nil, 0, [8]byte{'a', 'm', 'b', 'i', 't'}))
+	c.post(h2wire.AppendPing(nil, 0, [8]byte{'a', 'm', 'b', 'i', 't'}))
 }
 
 // post sends control frames without ever waiting for the peer, as the read loop
@@ -227,7 +229,7 @@ func (c *conn) shutdown(debug string) {
 	c.mu.Lock()
 	last := c.processed
 	c.mu.Unlock()
-	c.post(appendGoAway(nil, last, CodeNo, debug))
+	c.post(h2wire.AppendGoAway(nil, last, CodeNo, debug))
 	c.end(ErrClosed)
 }
 
@@ -247,7 +249,7 @@ func (c *conn) end(err error) {
 
 	var cerr *ConnError
 	if errors.As(err, &cerr) && cerr.Code != CodeNo {
-		c.out.post(appendGoAway(nil, last, cerr.Code, cerr.Reason))
+		c.out.post(h2wire.AppendGoAway(nil, last, cerr.Code, cerr.Reason))
 	}
 	// A peer that reads nothing does not hold up the end.
 	_ = c.under.SetWriteDeadline(time.Now().Add(closeTimeout))
@@ -309,7 +311,7 @@ func (c *conn) drain() {
 		c.lastCall()
 		return
 	}
-	c.post(appendPing(appendGoAway(nil, maxWindow, CodeNo, "draining"), 0, leavePing))
+	c.post(h2wire.AppendPing(h2wire.AppendGoAway(nil, h2wire.MaxWindow, CodeNo, "draining"), 0, leavePing))
 }
 
 // lastCall ends the wait of drain.
@@ -322,7 +324,7 @@ func (c *conn) lastCall() {
 	c.draining = true
 	last, empty := c.processed, len(c.streams) == 0 && c.running == 0
 	c.mu.Unlock()
-	c.post(appendGoAway(nil, last, CodeNo, "draining"))
+	c.post(h2wire.AppendGoAway(nil, last, CodeNo, "draining"))
 	if empty {
 		c.end(ErrClosed)
 	}
@@ -361,7 +363,7 @@ func (c *conn) consumed(n int) {
 	if freed := c.recvFreed.Add(int64(n)); freed >= int64(c.cfg.ConnWindow/4) {
 		if freed = c.recvFreed.Swap(0); freed > 0 {
 			c.recvAvail.Add(freed)
-			c.post(appendWindowUpdate(nil, 0, int(freed)))
+			c.post(h2wire.AppendWindowUpdate(nil, 0, int(freed)))
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/ambit-mesh/ambit/internal/hbone"
+	"github.com/ambit-mesh/ambit/internal/hbone/hbonetest"
 )
 
 // A stream that breaks while its sender waits for window is a reset for the
@@ -27,26 +28,26 @@ func TestBrokenStreamIsNeverAnOrderlyEnd(t *testing.T) {
 			seen <- err
 		})
 		p := tn.dialPeer(t)
-		p.accepted(1, app)
+		p.Accepted(1, app)
 		got := 0
-		p.until("a full window", func(f http2.Frame) bool {
+		p.Until("a full window", func(f http2.Frame) bool {
 			if d, ok := f.(*http2.DataFrame); ok {
 				got += len(d.Data())
 			}
 			return got == 65535
 		})
 		<-first
-		p.ok(p.fr.WriteRSTStream(1, http2.ErrCodeCancel))
+		p.OK(p.Framer.WriteRSTStream(1, http2.ErrCodeCancel))
 		if err := <-seen; !errors.Is(err, syscall.ECONNRESET) {
 			t.Fatalf("the application saw %v, want a reset", err)
 		}
-		p.conn.Close()
+		p.Conn.Close()
 	}
 }
 
 func TestEndsOfStreams(t *testing.T) {
 	type ends struct {
-		say   func(p *peer)
+		say   func(p *hbonetest.Peer)
 		app   func(c *net.TCPConn) error // what the application sees, after "hello"
 		want  error                      // from the application
 		reset http2.ErrCode              // at the peer; 0 for none
@@ -54,32 +55,32 @@ func TestEndsOfStreams(t *testing.T) {
 	read := func(c *net.TCPConn) error { _, err := c.Read(make([]byte, 1)); return err }
 	for name, tc := range map[string]ends{
 		"both end": {
-			say:  func(p *peer) { p.ok(p.fr.WriteData(1, true, nil)) },
+			say:  func(p *hbonetest.Peer) { p.OK(p.Framer.WriteData(1, true, nil)) },
 			app:  read,
 			want: io.EOF,
 		},
 		"the peer resets": {
-			say:  func(p *peer) { p.ok(p.fr.WriteRSTStream(1, http2.ErrCodeCancel)) },
+			say:  func(p *hbonetest.Peer) { p.OK(p.Framer.WriteRSTStream(1, http2.ErrCodeCancel)) },
 			app:  read,
 			want: syscall.ECONNRESET,
 		},
 		"the peer resets without error before its end": {
-			say:  func(p *peer) { p.ok(p.fr.WriteRSTStream(1, http2.ErrCodeNo)) },
+			say:  func(p *hbonetest.Peer) { p.OK(p.Framer.WriteRSTStream(1, http2.ErrCodeNo)) },
 			app:  read,
 			want: syscall.ECONNRESET,
 		},
 		"the peer resets without error after its end": {
-			say: func(p *peer) {
-				p.ok(p.fr.WriteData(1, true, nil))
-				p.ok(p.fr.WriteRSTStream(1, http2.ErrCodeNo))
+			say: func(p *hbonetest.Peer) {
+				p.OK(p.Framer.WriteData(1, true, nil))
+				p.OK(p.Framer.WriteRSTStream(1, http2.ErrCodeNo))
 			},
 			app:  read,
 			want: io.EOF,
 		},
 		"the peer resets with an error after its end": {
-			say: func(p *peer) {
-				p.ok(p.fr.WriteData(1, true, nil))
-				p.ok(p.fr.WriteRSTStream(1, http2.ErrCodeInternal))
+			say: func(p *hbonetest.Peer) {
+				p.OK(p.Framer.WriteData(1, true, nil))
+				p.OK(p.Framer.WriteRSTStream(1, http2.ErrCodeInternal))
 			},
 			app: func(c *net.TCPConn) error {
 				err := read(c)
@@ -97,17 +98,17 @@ func TestEndsOfStreams(t *testing.T) {
 			want: syscall.ECONNRESET,
 		},
 		"the peer hangs up": {
-			say:  func(p *peer) { p.conn.Close() },
+			say:  func(p *hbonetest.Peer) { p.Conn.Close() },
 			app:  read,
 			want: syscall.ECONNRESET,
 		},
 		"the peer goes away with an error": {
-			say:  func(p *peer) { p.ok(p.fr.WriteGoAway(0, http2.ErrCodeInternal, []byte("sorry"))) },
+			say:  func(p *hbonetest.Peer) { p.OK(p.Framer.WriteGoAway(0, http2.ErrCodeInternal, []byte("sorry"))) },
 			app:  read,
 			want: syscall.ECONNRESET,
 		},
 		"the application resets": {
-			say: func(*peer) {},
+			say: func(*hbonetest.Peer) {},
 			app: func(c *net.TCPConn) error {
 				_ = c.SetLinger(0)
 				return c.Close()
@@ -115,7 +116,7 @@ func TestEndsOfStreams(t *testing.T) {
 			reset: http2.ErrCodeCancel,
 		},
 		"the application resets after the peer's end": {
-			say: func(p *peer) { p.ok(p.fr.WriteData(1, true, nil)) },
+			say: func(p *hbonetest.Peer) { p.OK(p.Framer.WriteData(1, true, nil)) },
 			app: func(c *net.TCPConn) error {
 				err := read(c)
 				_ = c.SetLinger(0)
@@ -134,12 +135,12 @@ func TestEndsOfStreams(t *testing.T) {
 			})
 			saw := make(chan error, 1)
 			p := tn.dialPeer(t)
-			p.accepted(1, listen(t, func(_ context.Context, c net.Conn) {
+			p.Accepted(1, listen(t, func(_ context.Context, c net.Conn) {
 				_, _ = io.ReadFull(c, make([]byte, 5))
 				saw <- nil
 				saw <- tc.app(c.(*net.TCPConn))
 			}))
-			p.ok(p.fr.WriteData(1, false, []byte("hello")))
+			p.OK(p.Framer.WriteData(1, false, []byte("hello")))
 			<-saw
 			tc.say(p)
 			if err := <-saw; !errors.Is(err, tc.want) {
@@ -151,7 +152,7 @@ func TestEndsOfStreams(t *testing.T) {
 				t.Errorf("the stream ended with %v", err)
 			}
 			if tc.reset != 0 {
-				p.wantReset(1, tc.reset)
+				p.WantReset(1, tc.reset)
 			}
 		})
 	}
@@ -173,9 +174,9 @@ func TestNothingFollowsAReset(t *testing.T) {
 		}
 	})
 	p := tn.dialPeer(t, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 30})
-	p.ok(p.fr.WriteWindowUpdate(0, 1<<30))
+	p.OK(p.Framer.WriteWindowUpdate(0, 1<<30))
 	over := make(map[uint32]bool)
-	p.seen = func(f http2.Frame) {
+	p.Seen = func(f http2.Frame) {
 		id := f.Header().StreamID
 		if over[id] {
 			t.Fatalf("%v follows RST_STREAM", f)
@@ -185,22 +186,22 @@ func TestNothingFollowsAReset(t *testing.T) {
 		}
 	}
 	for id := uint32(1); id < 200; id += 2 {
-		p.connect(id, app)
+		p.Connect(id, app)
 	}
-	p.until("the end of all", func(http2.Frame) bool { return len(over) == 100 })
-	p.alive()
+	p.Until("the end of all", func(http2.Frame) bool { return len(over) == 100 })
+	p.Alive()
 }
 
 func TestConnectionEndsWithItsReason(t *testing.T) {
 	for _, tc := range []struct {
 		name string
-		say  func(p *peer)
+		say  func(p *hbonetest.Peer)
 		want string
 	}{
-		{"GOAWAY with an error", func(p *peer) { p.ok(p.fr.WriteGoAway(0, http2.ErrCodeInternal, []byte("sorry"))) }, `tunnel: peer sent GOAWAY INTERNAL_ERROR "sorry"`},
-		{"GOAWAY with a long story", func(p *peer) { p.ok(p.fr.WriteGoAway(0, http2.ErrCodeInternal, make([]byte, 9000))) }, `tunnel: peer sent GOAWAY INTERNAL_ERROR`},
-		{"the peer closes", func(p *peer) { p.conn.Close() }, "tunnel connection closed by peer: unexpected EOF"},
-		{"the peer breaks the protocol", func(p *peer) { p.write(raw(6, 0, 1)) }, "tunnel: FRAME_SIZE_ERROR: frame type 6 of 0 bytes, want 8"},
+		{"GOAWAY with an error", func(p *hbonetest.Peer) { p.OK(p.Framer.WriteGoAway(0, http2.ErrCodeInternal, []byte("sorry"))) }, `tunnel: peer sent GOAWAY INTERNAL_ERROR "sorry"`},
+		{"GOAWAY with a long story", func(p *hbonetest.Peer) { p.OK(p.Framer.WriteGoAway(0, http2.ErrCodeInternal, make([]byte, 9000))) }, `tunnel: peer sent GOAWAY INTERNAL_ERROR`},
+		{"the peer closes", func(p *hbonetest.Peer) { p.Conn.Close() }, "tunnel connection closed by peer: unexpected EOF"},
+		{"the peer breaks the protocol", func(p *hbonetest.Peer) { p.Write(hbonetest.Raw(6, 0, 1)) }, "tunnel: FRAME_SIZE_ERROR: frame type 6 of 0 bytes, want 8"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			tn := newTunnel(t, hbone.Config{}, byAuthority)
@@ -214,7 +215,7 @@ func TestConnectionEndsWithItsReason(t *testing.T) {
 			})
 			tn.addr = addr
 			p := tn.dialPeer(t)
-			p.accepted(1, "parked:1")
+			p.Accepted(1, "parked:1")
 			tc.say(p)
 			err := <-ran
 			if err == nil || len(err.Error()) > 5000 || !hasPrefix(err, tc.want) {
@@ -231,15 +232,15 @@ func hasPrefix(err error, want string) bool {
 func TestServerCloseTellsThePeer(t *testing.T) {
 	tn := newTunnel(t, hbone.Config{}, byAuthority)
 	p := tn.dialPeer(t)
-	p.accepted(1, "parked:1")
+	p.Accepted(1, "parked:1")
 	(<-tn.conns).Close("the drain time is over")
-	p.wantGoAway(http2.ErrCodeNo)
+	p.WantGoAway(http2.ErrCodeNo)
 }
 
 func TestServerDrainTakesWhatIsUnderWay(t *testing.T) {
 	tn := newTunnel(t, hbone.Config{}, byAuthority)
 	p := tn.dialPeer(t)
-	p.accepted(1, "parked:1")
+	p.Accepted(1, "parked:1")
 	sc := <-tn.conns
 	sc.Drain()
 	last := uint32(0)
@@ -250,22 +251,22 @@ func TestServerDrainTakesWhatIsUnderWay(t *testing.T) {
 		}
 		return ok
 	}
-	p.until("GOAWAY", goAway)
+	p.Until("GOAWAY", goAway)
 	if last != 1<<31-1 {
 		t.Fatalf("the first GOAWAY names stream %d, want the largest", last)
 	}
-	p.accepted(3, "parked:1")                                    // not refused: it was on its way
-	p.ok(p.fr.WritePing(true, [8]byte{'l', 'e', 'a', 'v', 'e'})) // the answer to what came with it
-	p.until("the last GOAWAY", goAway)
+	p.Accepted(3, "parked:1")                                        // not refused: it was on its way
+	p.OK(p.Framer.WritePing(true, [8]byte{'l', 'e', 'a', 'v', 'e'})) // the answer to what came with it
+	p.Until("the last GOAWAY", goAway)
 	if last != 3 {
 		t.Fatalf("the last GOAWAY names stream %d, want 3", last)
 	}
-	p.connect(5, "parked:1")
-	p.wantReset(5, http2.ErrCodeRefusedStream)
-	p.ok(p.fr.WriteRSTStream(1, http2.ErrCodeCancel))
-	p.alive()
-	p.ok(p.fr.WriteRSTStream(3, http2.ErrCodeCancel))
-	if _, err := p.fr.ReadFrame(); err != io.EOF {
+	p.Connect(5, "parked:1")
+	p.WantReset(5, http2.ErrCodeRefusedStream)
+	p.OK(p.Framer.WriteRSTStream(1, http2.ErrCodeCancel))
+	p.Alive()
+	p.OK(p.Framer.WriteRSTStream(3, http2.ErrCodeCancel))
+	if _, err := p.Framer.ReadFrame(); err != io.EOF {
 		t.Fatalf("after the last stream: %v, want the end", err)
 	}
 }

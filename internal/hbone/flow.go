@@ -1,5 +1,7 @@
 package hbone
 
+import "github.com/ambit-mesh/ambit/internal/h2wire"
+
 // stream finds the stream of a frame: nil for one that has ended, an error for
 // one that never was.
 func (c *conn) stream(id uint32) (*Stream, error) {
@@ -27,7 +29,7 @@ func (c *conn) grant(id uint32, n int64) error {
 		}
 		c.mu.Lock()
 		s.sendWindow += n
-		over := s.sendWindow > maxWindow
+		over := s.sendWindow > h2wire.MaxWindow
 		c.mu.Unlock()
 		if n == 0 {
 			s.reset(CodeProtocol)
@@ -43,7 +45,7 @@ func (c *conn) grant(id uint32, n int64) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	starved := c.sendWindow <= 0
-	if c.sendWindow += n; c.sendWindow > maxWindow {
+	if c.sendWindow += n; c.sendWindow > h2wire.MaxWindow {
 		return connError(CodeFlowControl, "connection window above 2^31-1")
 	}
 	if starved {
@@ -58,26 +60,26 @@ func (c *conn) applySetting(id uint16, v uint32) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch id {
-	case settingInitialWindowSize:
-		if v > maxWindow {
+	case h2wire.SettingInitialWindowSize:
+		if v > h2wire.MaxWindow {
 			return connError(CodeFlowControl, "initial window %d", v)
 		}
 		diff := int64(v) - c.peerWindow
 		c.peerWindow = int64(v)
 		for _, s := range c.streams {
-			if s.sendWindow += diff; s.sendWindow > maxWindow {
+			if s.sendWindow += diff; s.sendWindow > h2wire.MaxWindow {
 				return connError(CodeFlowControl, "initial window %d overflows a stream's window", v)
 			}
 			s.notify()
 		}
-	case settingMaxFrameSize:
-		if v < minMaxFrame || v > maxMaxFrame {
+	case h2wire.SettingMaxFrameSize:
+		if v < h2wire.MinMaxFrame || v > h2wire.MaxMaxFrame {
 			return connError(CodeProtocol, "max frame size %d", v)
 		}
 		c.peerMaxFrame = int(v)
-	case settingMaxConcurrentStreams:
+	case h2wire.SettingMaxConcurrentStreams:
 		c.peerStreams = min(c.cfg.MaxStreams, int(min(v, 1<<30)))
-	case settingEnablePush:
+	case h2wire.SettingEnablePush:
 		if v > 1 || !c.server && v == 1 {
 			return connError(CodeProtocol, "enable push %d", v)
 		}

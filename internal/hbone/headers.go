@@ -5,6 +5,8 @@ import (
 	"strconv"
 
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/ambit-mesh/ambit/internal/h2wire"
 )
 
 // Field is a header field beside the pseudo-header fields.
@@ -100,26 +102,26 @@ func validField(hf hpack.HeaderField) bool {
 
 func (r *reader) onHeaders(b []byte) error {
 	f := r.frame
-	if f.stream == 0 || f.stream%2 == 0 {
-		return connError(CodeProtocol, "HEADERS on stream %d", f.stream)
+	if f.Stream == 0 || f.Stream%2 == 0 {
+		return connError(CodeProtocol, "HEADERS on stream %d", f.Stream)
 	}
-	if f.flags&flagPadded != 0 {
+	if f.Flags&h2wire.FlagPadded != 0 {
 		if len(b) < 1 || int(b[0]) > len(b)-1 {
 			return connError(CodeProtocol, "padding larger than the frame")
 		}
 		b = b[1 : len(b)-int(b[0])]
 	}
-	if f.flags&flagPriority != 0 {
+	if f.Flags&h2wire.FlagPriority != 0 {
 		if len(b) < 5 {
 			return connError(CodeFrameSize, "HEADERS too short")
 		}
 		b = b[5:]
 	}
-	r.blockEnd = f.flags&flagEndStream != 0
-	if f.flags&flagEndHeaders != 0 {
-		return r.complete(f.stream, b)
+	r.blockEnd = f.Flags&h2wire.FlagEndStream != 0
+	if f.Flags&h2wire.FlagEndHeaders != 0 {
+		return r.complete(f.Stream, b)
 	}
-	r.blockID, r.pieces = f.stream, 0
+	r.blockID, r.pieces = f.Stream, 0
 	r.block = append(r.block[:0], b...)
 	return nil
 }
@@ -135,7 +137,7 @@ func (r *reader) onContinuation(b []byte) error {
 		return connError(CodeEnhanceYourCalm, "header block too large or cut too finely")
 	}
 	r.block = append(r.block, b...)
-	if r.frame.flags&flagEndHeaders == 0 {
+	if r.frame.Flags&h2wire.FlagEndHeaders == 0 {
 		return nil
 	}
 	id := r.blockID
@@ -189,13 +191,13 @@ func (e *blockEncoder) headersFrame(b []byte, stream uint32, endStream bool, pse
 			_ = e.enc.WriteField(f)
 		}
 	}
-	if e.buf.Len() > minMaxFrame {
+	if e.buf.Len() > h2wire.MinMaxFrame {
 		return b, connError(CodeInternal, "header block of %d bytes", e.buf.Len())
 	}
-	flags := byte(flagEndHeaders)
+	flags := byte(h2wire.FlagEndHeaders)
 	if endStream {
-		flags |= flagEndStream
+		flags |= h2wire.FlagEndStream
 	}
-	b = appendFrameHeader(b, frameHeader{length: e.buf.Len(), typ: frameHeaders, flags: flags, stream: stream})
+	b = h2wire.AppendFrameHeader(b, h2wire.FrameHeader{Length: e.buf.Len(), Type: h2wire.FrameHeaders, Flags: flags, Stream: stream})
 	return append(b, e.buf.Bytes()...), nil
 }

@@ -12,11 +12,12 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/ambit-mesh/ambit/internal/hbone"
+	"github.com/ambit-mesh/ambit/internal/hbone/hbonetest"
 )
 
 // rawServer lets script serve each connection frame by frame, from after the
 // client's preface on.
-func (tn *tunnel) rawServer(t testing.TB, script func(p *peer)) string {
+func (tn *tunnel) rawServer(t testing.TB, script func(p *hbonetest.Peer)) string {
 	return listen(t, func(_ context.Context, c net.Conn) {
 		s := tls.Server(c, tn.server)
 		if s.Handshake() != nil {
@@ -25,63 +26,44 @@ func (tn *tunnel) rawServer(t testing.TB, script func(p *peer)) string {
 		if _, err := io.ReadFull(s, make([]byte, len(http2.ClientPreface))); err != nil {
 			return
 		}
-		script(newPeer(t, s))
+		script(hbonetest.NewPeer(t, s))
 	})
-}
-
-// request reads up to the HEADERS of a request.
-func (p *peer) request() (id uint32) {
-	p.until("a request", func(f http2.Frame) bool {
-		h, ok := f.(*http2.MetaHeadersFrame)
-		if ok {
-			id = h.StreamID
-		}
-		return ok
-	})
-	return id
-}
-
-// rest reads until the connection has ended.
-func (p *peer) rest() {
-	for {
-		if _, err := p.fr.ReadFrame(); err != nil {
-			return
-		}
-	}
 }
 
 func TestClientEndsABadServersConnection(t *testing.T) {
 	for _, tc := range []struct {
 		name string
-		say  func(p *peer, id uint32)
+		say  func(p *hbonetest.Peer, id uint32)
 		want http2.ErrCode
 	}{
 		{"HEADERS before SETTINGS", nil, http2.ErrCodeProtocol},
-		{"push", func(p *peer, id uint32) { p.write(raw(5, 4, id, 0, 0, 0, 2)) }, http2.ErrCodeProtocol},
-		{"SETTINGS that allow push", func(p *peer, _ uint32) { p.ok(p.fr.WriteSettings(http2.Setting{ID: http2.SettingEnablePush, Val: 1})) }, http2.ErrCodeProtocol},
-		{"HEADERS of a stream that we did not open", func(p *peer, id uint32) { p.ok(p.headers(id+2, false, ":status", "200")) }, http2.ErrCodeProtocol},
-		{"HEADERS of a stream of its own", func(p *peer, id uint32) { p.ok(p.headers(id+1, false, ":status", "200")) }, http2.ErrCodeProtocol},
-		{"DATA of a stream that we did not open", func(p *peer, id uint32) { p.ok(p.fr.WriteData(id+2, false, []byte("x"))) }, http2.ErrCodeProtocol},
-		{"answers that are none, for ever", func(p *peer, id uint32) {
-			p.flood(50000, func(int) error { return p.headers(id, false, ":status", "103") })
+		{"push", func(p *hbonetest.Peer, id uint32) { p.Write(hbonetest.Raw(5, 4, id, 0, 0, 0, 2)) }, http2.ErrCodeProtocol},
+		{"SETTINGS that allow push", func(p *hbonetest.Peer, _ uint32) {
+			p.OK(p.Framer.WriteSettings(http2.Setting{ID: http2.SettingEnablePush, Val: 1}))
+		}, http2.ErrCodeProtocol},
+		{"HEADERS of a stream that we did not open", func(p *hbonetest.Peer, id uint32) { p.OK(p.Headers(id+2, false, ":status", "200")) }, http2.ErrCodeProtocol},
+		{"HEADERS of a stream of its own", func(p *hbonetest.Peer, id uint32) { p.OK(p.Headers(id+1, false, ":status", "200")) }, http2.ErrCodeProtocol},
+		{"DATA of a stream that we did not open", func(p *hbonetest.Peer, id uint32) { p.OK(p.Framer.WriteData(id+2, false, []byte("x"))) }, http2.ErrCodeProtocol},
+		{"answers that are none, for ever", func(p *hbonetest.Peer, id uint32) {
+			p.Flood(50000, func(int) error { return p.Headers(id, false, ":status", "103") })
 		}, http2.ErrCodeEnhanceYourCalm},
-		{"answers to nobody, for ever", func(p *peer, id uint32) {
-			p.ok(p.fr.WriteRSTStream(id, http2.ErrCodeCancel))
-			p.flood(50000, func(int) error { return p.headers(id, false, ":status", "200") })
+		{"answers to nobody, for ever", func(p *hbonetest.Peer, id uint32) {
+			p.OK(p.Framer.WriteRSTStream(id, http2.ErrCodeCancel))
+			p.Flood(50000, func(int) error { return p.Headers(id, false, ":status", "200") })
 		}, http2.ErrCodeEnhanceYourCalm},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			tn := newTunnel(t, hbone.Config{}, nil)
 			done := make(chan struct{})
-			tn.addr = tn.rawServer(t, func(p *peer) {
+			tn.addr = tn.rawServer(t, func(p *hbonetest.Peer) {
 				defer close(done)
 				if tc.say == nil {
-					p.ok(p.headers(1, false, ":status", "200"))
+					p.OK(p.Headers(1, false, ":status", "200"))
 				} else {
-					p.ok(p.fr.WriteSettings())
-					tc.say(p, p.request())
+					p.OK(p.Framer.WriteSettings())
+					tc.say(p, p.Request())
 				}
-				p.wantGoAway(tc.want)
+				p.WantGoAway(tc.want)
 			})
 			// One connection, without a pool that would try another.
 			cc, err := hbone.NewClientConn(t.Context(), dial(t, tn.addr), tn.client, hbone.Config{})
@@ -103,25 +85,25 @@ func TestClientEndsABadServersConnection(t *testing.T) {
 }
 
 func TestClientJudgesAnswers(t *testing.T) {
-	headers := func(end bool, fields ...string) func(p *peer, id uint32) {
-		return func(p *peer, id uint32) { p.ok(p.headers(id, end, fields...)) }
+	headers := func(end bool, fields ...string) func(p *hbonetest.Peer, id uint32) {
+		return func(p *hbonetest.Peer, id uint32) { p.OK(p.Headers(id, end, fields...)) }
 	}
 	for _, tc := range []struct {
 		name string
-		say  func(p *peer, id uint32)
+		say  func(p *hbonetest.Peer, id uint32)
 		want string // of the error; "" for an open stream
 	}{
 		{"200", headers(false, ":status", "200"), ""},
 		{"200 and nothing more", headers(true, ":status", "200"), ""},
-		{"103, then 200", func(p *peer, id uint32) {
-			p.ok(p.headers(id, false, ":status", "103"))
-			p.ok(p.headers(id, false, ":status", "200"))
+		{"103, then 200", func(p *hbonetest.Peer, id uint32) {
+			p.OK(p.Headers(id, false, ":status", "103"))
+			p.OK(p.Headers(id, false, ":status", "200"))
 		}, ""},
 		{"401", headers(true, ":status", "401", "proxy-status", "x; error=http_request_denied"), "tunnel refused: status 401: x; error=http_request_denied"},
 		{"204 is not what was asked for", headers(false, ":status", "204"), "tunnel refused: status 204"},
-		{"503 with a body", func(p *peer, id uint32) {
-			p.ok(p.headers(id, false, ":status", "503"))
-			p.ok(p.fr.WriteData(id, true, []byte("no healthy upstream")))
+		{"503 with a body", func(p *hbonetest.Peer, id uint32) {
+			p.OK(p.Headers(id, false, ":status", "503"))
+			p.OK(p.Framer.WriteData(id, true, []byte("no healthy upstream")))
 		}, "tunnel refused: status 503"},
 		{"no status", headers(false, "a", "b"), "stream reset: PROTOCOL_ERROR"},
 		{"a status that is none", headers(false, ":status", "2xx"), "stream reset: PROTOCOL_ERROR"},
@@ -130,15 +112,15 @@ func TestClientJudgesAnswers(t *testing.T) {
 		{"malformed", headers(false, ":status", "200", "A", "b"), "stream reset: PROTOCOL_ERROR"},
 		{"a request", headers(false, ":status", "200", ":method", "CONNECT"), "stream reset: PROTOCOL_ERROR"},
 		{"larger than we said", headers(false, ":status", "200", "a", strings.Repeat("a", 20<<10)), "stream reset: PROTOCOL_ERROR"},
-		{"reset", func(p *peer, id uint32) { p.ok(p.fr.WriteRSTStream(id, http2.ErrCodeConnect)) }, "stream reset by peer: CONNECT_ERROR"},
-		{"hangs up", func(p *peer, _ uint32) { p.conn.Close() }, "tunnel connection closed by peer: unexpected EOF"},
+		{"reset", func(p *hbonetest.Peer, id uint32) { p.OK(p.Framer.WriteRSTStream(id, http2.ErrCodeConnect)) }, "stream reset by peer: CONNECT_ERROR"},
+		{"hangs up", func(p *hbonetest.Peer, _ uint32) { p.Conn.Close() }, "tunnel connection closed by peer: unexpected EOF"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			tn := newTunnel(t, hbone.Config{}, nil)
-			tn.addr = tn.rawServer(t, func(p *peer) {
-				p.ok(p.fr.WriteSettings())
-				tc.say(p, p.request())
-				p.rest()
+			tn.addr = tn.rawServer(t, func(p *hbonetest.Peer) {
+				p.OK(p.Framer.WriteSettings())
+				tc.say(p, p.Request())
+				p.Rest()
 			})
 			s, _, _, err := tn.pool.Open(t.Context(), tn.addr, hbone.Request{Authority: "x:1"})
 			if tc.want == "" {
@@ -158,13 +140,13 @@ func TestClientJudgesAnswers(t *testing.T) {
 func TestSecondAnswerResetsTheStream(t *testing.T) {
 	tn := newTunnel(t, hbone.Config{}, nil)
 	told := make(chan struct{})
-	tn.addr = tn.rawServer(t, func(p *peer) {
+	tn.addr = tn.rawServer(t, func(p *hbonetest.Peer) {
 		defer close(told)
-		p.ok(p.fr.WriteSettings())
-		id := p.request()
-		p.ok(p.headers(id, false, ":status", "200"))
-		p.ok(p.headers(id, false, ":status", "200"))
-		p.wantReset(id, http2.ErrCodeProtocol)
+		p.OK(p.Framer.WriteSettings())
+		id := p.Request()
+		p.OK(p.Headers(id, false, ":status", "200"))
+		p.OK(p.Headers(id, false, ":status", "200"))
+		p.WantReset(id, http2.ErrCodeProtocol)
 	})
 	s, _, _, err := tn.pool.Open(t.Context(), tn.addr, hbone.Request{Authority: "x:1"})
 	if err == nil {
@@ -181,12 +163,12 @@ func TestSecondAnswerResetsTheStream(t *testing.T) {
 func TestOpenEndsWithItsContext(t *testing.T) {
 	tn := newTunnel(t, hbone.Config{}, nil)
 	asked, told := make(chan struct{}), make(chan struct{})
-	tn.addr = tn.rawServer(t, func(p *peer) {
+	tn.addr = tn.rawServer(t, func(p *hbonetest.Peer) {
 		defer close(told)
-		p.ok(p.fr.WriteSettings())
-		id := p.request()
+		p.OK(p.Framer.WriteSettings())
+		id := p.Request()
 		close(asked)
-		p.wantReset(id, http2.ErrCodeCancel)
+		p.WantReset(id, http2.ErrCodeCancel)
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {

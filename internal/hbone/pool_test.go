@@ -13,6 +13,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/ambit-mesh/ambit/internal/hbone"
+	"github.com/ambit-mesh/ambit/internal/hbone/hbonetest"
 	"github.com/ambit-mesh/ambit/internal/testkit"
 )
 
@@ -281,15 +282,15 @@ func TestPoolKeepsBusyConnections(t *testing.T) {
 
 func TestPoolGivesUpOnAPeerThatTakesNoStreams(t *testing.T) {
 	tn := newTunnel(t, hbone.Config{}, nil)
-	tn.addr = tn.rawServer(t, func(p *peer) {
-		p.ok(p.fr.WriteSettings(http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 0}))
+	tn.addr = tn.rawServer(t, func(p *hbonetest.Peer) {
+		p.OK(p.Framer.WriteSettings(http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 0}))
 		for {
-			f, err := p.fr.ReadFrame()
+			f, err := p.Framer.ReadFrame()
 			if err != nil {
 				return
 			}
 			if h, ok := f.(*http2.MetaHeadersFrame); ok {
-				_ = p.fr.WriteRSTStream(h.StreamID, http2.ErrCodeRefusedStream)
+				_ = p.Framer.WriteRSTStream(h.StreamID, http2.ErrCodeRefusedStream)
 			}
 		}
 	})
@@ -309,15 +310,15 @@ func TestPoolRetriesWhatGoAwayLeavesOut(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			tn := newTunnel(t, hbone.Config{}, nil)
 			var first atomic.Bool
-			tn.addr = tn.rawServer(t, func(p *peer) {
-				p.ok(p.fr.WriteSettings())
-				id := p.request()
+			tn.addr = tn.rawServer(t, func(p *hbonetest.Peer) {
+				p.OK(p.Framer.WriteSettings())
+				id := p.Request()
 				if first.CompareAndSwap(false, true) {
-					p.ok(p.fr.WriteGoAway(id-1, code, nil))
+					p.OK(p.Framer.WriteGoAway(id-1, code, nil))
 				} else {
-					p.ok(p.headers(id, false, ":status", "200"))
+					p.OK(p.Headers(id, false, ":status", "200"))
 				}
-				p.rest()
+				p.Rest()
 			})
 			p, dials := tn.poolOf(t, hbone.Config{}, nil)
 			if _, _, _, err := p.Open(t.Context(), "a", parkedRequest); err != nil {
@@ -333,10 +334,10 @@ func TestPoolRetriesWhatGoAwayLeavesOut(t *testing.T) {
 // A stream that the peer may have acted on is not opened twice.
 func TestPoolDoesNotRepeat(t *testing.T) {
 	tn := newTunnel(t, hbone.Config{}, nil)
-	tn.addr = tn.rawServer(t, func(p *peer) {
-		p.ok(p.fr.WriteSettings())
-		p.request()
-		p.conn.Close()
+	tn.addr = tn.rawServer(t, func(p *hbonetest.Peer) {
+		p.OK(p.Framer.WriteSettings())
+		p.Request()
+		p.Conn.Close()
 	})
 	p, dials := tn.poolOf(t, hbone.Config{}, nil)
 	_, _, _, err := p.Open(t.Context(), "a", parkedRequest)

@@ -6,15 +6,16 @@ import (
 	"time"
 
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/ambit-mesh/ambit/internal/h2wire"
 )
 
-// budget bounds the frames that cost us work and the peer nothing: how many may
-// come in a burst, and how many more a second. RFC 9113 section 10.5.
 const (
-	budgetBurst  = 2000
-	budgetPerSec = 500
-	maxControl   = 1 << 10 // payload of SETTINGS, PING and the like, in bytes
-	maxKept      = 4 << 10 // scratch memory that a connection keeps, in bytes
+	maxControl = 1 << 10 // payload of SETTINGS, PING and the like, in bytes
+	maxKept    = 4 << 10 // scratch memory that a connection keeps, in bytes
+	// ourMaxFrame is the largest DATA frame we accept. Other frames are bounded
+	// more tightly where they are parsed.
+	ourMaxFrame = 1 << 20
 )
 
 // reader turns the bytes of a connection into frames. It is used by the read
@@ -22,9 +23,9 @@ const (
 type reader struct {
 	c *conn
 
-	head    [frameHeaderLen]byte
+	head    [h2wire.FrameHeaderLen]byte
 	headLen int
-	frame   frameHeader
+	frame   h2wire.FrameHeader
 	body    []byte // of a frame that is collected whole
 	want    int    // bytes of body still to come
 
@@ -42,13 +43,12 @@ type reader struct {
 
 	greeted bool // SETTINGS came
 
-	tokens float64
-	filled time.Time
+	budget h2wire.Budget
 	freed  []byte // WINDOW_UPDATE frames to post when the batch is done
 }
 
 func newReader(c *conn) *reader {
-	r := &reader{c: c, tokens: budgetBurst, filled: time.Now()}
+	r := &reader{c: c, budget: h2wire.NewBudget()}
 	r.fields.limit = c.cfg.MaxHeaderBytes
 	r.decoder = hpack.NewDecoder(4096, r.fields.emit)
 	// Huffman coding makes a string at most 8/5 as long. The sum is bounded by fields.
@@ -66,7 +66,7 @@ func (c *conn) readLoop() error {
 			return err
 		}
 	}
-	var first [frameHeaderLen]byte
+	var first [h2wire.FrameHeaderLen]byte
 	for {
 		c.under.eager = false
 		n, err := c.tls.Read(first[:])
@@ -113,15 +113,15 @@ func (r *reader) burst(first []byte) error {
 }
 
 func (r *reader) expectPreface() error {
-	var b [len(preface)]byte
+	var b [len(h2wire.Preface)]byte
 	for n := 0; n < len(b); {
 		m, err := r.c.tls.Read(b[n:])
 		if err != nil {
 			return err
 		}
 		n += m
-		if string(b[:n]) != preface[:n] {
-			return connError(CodeProtocol, "no HTTP/2 preface")
+		if string(b[:n]) != h2wire.Preface[:n] {
+			return connError(CodeProtocol, "no HTTP/2 h2wire.Preface")
 		}
 	}
 	return nil
@@ -143,9 +143,9 @@ func (r *reader) feed(p []byte) error {
 			}
 		default:
 			n = copy(r.head[r.headLen:], p)
-			if r.headLen += n; r.headLen == frameHeaderLen {
+			if r.headLen += n; r.headLen == h2wire.FrameHeaderLen {
 				r.headLen = 0
-				r.frame = parseFrameHeader(r.head[:])
+				r.frame = h2wire.ParseFrameHeader(r.head[:])
 				err = r.begin()
 			}
 		}
@@ -160,35 +160,35 @@ func (r *reader) feed(p []byte) error {
 // begin looks at a frame header.
 func (r *reader) begin() error {
 	f := r.frame
-	if !r.greeted && (f.typ != frameSettings || f.flags&flagAck != 0) {
-		return connError(CodeProtocol, "frame type %d before SETTINGS", f.typ)
+	if !r.greeted && (f.Type != h2wire.FrameSettings || f.Flags&h2wire.FlagAck != 0) {
+		return connError(CodeProtocol, "frame type %d before SETTINGS", f.Type)
 	}
-	if r.blockID != 0 && (f.typ != frameContinuation || f.stream != r.blockID) {
-		return connError(CodeProtocol, "frame type %d inside a header block", f.typ)
+	if r.blockID != 0 && (f.Type != h2wire.FrameContinuation || f.Stream != r.blockID) {
+		return connError(CodeProtocol, "frame type %d inside a header block", f.Type)
 	}
 	limit := maxControl
-	switch f.typ {
-	case frameData:
+	switch f.Type {
+	case h2wire.FrameData:
 		return r.beginData()
-	case frameHeaders, frameContinuation:
-		if f.length > r.c.cfg.MaxHeaderBytes+256 {
+	case h2wire.FrameHeaders, h2wire.FrameContinuation:
+		if f.Length > r.c.cfg.MaxHeaderBytes+256 {
 			return connError(CodeEnhanceYourCalm, "header block larger than %d bytes", r.c.cfg.MaxHeaderBytes)
 		}
-		limit = f.length
-	case frameGoAway:
-		limit = minMaxFrame // its text is as long as the peer likes
-	case framePriority, frameRSTStream, frameSettings, framePushPromise, framePing, frameWindowUpdate:
+		limit = f.Length
+	case h2wire.FrameGoAway:
+		limit = h2wire.MinMaxFrame // its text is as long as the peer likes
+	case h2wire.FramePriority, h2wire.FrameRSTStream, h2wire.FrameSettings, h2wire.FramePushPromise, h2wire.FramePing, h2wire.FrameWindowUpdate:
 	default:
 		return r.beginUnknown()
 	}
-	if f.length > limit {
-		return connError(CodeFrameSize, "frame type %d of %d bytes", f.typ, f.length)
+	if f.Length > limit {
+		return connError(CodeFrameSize, "frame type %d of %d bytes", f.Type, f.Length)
 	}
 	if cap(r.body) > maxKept {
 		r.body = nil
 	}
-	r.body, r.want = r.body[:0], f.length
-	if f.length == 0 {
+	r.body, r.want = r.body[:0], f.Length
+	if f.Length == 0 {
 		return r.whole()
 	}
 	return nil
@@ -197,32 +197,32 @@ func (r *reader) begin() error {
 // beginUnknown skips a frame of an extension that we do not have, RFC 9113
 // section 5.5.
 func (r *reader) beginUnknown() error {
-	if r.frame.length > ourMaxFrame {
-		return connError(CodeFrameSize, "frame type %d of %d bytes", r.frame.typ, r.frame.length)
+	if r.frame.Length > ourMaxFrame {
+		return connError(CodeFrameSize, "frame type %d of %d bytes", r.frame.Type, r.frame.Length)
 	}
-	r.data, r.left, r.pad, r.padNext = nil, r.frame.length, 0, false
+	r.data, r.left, r.pad, r.padNext = nil, r.frame.Length, 0, false
 	return r.spend(1)
 }
 
 // whole handles a frame that was collected.
 func (r *reader) whole() error {
 	f, b := r.frame, r.body
-	switch f.typ {
-	case frameHeaders:
+	switch f.Type {
+	case h2wire.FrameHeaders:
 		return r.onHeaders(b)
-	case frameContinuation:
+	case h2wire.FrameContinuation:
 		return r.onContinuation(b)
-	case frameRSTStream:
+	case h2wire.FrameRSTStream:
 		return r.onRSTStream(b)
-	case frameSettings:
+	case h2wire.FrameSettings:
 		return r.onSettings(b)
-	case framePing:
+	case h2wire.FramePing:
 		return r.onPing(b)
-	case frameGoAway:
+	case h2wire.FrameGoAway:
 		return r.onGoAway(b)
-	case frameWindowUpdate:
+	case h2wire.FrameWindowUpdate:
 		return r.onWindowUpdate(b)
-	case framePushPromise:
+	case h2wire.FramePushPromise:
 		return connError(CodeProtocol, "PUSH_PROMISE although push is off")
 	}
 	return r.onPriority(b)
@@ -239,23 +239,17 @@ func (r *reader) onPriority(b []byte) error {
 // fixed checks a frame of n bytes that belongs to a stream, or to none.
 func (r *reader) fixed(b []byte, n int, ofStream bool) error {
 	if len(b) != n {
-		return connError(CodeFrameSize, "frame type %d of %d bytes, want %d", r.frame.typ, len(b), n)
+		return connError(CodeFrameSize, "frame type %d of %d bytes, want %d", r.frame.Type, len(b), n)
 	}
-	if ofStream != (r.frame.stream != 0) {
-		return connError(CodeProtocol, "frame type %d on stream %d", r.frame.typ, r.frame.stream)
+	if ofStream != (r.frame.Stream != 0) {
+		return connError(CodeProtocol, "frame type %d on stream %d", r.frame.Type, r.frame.Stream)
 	}
 	return nil
 }
 
 // spend takes from the budget of frames that cost the peer nothing.
 func (r *reader) spend(n float64) error {
-	if r.tokens -= n; r.tokens >= 0 {
-		return nil
-	}
-	now := time.Now()
-	r.tokens = min(budgetBurst, r.tokens+now.Sub(r.filled).Seconds()*budgetPerSec)
-	r.filled = now
-	if r.tokens < 0 {
+	if !r.budget.Spend(n) {
 		return connError(CodeEnhanceYourCalm, "too many frames that carry nothing")
 	}
 	return nil
@@ -263,38 +257,38 @@ func (r *reader) spend(n float64) error {
 
 func (r *reader) beginData() error {
 	f := r.frame
-	if f.stream == 0 {
+	if f.Stream == 0 {
 		return connError(CodeProtocol, "DATA on stream 0")
 	}
-	if f.length > ourMaxFrame {
-		return connError(CodeFrameSize, "DATA of %d bytes", f.length)
+	if f.Length > ourMaxFrame {
+		return connError(CodeFrameSize, "DATA of %d bytes", f.Length)
 	}
-	if r.c.recvAvail.Add(-int64(f.length)) < 0 {
+	if r.c.recvAvail.Add(-int64(f.Length)) < 0 {
 		return connError(CodeFlowControl, "connection window exceeded")
 	}
-	s, err := r.c.stream(f.stream)
+	s, err := r.c.stream(f.Stream)
 	if err != nil {
 		return err
 	}
-	if f.length == 0 && f.flags&flagEndStream == 0 {
+	if f.Length == 0 && f.Flags&h2wire.FlagEndStream == 0 {
 		if err := r.spend(1); err != nil {
 			return err
 		}
 	}
 	if s == nil {
 		// Late data of a stream that has ended: its window is given back at once.
-		r.c.consumed(f.length)
-	} else if code := s.admit(f.length); code != CodeNo {
+		r.c.consumed(f.Length)
+	} else if code := s.admit(f.Length); code != CodeNo {
 		s.reset(code)
-		r.c.consumed(f.length)
+		r.c.consumed(f.Length)
 		s = nil
 	}
-	r.data, r.left, r.pad = s, f.length, 0
-	r.padNext = f.flags&flagPadded != 0
-	if r.padNext && f.length == 0 {
+	r.data, r.left, r.pad = s, f.Length, 0
+	r.padNext = f.Flags&h2wire.FlagPadded != 0
+	if r.padNext && f.Length == 0 {
 		return connError(CodeProtocol, "padded DATA without pad length")
 	}
-	if f.length == 0 {
+	if f.Length == 0 {
 		r.endData()
 	}
 	return nil
@@ -312,7 +306,7 @@ func (r *reader) feedData(p []byte) (int, error) {
 		if r.left == 0 {
 			r.endData()
 		}
-		if r.pad == r.left && r.frame.flags&flagEndStream == 0 {
+		if r.pad == r.left && r.frame.Flags&h2wire.FlagEndStream == 0 {
 			return 1, r.spend(1) // nothing but padding
 		}
 		return 1, nil
@@ -346,7 +340,7 @@ func (r *reader) skipped(n int) {
 }
 
 func (r *reader) endData() {
-	if r.data != nil && r.frame.flags&flagEndStream != 0 {
+	if r.data != nil && r.frame.Flags&h2wire.FlagEndStream != 0 {
 		r.data.remoteEnd()
 	}
 	r.data = nil
@@ -356,7 +350,7 @@ func (r *reader) onRSTStream(b []byte) error {
 	if err := r.fixed(b, 4, true); err != nil {
 		return err
 	}
-	s, err := r.c.stream(r.frame.stream)
+	s, err := r.c.stream(r.frame.Stream)
 	if s == nil || err != nil {
 		return err
 	}
@@ -375,10 +369,10 @@ func (r *reader) onSettings(b []byte) error {
 	if err := r.spend(1 + float64(len(b))/60); err != nil {
 		return err
 	}
-	ack := r.frame.flags&flagAck != 0
+	ack := r.frame.Flags&h2wire.FlagAck != 0
 	switch {
-	case r.frame.stream != 0:
-		return connError(CodeProtocol, "SETTINGS on stream %d", r.frame.stream)
+	case r.frame.Stream != 0:
+		return connError(CodeProtocol, "SETTINGS on stream %d", r.frame.Stream)
 	case len(b)%6 != 0 || ack && len(b) > 0:
 		return connError(CodeFrameSize, "SETTINGS of %d bytes", len(b))
 	case ack:
@@ -393,7 +387,7 @@ func (r *reader) onSettings(b []byte) error {
 		r.greeted = true
 		close(r.c.settings)
 	}
-	r.freed = appendFrameHeader(r.freed, frameHeader{typ: frameSettings, flags: flagAck})
+	r.freed = h2wire.AppendFrameHeader(r.freed, h2wire.FrameHeader{Type: h2wire.FrameSettings, Flags: h2wire.FlagAck})
 	return nil
 }
 
@@ -406,8 +400,8 @@ func (r *reader) onPing(b []byte) error {
 	}
 	data := [8]byte(b)
 	switch {
-	case r.frame.flags&flagAck == 0:
-		r.freed = appendPing(r.freed, flagAck, data)
+	case r.frame.Flags&h2wire.FlagAck == 0:
+		r.freed = h2wire.AppendPing(r.freed, h2wire.FlagAck, data)
 	case data == leavePing:
 		r.c.lastCall()
 	}
@@ -416,15 +410,15 @@ func (r *reader) onPing(b []byte) error {
 
 func (r *reader) onGoAway(b []byte) error {
 	switch {
-	case r.frame.stream != 0:
-		return connError(CodeProtocol, "GOAWAY on stream %d", r.frame.stream)
+	case r.frame.Stream != 0:
+		return connError(CodeProtocol, "GOAWAY on stream %d", r.frame.Stream)
 	case len(b) < 8:
 		return connError(CodeFrameSize, "GOAWAY of %d bytes", len(b))
 	}
 	if err := r.spend(1); err != nil {
 		return err
 	}
-	last := binary.BigEndian.Uint32(b) & maxWindow
+	last := binary.BigEndian.Uint32(b) & h2wire.MaxWindow
 	code := ErrCode(binary.BigEndian.Uint32(b[4:]))
 	r.c.peerGoesAway(last, code, string(b[8:]))
 	return nil
@@ -434,11 +428,11 @@ func (r *reader) onWindowUpdate(b []byte) error {
 	if len(b) != 4 {
 		return connError(CodeFrameSize, "WINDOW_UPDATE of %d bytes", len(b))
 	}
-	n := int64(binary.BigEndian.Uint32(b) & maxWindow)
+	n := int64(binary.BigEndian.Uint32(b) & h2wire.MaxWindow)
 	if n < 1<<10 {
 		if err := r.spend(1); err != nil {
 			return err
 		}
 	}
-	return r.c.grant(r.frame.stream, n)
+	return r.c.grant(r.frame.Stream, n)
 }

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/ambit-mesh/ambit/internal/hbone"
+	"github.com/ambit-mesh/ambit/internal/hbone/hbonetest"
 )
 
 func TestRequestsThatAreNoConnect(t *testing.T) {
@@ -37,16 +38,16 @@ func TestRequestsThatAreNoConnect(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			p := tn.dialPeer(t)
-			p.ok(p.headers(1, false, tc.fields...))
-			got := p.answer(1)
+			p.OK(p.Headers(1, false, tc.fields...))
+			got := p.Answer(1)
 			if !got.StreamEnded() || got.PseudoValue("status") != tc.status {
 				t.Fatalf("answer %v, want %s and the end of the stream", got, tc.status)
 			}
 			if f := got.RegularFields(); len(f) != 1 || f[0].Name != "proxy-status" || f[0].Value != prefix+tc.reason {
 				t.Fatalf("fields %v, want proxy-status with %s", f, tc.reason)
 			}
-			p.wantReset(1, http2.ErrCodeNo)
-			p.accepted(3, "parked:1") // others go on
+			p.WantReset(1, http2.ErrCodeNo)
+			p.Accepted(3, "parked:1") // others go on
 		})
 	}
 }
@@ -61,21 +62,21 @@ func many(n int) []string {
 
 func TestHeaderBlocksTooLargeToDecode(t *testing.T) {
 	tn := newTunnel(t, hbone.Config{}, byAuthority)
-	for name, write := range map[string]func(p *peer) error{
-		"one frame": func(p *peer) error {
-			return p.headers(1, false, ":method", "CONNECT", ":authority", "x:1", "a", strings.Repeat("\xff", 17<<10))
+	for name, write := range map[string]func(p *hbonetest.Peer) error{
+		"one frame": func(p *hbonetest.Peer) error {
+			return p.Headers(1, false, ":method", "CONNECT", ":authority", "x:1", "a", strings.Repeat("\xff", 17<<10))
 		},
-		"several frames": func(p *peer) error {
-			if err := p.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: make([]byte, 10<<10)}); err != nil {
+		"several frames": func(p *hbonetest.Peer) error {
+			if err := p.Framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: make([]byte, 10<<10)}); err != nil {
 				return err
 			}
-			return p.fr.WriteContinuation(1, true, make([]byte, 10<<10))
+			return p.Framer.WriteContinuation(1, true, make([]byte, 10<<10))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := tn.dialPeer(t)
-			p.ok(write(p))
-			p.wantGoAway(http2.ErrCodeEnhanceYourCalm)
+			p.OK(write(p))
+			p.WantGoAway(http2.ErrCodeEnhanceYourCalm)
 		})
 	}
 }
@@ -133,20 +134,20 @@ func TestHandlersThatAnswerOddly(t *testing.T) {
 		t.Run(tc.authority, func(t *testing.T) {
 			p := tn.dialPeer(t)
 			var statuses []string
-			p.seen = func(f http2.Frame) {
+			p.Seen = func(f http2.Frame) {
 				if h, ok := f.(*http2.MetaHeadersFrame); ok {
 					statuses = append(statuses, h.PseudoValue("status"))
 				}
 			}
-			p.connect(1, tc.authority)
+			p.Connect(1, tc.authority)
 			if tc.authority == "twice:1" {
-				p.answer(1)
-				p.ok(p.fr.WriteData(1, true, nil))
-				p.ok(p.fr.WriteRSTStream(1, http2.ErrCodeCancel))
+				p.Answer(1)
+				p.OK(p.Framer.WriteData(1, true, nil))
+				p.OK(p.Framer.WriteRSTStream(1, http2.ErrCodeCancel))
 			} else {
-				p.wantReset(1, tc.code)
+				p.WantReset(1, tc.code)
 			}
-			p.alive()
+			p.Alive()
 			if got := strings.Join(statuses, " "); got != tc.status {
 				t.Errorf("answered %q, want %q", got, tc.status)
 			}

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/ambit-mesh/ambit/internal/h2wire"
 )
 
 // Handler decides about one incoming stream: it calls Accept or Refuse of in, and
@@ -130,7 +132,7 @@ func (sc *ServerConn) onHeaders(id uint32, h *header, endStream bool) (cost floa
 	// know how long, but does not get to start any number of them either.
 	if c.draining || len(c.streams) >= c.cfg.MaxStreams || c.running >= 2*c.cfg.MaxStreams {
 		c.mu.Unlock()
-		c.post(appendRSTStream(nil, id, CodeRefusedStream))
+		c.post(h2wire.AppendRSTStream(nil, id, CodeRefusedStream))
 		return costRefused, nil
 	}
 	s := newStream(c, id)
@@ -228,7 +230,7 @@ func (sc *ServerConn) refuse(s *Stream, status int, proxyStatus string) {
 	if err := sc.respond(s, status, true, fields); err != nil {
 		code = CodeInternal
 	}
-	sc.c.out.last(s, appendRSTStream(nil, s.id, code))
+	sc.c.out.last(s, h2wire.AppendRSTStream(nil, s.id, code))
 }
 
 // ProxyStatus formats a Proxy-Status field (RFC 9209) of this proxy.

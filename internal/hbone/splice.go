@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/ambit-mesh/ambit/internal/h2wire"
 )
 
 // Splice copies between the stream and the application's connection until both
@@ -73,8 +75,8 @@ func (s *Stream) pump(out *outlet) {
 
 // sendEnd passes a half-close on.
 func (s *Stream) sendEnd() {
-	var end [frameHeaderLen]byte
-	putFrameHeader(end[:], frameHeader{typ: frameData, flags: flagEndStream, stream: s.id})
+	var end [h2wire.FrameHeaderLen]byte
+	h2wire.PutFrameHeader(end[:], h2wire.FrameHeader{Type: h2wire.FrameData, Flags: h2wire.FlagEndStream, Stream: s.id})
 	if s.c.out.send(s, end[:]) == nil {
 		s.localEnd()
 	}
@@ -88,9 +90,9 @@ func (s *Stream) sendData(buf []byte, n int) error {
 		if err != nil {
 			return err
 		}
-		frame := buf[at : at+frameHeaderLen+m]
+		frame := buf[at : at+h2wire.FrameHeaderLen+m]
 		// The header overwrites bytes that were sent by the frame before.
-		putFrameHeader(frame, frameHeader{length: m, typ: frameData, stream: s.id})
+		h2wire.PutFrameHeader(frame, h2wire.FrameHeader{Length: m, Type: h2wire.FrameData, Stream: s.id})
 		if err := s.c.out.send(s, frame); err != nil {
 			return err
 		}
@@ -138,7 +140,7 @@ func newOutlet(c net.Conn) *outlet {
 func (o *outlet) read(max int) (buf *[]byte, n int, err error) {
 	if o.raw == nil {
 		buf = takeBuffer()
-		n, err = o.conn.Read((*buf)[frameHeaderLen : frameHeaderLen+max])
+		n, err = o.conn.Read((*buf)[h2wire.FrameHeaderLen : h2wire.FrameHeaderLen+max])
 		if n == 0 {
 			giveBuffer(buf)
 			buf = nil
@@ -164,7 +166,7 @@ func (o *outlet) read(max int) (buf *[]byte, n int, err error) {
 
 func (o *outlet) readReady(fd uintptr) bool {
 	b := takeBuffer()
-	o.rn, o.rerr = readFD(fd, (*b)[frameHeaderLen:frameHeaderLen+o.rmax])
+	o.rn, o.rerr = readFD(fd, (*b)[h2wire.FrameHeaderLen:h2wire.FrameHeaderLen+o.rmax])
 	if o.rerr == nil && o.rn > 0 {
 		o.rbuf = b
 		return true
@@ -249,7 +251,7 @@ func copyTo(from, to *outlet, count *atomic.Int64) error {
 	for {
 		buf, n, err := from.read(bufSize)
 		if n > 0 {
-			werr := to.write((*buf)[frameHeaderLen : frameHeaderLen+n])
+			werr := to.write((*buf)[h2wire.FrameHeaderLen : h2wire.FrameHeaderLen+n])
 			giveBuffer(buf)
 			if werr != nil {
 				return werr

@@ -1,8 +1,11 @@
 package hbone
 
 import (
+	"os"
 	"sync"
 	"sync/atomic"
+
+	"github.com/ambit-mesh/ambit/internal/h2wire"
 )
 
 // Stream is one tunnelled byte stream.
@@ -16,23 +19,25 @@ type Stream struct {
 
 	sent, received atomic.Int64 // bytes of payload
 	response       chan *header // client: the answer to our HEADERS
+	writeLimit     *deadline    // of a stream that is used as a connection; set before it is written to
 	deaf           atomic.Bool  // the peer takes no more of our data
 	silent         bool         // no more frames go out; guarded by the sender's mu
 
 	mu       sync.Mutex
-	out      *outlet // where data goes; nil until spliced. Guarded by mu
-	queue    []chunk // what out has not taken; guarded by mu
-	drainer  bool    // a goroutine empties queue; guarded by mu
-	lagged   bool    // data was queued since the last window update; guarded by mu
-	avail    int     // what the peer may still send; guarded by mu
-	window   int     // what the peer may send at most; guarded by mu
-	freed    int     // taken and not yet given back; guarded by mu
-	accepted bool    // server: 200 was sent; guarded by mu
-	peerDone bool    // END_STREAM came; guarded by mu
-	outDone  bool    // and was passed on; guarded by mu
-	weDone   bool    // we sent END_STREAM; guarded by mu
-	ended    bool    // guarded by mu
-	err      error   // why, nil for an orderly end; guarded by mu
+	out      *outlet   // where data goes; nil until spliced. Guarded by mu
+	queue    []chunk   // what out has not taken; guarded by mu
+	reader   *readWait // the stream is read as a connection; guarded by mu
+	drainer  bool      // a goroutine empties queue; guarded by mu
+	lagged   bool      // data was queued since the last window update; guarded by mu
+	avail    int       // what the peer may still send; guarded by mu
+	window   int       // what the peer may send at most; guarded by mu
+	freed    int       // taken and not yet given back; guarded by mu
+	accepted bool      // server: 200 was sent; guarded by mu
+	peerDone bool      // END_STREAM came; guarded by mu
+	outDone  bool      // and was passed on; guarded by mu
+	weDone   bool      // we sent END_STREAM; guarded by mu
+	ended    bool      // guarded by mu
+	err      error     // why, nil for an orderly end; guarded by mu
 	done     chan struct{}
 }
 
@@ -64,7 +69,7 @@ func (s *Stream) appFailed(err error) { s.fail(err, CodeCancel) }
 // fail ends the stream because of err and tells the peer with code.
 func (s *Stream) fail(err error, code ErrCode) {
 	if s.finish(err) {
-		s.c.out.last(s, appendRSTStream(nil, s.id, code))
+		s.c.out.last(s, h2wire.AppendRSTStream(nil, s.id, code))
 	}
 }
 
@@ -102,6 +107,7 @@ func (s *Stream) finish(err error) bool {
 	s.ended, s.err = true, err
 	out := s.out
 	pending := s.dropLocked()
+	s.reader.notify()
 	s.mu.Unlock()
 	if out != nil && err != nil {
 		out.abort()
@@ -173,6 +179,11 @@ func (s *Stream) deliver(p []byte, frames []byte) []byte {
 		s.c.consumed(len(p))
 		return frames
 	}
+	if r := s.reader; r != nil {
+		s.handLocked(r, p)
+		s.mu.Unlock()
+		return frames
+	}
 	n := 0
 	if s.out != nil && !s.drainer {
 		// Nobody else writes while drainer is false: splice starts one when it
@@ -202,6 +213,29 @@ func (s *Stream) deliver(p []byte, frames []byte) []byte {
 		frames = s.took(n, rest == 0, frames)
 	}
 	return frames
+}
+
+// handLocked gives data to the Read that waits, or queues it for the next one,
+// which gives the window back.
+func (s *Stream) handLocked(r *readWait, p []byte) {
+	if r.buf != nil && r.n == 0 && len(s.queue) == 0 {
+		r.n = copy(r.buf, p)
+		p = p[r.n:]
+	}
+	if len(p) > 0 {
+		s.enqueueLocked(p)
+	}
+	r.notify()
+}
+
+func (r *readWait) notify() {
+	if r == nil {
+		return
+	}
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
 }
 
 func (s *Stream) enqueueLocked(p []byte) {
@@ -275,7 +309,7 @@ func (s *Stream) took(n int, direct bool, frames []byte) []byte {
 	}
 	s.avail += grant
 	s.freed, s.lagged = 0, false
-	return appendWindowUpdate(frames, s.id, grant)
+	return h2wire.AppendWindowUpdate(frames, s.id, grant)
 }
 
 // remoteEnd notes END_STREAM.
@@ -287,6 +321,7 @@ func (s *Stream) remoteEnd() {
 		return
 	}
 	s.peerDone = true
+	s.reader.notify()
 	pass := s.out != nil && !s.drainer && len(s.queue) == 0 && !s.ended
 	out := s.out
 	s.mu.Unlock()
@@ -362,6 +397,8 @@ func (s *Stream) awaitCredit() error {
 			return ErrClosed
 		}
 		return nil
+	case <-s.writeLimit.expired():
+		return os.ErrDeadlineExceeded
 	case <-s.done:
 		return s.endedErr()
 	}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"go.uber.org/zap"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -65,6 +66,10 @@ func (s *supervisor) sweep() []*member {
 	for uid, m := range s.members {
 		select {
 		case <-m.gone:
+			if err := s.credentials.withdraw(uid); err != nil {
+				s.log.Warn("the credential of a pod that is gone stays valid until it can be withdrawn", zap.String("pod", m.name), zap.Error(err))
+				continue
+			}
 			delete(s.members, uid)
 		default:
 			live = append(live, m)
@@ -118,6 +123,9 @@ func (m *member) existing() workload.Existing {
 func (s *supervisor) objectAt(k manifest.Key) manifest.Object {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if o, ok := s.provisioned[k]; ok {
+		return o
+	}
 	return s.objects[k]
 }
 
@@ -140,6 +148,10 @@ func (s *supervisor) create(a workload.Action, existing []workload.Existing) (*m
 	m := &member{
 		pod: pod.New(s.nodes[i].host, o, dir, s.kick), uid: o.UID, name: o.Name, owner: a.Owner.Key, hash: a.Owner.Hash,
 		node: name, created: now.Time, cancel: cancel, gone: make(chan struct{}),
+	}
+	if err := s.arm(m.pod, o, a.Owner.Key); err != nil {
+		cancel()
+		return nil, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -2,10 +2,6 @@ package local
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -65,34 +61,6 @@ func (f meshFiles) make(nodes []string) error {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return fmt.Errorf("state directory: %w", err)
 		}
-	}
-	return nil
-}
-
-// issueTokens gives each node a secret of its own and tells the control plane
-// their hashes.
-func (f meshFiles) issueTokens(nodes []string) error {
-	type credential struct {
-		Node        string `json:"node"`
-		TokenSHA256 string `json:"tokenSHA256"`
-	}
-	var list struct {
-		Nodes []credential `json:"nodes"`
-	}
-	for _, n := range nodes {
-		token := rand.Text()
-		if err := os.WriteFile(f.token(n), []byte(token), 0o600); err != nil {
-			return fmt.Errorf("node credentials: %w", err)
-		}
-		sum := sha256.Sum256([]byte(token))
-		list.Nodes = append(list.Nodes, credential{Node: n, TokenSHA256: hex.EncodeToString(sum[:])})
-	}
-	raw, err := json.Marshal(list)
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(f.credentials(), raw, 0o600); err != nil {
-		return fmt.Errorf("node credentials: %w", err)
 	}
 	return nil
 }

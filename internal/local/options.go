@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/ambit-mesh/ambit/controlplane/provision"
 	"github.com/ambit-mesh/ambit/internal/local/sandbox"
 	"github.com/ambit-mesh/ambit/internal/local/wire"
 )
@@ -69,8 +70,9 @@ func (o Options) complete() (Options, error) {
 	}
 	programs := []string{programControlPlane, programZtunnel, programNodeAgent}
 	for name := range o.Args {
-		if !slices.Contains(programs, "ambit-"+name) {
-			return o, fmt.Errorf("--component-arg %s=...: there is no such program: want controlplane, ztunnel or nodeagent", name)
+		// Without waypoints their program is not needed.
+		if !slices.Contains(append(programs, provision.Program), "ambit-"+name) {
+			return o, fmt.Errorf("--component-arg %s=...: there is no such program: want controlplane, ztunnel, nodeagent or waypoint", name)
 		}
 	}
 	if o.Mesh {

@@ -25,6 +25,9 @@ func (s *supervisor) reconcile() {
 		return
 	}
 	slices.SortFunc(objects, func(a, b manifest.Object) int { return a.Key().Compare(b.Key()) })
+	waypoints := waypointsOf(objects)
+	made, more := s.provision(objects, waypoints)
+	objects, problems = append(objects, made...), append(problems, more...)
 	owners, fatal, notes := s.ownersOf(objects)
 	problems = append(problems, fatal...)
 	problems = append(problems, s.act(owners)...)
@@ -34,14 +37,21 @@ func (s *supervisor) reconcile() {
 	for i, m := range members {
 		pods[i] = m.pod.Object()
 	}
-	backed, more := s.back(objects, pods)
-	problems = append(problems, more...)
+	backed, unassigned := s.back(objects, pods)
+	problems = append(problems, unassigned...)
 	s.program(backed, pods)
-	generated := s.publish(objects, pods, backed)
+	generated := s.publish(objects, made, pods, backed)
+	for _, gw := range s.gatewaysWithStatus(waypoints, backed) {
+		generated = append(generated, gw)
+	}
 	s.release(members)
 	s.report(pods)
+	s.mu.Lock()
+	known := s.view.ready // and so it was known then
+	s.mu.Unlock()
+	ready := s.allReady(owners, members, pods) && (known || s.isKnown(pods))
 	s.conclude(view{
-		ready: s.allReady(owners, members, pods), problems: problems, notes: notes, objects: generated,
+		ready: ready, problems: problems, notes: notes, objects: generated,
 	})
 }
 
@@ -114,8 +124,13 @@ func (s *supervisor) program(backed []service.Backed, pods []*corev1.Pod) {
 }
 
 // publish writes the overlay and gives its objects.
-func (s *supervisor) publish(objects []manifest.Object, pods []*corev1.Pod, backed []service.Backed) []manifest.Resource {
+func (s *supervisor) publish(objects, made []manifest.Object, pods []*corev1.Pod, backed []service.Backed) []manifest.Resource {
 	all := implied(objects)
+	for _, o := range made {
+		if _, ok := o.Resource.(*corev1.Service); !ok { // which comes with its address
+			all = append(all, o.Resource)
+		}
+	}
 	for _, n := range s.nodes {
 		all = append(all, n.obj)
 	}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/ambit-mesh/ambit/internal/local"
 )
@@ -54,8 +55,8 @@ func roleName() string {
 
 func roles() map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
-		"role-server": serve, "role-stubborn": stubborn, "role-get": get, "role-udp": askUDP, "role-hammer": hammer, "role-flows": tellFlows,
-		"ambit-controlplane": fakeControlPlane, "ambit-nodeagent": fakeNodeAgent, "ambit-ztunnel": fakeZtunnel,
+		"role-server": serve, "role-stubborn": stubborn, "role-get": get, "role-udp": askUDP, "role-hammer": hammer, "role-flows": tellOnlyFlows,
+		"ambit-controlplane": fakeControlPlane, "ambit-nodeagent": fakeNodeAgent, "ambit-ztunnel": fakeZtunnel, "ambit-waypoint": fakeWaypoint,
 	}
 }
 
@@ -188,12 +189,39 @@ func fakeControlPlane(ctx context.Context) error {
 	return ready(ctx, "15021")
 }
 
+// fakeZtunnel knows no pod when it is asked for the first time, and those of the
+// overlay from then on.
 func fakeZtunnel(ctx context.Context) error {
-	if _, err := os.Stat(flagValue("xds-root")); err != nil {
+	root := flagValue("xds-root")
+	if _, err := os.Stat(root); err != nil {
 		return err
 	}
-	go func() { _ = tellFlows(ctx) }()
+	asked := false
+	go func() {
+		_ = tellFlows(ctx, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			known := []any{}
+			if asked {
+				known = overlayPods(filepath.Join(filepath.Dir(filepath.Dir(root)), "overlay"))
+			}
+			asked = true
+			_ = json.NewEncoder(w).Encode(map[string]any{"workloads": known})
+		}))
+	}()
 	return ready(ctx, "15021")
+}
+
+// overlayPods gives the pods as a ztunnel dumps them.
+func overlayPods(dir string) []any {
+	pods := []any{}
+	files, _ := filepath.Glob(filepath.Join(dir, "pod_*.json"))
+	for _, file := range files {
+		var p corev1.Pod
+		if b, err := os.ReadFile(file); err != nil || json.Unmarshal(b, &p) != nil {
+			continue // replaced just now
+		}
+		pods = append(pods, map[string]any{"namespace": p.Namespace, "name": p.Name, "workloadIps": []string{p.Status.PodIP}, "status": "Healthy"})
+	}
+	return pods
 }
 
 // fakeNodeAgent refuses each pod once, and notes what it was told.

@@ -10,6 +10,9 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/ambit-mesh/ambit/internal/local/control"
 	"github.com/ambit-mesh/ambit/internal/local/system"
@@ -45,6 +48,7 @@ func (s *supervisor) status(ctx context.Context) control.Status {
 		st.Pods = append(st.Pods, p)
 		perNode[m.node]++
 	}
+	st.Waypoints = waypointStatuses(v.objects)
 	for _, n := range s.nodes {
 		cn := control.Node{Name: n.wire.Name, Addresses: []string{n.wire.Addr4.String()}, PodBlocks: n.obj.Spec.PodCIDRs, Pods: perNode[n.wire.Name]}
 		if n.wire.Addr6.IsValid() {
@@ -53,6 +57,26 @@ func (s *supervisor) status(ctx context.Context) control.Status {
 		st.Nodes = append(st.Nodes, cn)
 	}
 	return st
+}
+
+// waypointStatuses reads the waypoints among generated objects.
+func waypointStatuses(objects []manifest.Resource) []control.Waypoint {
+	var out []control.Waypoint
+	for _, r := range objects {
+		gw, ok := r.(*gatewayv1.Gateway)
+		if !ok {
+			continue
+		}
+		w := control.Waypoint{Namespace: gw.Namespace, Name: gw.Name}
+		for _, a := range gw.Status.Addresses {
+			w.Addresses = append(w.Addresses, a.Value)
+		}
+		if c := meta.FindStatusCondition(gw.Status.Conditions, string(gatewayv1.GatewayConditionProgrammed)); c != nil {
+			w.Programmed, w.Message = c.Status == metav1.ConditionTrue, c.Message
+		}
+		out = append(out, w)
+	}
+	return out
 }
 
 func lines(problems []manifest.Problem) []string {

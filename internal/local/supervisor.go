@@ -37,12 +37,13 @@ type supervisor struct {
 	journal *journal
 	began   time.Time
 
-	reaper     process.Reaper
-	wire       *wire.Wire
-	nodes      []*node
-	dns        *dns.Server
-	overlay    *overlay.Dir
-	components []*system.Component
+	reaper      process.Reaper
+	wire        *wire.Wire
+	nodes       []*node
+	dns         *dns.Server
+	overlay     *overlay.Dir
+	components  []*system.Component
+	credentials *credentials
 
 	wake chan struct{} // holds one wish to reconcile
 	down chan struct{} // closed when the user asks for the end
@@ -55,14 +56,15 @@ type supervisor struct {
 
 	pods sync.WaitGroup // one for each running pod
 
-	mu       sync.Mutex
-	objects  map[manifest.Key]manifest.Object // guarded by mu
-	parsing  []manifest.Problem               // of the manifests; guarded by mu
-	loaded   bool                             // the manifests were read once; guarded by mu
-	members  map[types.UID]*member            // guarded by mu
-	view     view                             // guarded by mu
-	grace    time.Duration                    // for programs, when the mesh goes; guarded by mu
-	stopping bool                             // guarded by mu
+	mu          sync.Mutex
+	objects     map[manifest.Key]manifest.Object // guarded by mu
+	provisioned map[manifest.Key]manifest.Object // for waypoints; guarded by mu
+	parsing     []manifest.Problem               // of the manifests; guarded by mu
+	loaded      bool                             // the manifests were read once; guarded by mu
+	members     map[types.UID]*member            // guarded by mu
+	view        view                             // guarded by mu
+	grace       time.Duration                    // for programs, when the mesh goes; guarded by mu
+	stopping    bool                             // guarded by mu
 }
 
 // node is a node and what runs on it.
@@ -98,7 +100,8 @@ func newSupervisor(o Options, in *sandbox.Inside, log *zap.Logger) (*supervisor,
 	if err := s.files.make(names); err != nil {
 		return nil, err
 	}
-	if err := s.files.issueTokens(names); err != nil {
+	s.credentials = newCredentials(s.files.credentials())
+	if err := s.credentials.issueNodes(names, s.files.token); err != nil {
 		return nil, err
 	}
 	if err := s.network(names); err != nil {
@@ -183,6 +186,7 @@ func (s *supervisor) Run(ctx context.Context) error {
 		group.Add(c.Status().Name, c)
 	}
 	group.Add("log keeper", lifecycle.RunnerFunc(s.trimLogs))
+	group.Add("roots of waypoints", lifecycle.RunnerFunc(s.refreshRoots))
 	group.Add("workloads", lifecycle.RunnerFunc(s.workloads))
 	group.Add("manifests", watcher)
 	s.inside.Up()

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gatewayxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 
 	meshv1alpha1 "github.com/ambit-mesh/ambit/apis/mesh/v1alpha1"
 )
@@ -26,7 +27,12 @@ func NewScheme() *runtime.Scheme {
 		&gatewayv1.GatewayClass{}, &gatewayv1.Gateway{}, &gatewayv1.ListenerSet{}, &gatewayv1.HTTPRoute{},
 		&gatewayv1.GRPCRoute{}, &gatewayv1.TLSRoute{}, &gatewayv1.TCPRoute{}, &gatewayv1.UDPRoute{},
 		&gatewayv1.BackendTLSPolicy{}, &gatewayv1.ReferenceGrant{})
-	s.AddKnownTypes(meshv1alpha1.GroupVersion(), &meshv1alpha1.AuthorizationPolicy{}, &meshv1alpha1.PeerAuthentication{})
+	s.AddKnownTypes(schema.GroupVersion(gatewayxv1alpha1.GroupVersion), &gatewayxv1alpha1.XBackendTrafficPolicy{})
+	s.AddKnownTypes(meshv1alpha1.GroupVersion(), &meshv1alpha1.AuthorizationPolicy{}, &meshv1alpha1.PeerAuthentication{},
+		&meshv1alpha1.RetryPolicy{}, &meshv1alpha1.TimeoutPolicy{}, &meshv1alpha1.FaultInjection{},
+		&meshv1alpha1.RateLimitPolicy{}, &meshv1alpha1.LoadBalancingPolicy{}, &meshv1alpha1.CircuitBreakerPolicy{},
+		&meshv1alpha1.OutlierDetectionPolicy{}, &meshv1alpha1.HealthCheckPolicy{}, &meshv1alpha1.SessionPersistencePolicy{},
+		&meshv1alpha1.JWTAuthentication{}, &meshv1alpha1.ExternalAuthorizationPolicy{})
 	return s
 }
 

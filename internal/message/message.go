@@ -84,7 +84,7 @@ type Body interface {
 	Buffered() int
 	// Trailers that came behind the body; valid once Read has given io.EOF.
 	Trailers() Fields
-	// Close ends the interest in the rest. It does not wait.
+	// Close ends the interest in the rest. It does not wait; a Read that does ends.
 	io.Closer
 }
 

@@ -4,8 +4,10 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/pem"
 	"math/big"
 	"testing"
 	"time"
@@ -81,4 +83,25 @@ func (ca *CA) Workload(ns, sa string) *identity.Certificate {
 		ca.t.Fatal(err)
 	}
 	return c
+}
+
+// PEM gives root and key, so that another process can go on as this authority, or
+// a mesh can be told to.
+func (ca *CA) PEM() (cert, key []byte) {
+	ca.t.Helper()
+	der, err := x509.MarshalPKCS8PrivateKey(ca.key)
+	if err != nil {
+		ca.t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.Root.Raw}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+}
+
+// LoadCA goes on as the authority that PEM gave.
+func LoadCA(t testing.TB, cert, key []byte) *CA {
+	t.Helper()
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &CA{Root: pair.Leaf, key: pair.PrivateKey.(*ecdsa.PrivateKey), t: t}
 }

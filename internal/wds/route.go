@@ -53,7 +53,9 @@ func (s *Store) Route(src *Workload, dst netip.AddrPort) (Route, error) {
 	defer s.mu.RUnlock()
 	if w := s.byAddr[dst.Addr()]; w != nil {
 		if w.Waypoint != nil && !s.isWaypoint(src, w.Waypoint) {
-			return s.viaWaypoint(src, w.Waypoint, nil, dst)
+			if r, err := s.viaWaypoint(src, w.Waypoint, nil, dst); !w.Waypoint.goAround(err) {
+				return r, err
+			}
 		}
 		return toWorkload(w, nil, dst), nil
 	}
@@ -65,7 +67,9 @@ func (s *Store) Route(src *Workload, dst netip.AddrPort) (Route, error) {
 		return Route{Service: svc}, fmt.Errorf("service %s port %d: %w", svc.Key, dst.Port(), ErrNoPort)
 	}
 	if svc.Waypoint != nil && !s.isWaypoint(src, svc.Waypoint) {
-		return s.viaWaypoint(src, svc.Waypoint, svc, dst)
+		if r, err := s.viaWaypoint(src, svc.Waypoint, svc, dst); !svc.Waypoint.goAround(err) {
+			return r, err
+		}
 	}
 	ep, target, err := s.pick(src, svc, dst.Port(), dst.Addr().Is4())
 	if err != nil {
@@ -115,10 +119,57 @@ func (s *Store) isWaypoint(w *Workload, g *Gateway) bool {
 	return slices.ContainsFunc(w.Services, func(m Membership) bool { return m.Service == g.Service })
 }
 
+// SpeaksFor reports whether a peer is of the waypoint of a workload or of one of
+// its services, which may say for whom it opens a connection. Who merely has the
+// waypoint's address does not: it is its identity that counts.
+func (s *Store) SpeaksFor(peer identity.ID, w *Workload) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.isOf(peer, w.Waypoint) {
+		return true
+	}
+	for i := range w.Services {
+		if svc := s.services[w.Services[i].Service]; svc != nil && s.isOf(peer, svc.Waypoint) {
+			return true
+		}
+	}
+	return false
+}
+
+// isOf reports whether a workload of the gateway has the identity.
+func (s *Store) isOf(peer identity.ID, g *Gateway) bool {
+	if g == nil || g.Refusal != "" || peer.IsZero() {
+		return false
+	}
+	if !g.Address.IsValid() {
+		return s.anyIs(peer, g.Service)
+	}
+	if w := s.byAddr[g.Address]; w != nil {
+		return w.HBONE && w.Identity() == peer
+	}
+	return slices.ContainsFunc(s.byVIP[g.Address], func(svc *Service) bool { return s.anyIs(peer, svc.Key) })
+}
+
+func (s *Store) anyIs(peer identity.ID, service string) bool {
+	for _, e := range s.endpoints[service] {
+		if e.w.HBONE && e.w.Identity() == peer {
+			return true
+		}
+	}
+	return false
+}
+
+// goAround says whether a connection that has not found the waypoint goes on
+// without it. What the waypoint answers, once there is one, is never a reason.
+func (g *Gateway) goAround(err error) bool { return err != nil && g.FailOpen }
+
 // viaWaypoint never falls back to going around the waypoint.
 func (s *Store) viaWaypoint(src *Workload, g *Gateway, svc *Service, dst netip.AddrPort) (Route, error) {
 	fail := func(err error) (Route, error) {
 		return Route{Service: svc}, fmt.Errorf("waypoint %s of %s: %w: %w", g, dst, ErrWaypoint, err)
+	}
+	if g.Refusal != "" {
+		return fail(errors.New(g.Refusal))
 	}
 	var w *Workload
 	addr := g.Address
@@ -144,8 +195,12 @@ func (s *Store) viaWaypoint(src *Workload, g *Gateway, svc *Service, dst netip.A
 		}
 		w, addr = ep, at.Addr()
 	}
-	if w == nil {
+	switch {
+	case w == nil:
 		return fail(errors.New("no such workload"))
+	case !w.HBONE:
+		// Whatever it is, it does not take tunnels.
+		return fail(fmt.Errorf("workload %s/%s does not accept HBONE", w.Namespace, w.Name))
 	}
 	return Route{
 		Tunnel: true, Connect: netip.AddrPortFrom(addr, g.Port), Authority: dst.String(),
@@ -203,15 +258,9 @@ func usable(svc *Service, e endpoint, port uint16, v4 bool) (netip.AddrPort, boo
 	if !ok {
 		return netip.AddrPort{}, false
 	}
-	var other netip.Addr
-	for _, a := range e.w.Addresses {
-		if a.Is4() == v4 {
-			return netip.AddrPortFrom(a, target), true
-		}
-		other = a
-	}
-	// A service of one family in front of endpoints of the other.
-	return netip.AddrPortFrom(other, target), other.IsValid()
+	// A service of one family may be in front of endpoints of the other.
+	a, ok := e.w.address(v4)
+	return netip.AddrPortFrom(a, target), ok
 }
 
 // preferred keeps the endpoints that match the most scopes, or all of them if strict.

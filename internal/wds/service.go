@@ -33,7 +33,7 @@ type Service struct {
 func serviceFrom(pb *workloadpb.Service) (*Service, error) {
 	key := pb.GetNamespace() + "/" + pb.GetHostname()
 	fail := func(err error) (*Service, error) { return nil, fmt.Errorf("service %s: %w", key, err) }
-	gw, err := gateway(pb.GetWaypoint())
+	gw, err := gateway(pb.GetWaypoint(), pb.GetExtensions())
 	if err != nil {
 		return fail(err)
 	}

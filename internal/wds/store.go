@@ -25,8 +25,10 @@ type Store struct {
 	endpoints map[string][]endpoint          // by service key; guarded by mu
 	position  map[member]int                 // of an endpoint in its slice; guarded by mu
 	policies  *authz.Set                     // guarded by mu
-	local     map[string]map[identity.ID]int // enrolled workloads by node and identity; guarded by mu
+	local     map[string]map[identity.ID]int // workloads whose tunnels the node's proxy serves, by node and identity; guarded by mu
 	changed   chan struct{}                  // closed and replaced at each change; guarded by mu
+
+	generation atomic.Uint64 // counts changes
 }
 
 type name struct{ namespace, name string }
@@ -59,6 +61,7 @@ func (s *Store) Update(f func(Change)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f(Change{s})
+	s.generation.Add(1)
 	close(s.changed)
 	s.changed = make(chan struct{})
 }
@@ -125,7 +128,7 @@ func (c Change) putWorkload(w *Workload) {
 			s.byAddr[a] = w
 		}
 	}
-	if w.HBONE {
+	if w.served() {
 		if s.local[w.Node] == nil {
 			s.local[w.Node] = make(map[identity.ID]int)
 		}
@@ -143,7 +146,7 @@ func (c Change) removeWorkload(w *Workload) {
 	if s.byName[name{w.Namespace, w.Name}] == w {
 		delete(s.byName, name{w.Namespace, w.Name})
 	}
-	if w.HBONE {
+	if w.served() {
 		ids := s.local[w.Node]
 		if ids[w.Identity()]--; ids[w.Identity()] == 0 {
 			delete(ids, w.Identity())
@@ -209,7 +212,8 @@ func (s *Store) WorkloadByName(namespace, n string) *Workload {
 	return s.byName[name{namespace, n}]
 }
 
-// Identities gives who runs on a node and is enrolled.
+// Identities gives whom the proxy of a node speaks for: who runs there, is
+// enrolled, and does not speak for itself.
 func (s *Store) Identities(node string) map[identity.ID]struct{} {
 	s.mu.RLock()
 	defer s.mu.RUnlock()

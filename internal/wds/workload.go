@@ -57,6 +57,10 @@ type Gateway struct {
 	Service string // <namespace>/<hostname>
 	Address netip.Addr
 	Port    uint16
+	// FailOpen lets traffic go around it while none of its endpoints is ready.
+	FailOpen bool
+	// Refusal is why it cannot be used at all; "" if it can.
+	Refusal string
 }
 
 // String names the gateway for people.
@@ -66,6 +70,9 @@ func (g *Gateway) String() string {
 	}
 	return g.Address.String()
 }
+
+// served says whether it is its node's proxy that ends its tunnels.
+func (w *Workload) served() bool { return w.HBONE && !w.Native }
 
 // Identity is who the workload is.
 func (w *Workload) Identity() identity.ID {
@@ -125,10 +132,39 @@ func ports(list []*workloadpb.Port) ([]Port, error) {
 	return out, nil
 }
 
-func gateway(g *workloadpb.GatewayAddress) (*Gateway, error) {
+// gateway reads a waypoint and what extensions say about it. One that cannot be
+// read is an error: without it nobody knows what the waypoint is.
+func gateway(g *workloadpb.GatewayAddress, extensions []*workloadpb.Extension) (*Gateway, error) {
 	if g == nil {
 		return nil, nil
 	}
+	options, err := waypointOptions(extensions)
+	if err != nil {
+		return nil, err
+	}
+	out, err := gatewayAddress(g)
+	if err != nil {
+		return nil, err
+	}
+	out.FailOpen, out.Refusal = options.GetFailOpen(), options.GetRefusal()
+	return out, nil
+}
+
+func waypointOptions(extensions []*workloadpb.Extension) (*workloadpb.WaypointOptions, error) {
+	for _, e := range extensions {
+		if e.GetName() != workloadpb.WaypointExtension {
+			continue
+		}
+		options := &workloadpb.WaypointOptions{}
+		if err := e.GetConfig().UnmarshalTo(options); err != nil {
+			return nil, fmt.Errorf("extension %s: %w", workloadpb.WaypointExtension, err)
+		}
+		return options, nil
+	}
+	return nil, nil
+}
+
+func gatewayAddress(g *workloadpb.GatewayAddress) (*Gateway, error) {
 	p, err := port16(g.GetHboneMtlsPort(), "waypoint port")
 	if err != nil {
 		return nil, err
@@ -159,7 +195,7 @@ func workloadFrom(pb *workloadpb.Workload) (*Workload, error) {
 	if err != nil {
 		return fail(err)
 	}
-	gw, err := gateway(pb.GetWaypoint())
+	gw, err := gateway(pb.GetWaypoint(), pb.GetExtensions())
 	if err != nil {
 		return fail(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,6 +31,8 @@ type bench struct {
 	self, cli, dir string
 	name           string
 	duration       time.Duration
+	workloads      []workload
+	chains         []string
 	results        map[string]map[string][]result // by row and chain
 }
 
@@ -40,7 +43,17 @@ func run(ctx context.Context, args []string) error {
 	rounds := f.Int("rounds", 3, "rounds; the median counts")
 	duration := f.Duration("duration", 4*time.Second, "of each measurement")
 	only := f.String("only", "", "data, idle, or mesh: one part of it")
+	chains := f.String("chains", "", "of the data path only the chains that this regular expression finds")
+	loads := f.String("loads", "", "of the data path only the rows that this regular expression finds")
 	if err := f.Parse(args); err != nil {
+		return err
+	}
+	b := &bench{name: "bench", duration: *duration, results: make(map[string]map[string][]result)}
+	var err error
+	if b.workloads, err = choose("-loads", *loads, workloads, func(w workload) string { return w.row }); err != nil {
+		return err
+	}
+	if b.chains, err = choose("-chains", *chains, chainNames, func(c string) string { return c }); err != nil {
 		return err
 	}
 	self, err := os.Executable()
@@ -56,7 +69,7 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	b := &bench{self: self, cli: path, dir: dir, name: "bench", duration: *duration, results: make(map[string]map[string][]result)}
+	b.self, b.cli, b.dir = self, path, dir
 	if *only == "" || *only == "mesh" {
 		if err := b.mesh(ctx); err != nil {
 			return fmt.Errorf("mesh size: %w", err)
@@ -85,6 +98,9 @@ func (b *bench) dataPath(ctx context.Context, rounds int, only string) error {
 			}
 		}
 		b.print()
+	}
+	if only == "data" {
+		return nil
 	}
 	if err := b.enrol(ctx, true); err != nil {
 		return err
@@ -115,6 +131,19 @@ var workloads = []workload{
 	{"new connections, 16 at a time", "connect", 16},
 }
 
+// choose gives those of all whose name the expression of a flag finds.
+func choose[T any](flag, expr string, all []T, name func(T) string) ([]T, error) {
+	re, err := regexp.Compile(expr)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", flag, err)
+	}
+	chosen := slices.DeleteFunc(slices.Clone(all), func(v T) bool { return !re.MatchString(name(v)) })
+	if len(chosen) == 0 {
+		return nil, fmt.Errorf("%s %q finds nothing", flag, expr)
+	}
+	return chosen, nil
+}
+
 // targets are where the client connects for each chain: the echo and the sink.
 func targets(chain string) (echo, sink string) {
 	at := func(host string, base int) (string, string) {
@@ -130,12 +159,12 @@ func targets(chain string) (echo, sink string) {
 }
 
 func (b *bench) round(ctx context.Context) error {
-	for _, chain := range chainNames {
+	for _, chain := range b.chains {
 		if err := b.enrol(ctx, chain == ambit); err != nil {
 			return err
 		}
 		echo, sink := targets(chain)
-		for _, w := range workloads {
+		for _, w := range b.workloads {
 			target := echo
 			if w.kind == "bulk" {
 				target = sink

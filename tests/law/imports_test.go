@@ -35,7 +35,7 @@ var components = []string{"./ztunnel/...", "./waypoint/...", "./controlplane/...
 
 // pure are the packages that take values and return values.
 var pure = []string{
-	"./controlplane/graph/...", "./controlplane/compile/...", "./controlplane/analyze/...",
+	"./controlplane/graph/...", "./controlplane/compile/...", "./controlplane/provision/...", "./controlplane/analyze/...",
 	"./waypoint/route/...", "./internal/authz/...", "./internal/flow/join/...",
 }
 
@@ -100,8 +100,8 @@ var rules = []rule{
 	{
 		name:    "test gear stays in tests",
 		from:    []string{"./..."},
-		exempt:  []string{"./tests/...", "./internal/testkit/...", "./internal/netns/netnstest/..."},
-		forbid:  []string{"testing", "go.uber.org/goleak/...", "pgregory.net/rapid/...", "./internal/testkit/...", "./internal/netns/netnstest/..."},
+		exempt:  []string{"./tests/...", "./internal/testkit/...", "./internal/netns/netnstest/...", "./internal/hbone/hbonetest/..."},
+		forbid:  []string{"testing", "go.uber.org/goleak/...", "pgregory.net/rapid/...", "./internal/testkit/...", "./internal/netns/netnstest/...", "./internal/hbone/hbonetest/..."},
 		reach:   ourCode,
 		because: "a program must not carry its tests' tools",
 	},

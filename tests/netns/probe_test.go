@@ -31,7 +31,12 @@ var servers = map[string]struct {
 	"whoami":      {8083, serveWhoAmI},
 	"reset":       {8084, serveReset},
 	"holdthenend": {8085, serveHold},
+	"source":      {8086, serveSource},
 }
+
+// fullPort is where nothing is ever accepted and whose queue is full: whoever
+// connects gets no answer, as from a host that is gone.
+const fullPort = 8087
 
 // check is one thing that a client does.
 type check struct {
@@ -61,6 +66,8 @@ func probe(args []string) int {
 		err = probeFetch(args[1])
 	case "hold":
 		err = probeHold(args[1])
+	case "meddle":
+		err = probeMeddle(args[1:])
 	default:
 		err = fmt.Errorf("unknown role %q", args[0])
 	}
@@ -93,6 +100,9 @@ func probeFetch(url string) error {
 }
 
 func probeServe() error {
+	if err := serveFull(); err != nil {
+		return err
+	}
 	for _, s := range servers {
 		l, err := net.Listen("tcp", fmt.Sprintf(":%d", s.port))
 		if err != nil {
@@ -143,6 +153,34 @@ func serveReset(c *net.TCPConn) {
 
 // serveHold answers each byte and keeps the connection.
 func serveHold(c *net.TCPConn) { serveEcho(c) }
+
+// serveSource sends until nobody takes it any more.
+func serveSource(c *net.TCPConn) {
+	buf := make([]byte, 64<<10)
+	for {
+		if _, err := c.Write(buf); err != nil {
+			return
+		}
+	}
+}
+
+// serveFull fills the queue of fullPort.
+func serveFull() error {
+	fd, err := syscall.Socket(syscall.AF_INET6, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err == nil {
+		err = syscall.Bind(fd, &syscall.SockaddrInet6{Port: fullPort})
+	}
+	if err == nil {
+		err = syscall.Listen(fd, 0)
+	}
+	for err == nil {
+		_, err = net.DialTimeout("tcp", fmt.Sprintf("localhost:%d", fullPort), 500*time.Millisecond)
+	}
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("fill the queue of port %d: %w", fullPort, err)
+	}
+	return nil
+}
 
 // probeChecks reads checks from standard input and prints their outcomes.
 func probeChecks() error {

@@ -25,6 +25,24 @@ const (
 	// ReasonWaypointRequired says that the policy has attributes that only a
 	// waypoint can enforce and that no waypoint enforces it.
 	ReasonWaypointRequired = "WaypointRequired"
+	// ReasonConflicted says that an older policy has the very same target and
+	// decides or, of a route, that routes of another kind decide.
+	ReasonConflicted = string(gatewayv1.PolicyReasonConflicted)
+	// ReasonUnsupportedParent says that the parent of a route is a Service whose
+	// traffic cannot be told from other traffic: headless, or an ExternalName.
+	ReasonUnsupportedParent = "UnsupportedParent"
+	// ReasonUnsupportedRoute says that a waypoint cannot carry out routes of the
+	// kind.
+	ReasonUnsupportedRoute = "UnsupportedRoute"
+	// ReasonBackendNotFound says that a Service which the policy refers to does
+	// not exist, or has no such port.
+	ReasonBackendNotFound = "BackendNotFound"
+	// ReasonFilterNotFound says that a policy which a route names as a filter
+	// does not exist.
+	ReasonFilterNotFound = "FilterNotFound"
+	// ReasonFilterInvalid says that a policy which a route names as a filter is
+	// refused as Invalid.
+	ReasonFilterInvalid = "FilterInvalid"
 )
 
 // PolicyStatus is the status of a policy.

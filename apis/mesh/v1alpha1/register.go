@@ -16,6 +16,18 @@ const Version = "v1alpha1"
 const (
 	KindAuthorizationPolicy = "AuthorizationPolicy"
 	KindPeerAuthentication  = "PeerAuthentication"
+
+	KindRetryPolicy                 = "RetryPolicy"
+	KindTimeoutPolicy               = "TimeoutPolicy"
+	KindFaultInjection              = "FaultInjection"
+	KindRateLimitPolicy             = "RateLimitPolicy"
+	KindLoadBalancingPolicy         = "LoadBalancingPolicy"
+	KindCircuitBreakerPolicy        = "CircuitBreakerPolicy"
+	KindOutlierDetectionPolicy      = "OutlierDetectionPolicy"
+	KindHealthCheckPolicy           = "HealthCheckPolicy"
+	KindSessionPersistencePolicy    = "SessionPersistencePolicy"
+	KindJWTAuthentication           = "JWTAuthentication"
+	KindExternalAuthorizationPolicy = "ExternalAuthorizationPolicy"
 )
 
 // GroupVersion gives group and version of every kind in this package.
@@ -30,6 +42,17 @@ func AddToScheme(scheme *runtime.Scheme) error {
 	scheme.AddKnownTypes(gv,
 		&AuthorizationPolicy{}, &AuthorizationPolicyList{},
 		&PeerAuthentication{}, &PeerAuthenticationList{},
+		&RetryPolicy{}, &RetryPolicyList{},
+		&TimeoutPolicy{}, &TimeoutPolicyList{},
+		&FaultInjection{}, &FaultInjectionList{},
+		&RateLimitPolicy{}, &RateLimitPolicyList{},
+		&LoadBalancingPolicy{}, &LoadBalancingPolicyList{},
+		&CircuitBreakerPolicy{}, &CircuitBreakerPolicyList{},
+		&OutlierDetectionPolicy{}, &OutlierDetectionPolicyList{},
+		&HealthCheckPolicy{}, &HealthCheckPolicyList{},
+		&SessionPersistencePolicy{}, &SessionPersistencePolicyList{},
+		&JWTAuthentication{}, &JWTAuthenticationList{},
+		&ExternalAuthorizationPolicy{}, &ExternalAuthorizationPolicyList{},
 	)
 	metav1.AddToGroupVersion(scheme, gv)
 	return nil

@@ -36,8 +36,14 @@ var errNotThere = errors.New("node n1 runs no live pod of spiffe://cluster.local
 // onlyShop lets node n1 have the cart's identity.
 type onlyShop struct{}
 
-func (onlyShop) Authorize(node string, id identity.ID) error {
-	if node == "n1" && id.Namespace == "shop" {
+func (onlyShop) Authorize(caller nodes.Caller, id identity.ID) error {
+	if w := caller.Workload; w != nil {
+		if id.Namespace == w.Namespace && id.ServiceAccount == w.ServiceAccount {
+			return nil
+		}
+		return errNotThere
+	}
+	if caller.Node == "n1" && id.Namespace == "shop" {
 		return nil
 	}
 	return errNotThere
@@ -114,7 +120,7 @@ func parseChain(t testing.TB, chain []string) (leaf *x509.Certificate, intermedi
 func TestGrant(t *testing.T) {
 	a := newAuthority(t, config(t.TempDir()))
 	s := ca.NewService(a, onlyShop{})
-	ctx := nodes.NewContext(t.Context(), "n1")
+	ctx := nodes.NewContext(t.Context(), nodes.Caller{Node: "n1"})
 	for name, tmpl := range map[string]*x509.CertificateRequest{
 		"without SAN":  {},
 		"with its SAN": {URIs: []*url.URL{uri(t, shop)}},
@@ -182,7 +188,7 @@ func TestRefusals(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			ctx := t.Context()
 			if tc.node != "" {
-				ctx = nodes.NewContext(ctx, tc.node)
+				ctx = nodes.NewContext(ctx, nodes.Caller{Node: tc.node})
 			}
 			logs.TakeAll()
 			resp, err := s.CreateCertificate(ctx, tc.req)
@@ -197,6 +203,30 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// A workload is given its own identity alone, not what its node may have, and the
+// audit log says who it was.
+func TestWorkloadGetsItsOwnIdentityOnly(t *testing.T) {
+	core, logs := observer.New(zap.InfoLevel)
+	cfg := config(t.TempDir())
+	cfg.Log = zap.New(core)
+	s := ca.NewService(newAuthority(t, cfg), onlyShop{})
+	waypoint := nodes.Caller{Node: "n1", Workload: &nodes.Workload{Namespace: "shop", Pod: "wp-1", UID: "u1", ServiceAccount: "wp", Gateway: "wp"}}
+	ctx, request := nodes.NewContext(t.Context(), waypoint), csr(t, newKey(t), &x509.CertificateRequest{})
+	if _, err := s.CreateCertificate(ctx, ask("spiffe://cluster.local/ns/shop/sa/wp", request, 0)); err != nil {
+		t.Fatal(err)
+	}
+	for _, asked := range []string{shop, other} {
+		logs.TakeAll()
+		if _, err := s.CreateCertificate(ctx, ask(asked, request, 0)); status.Code(err) != codes.PermissionDenied {
+			t.Fatalf("%s: %v", asked, err)
+		}
+		entries := logs.FilterMessage("certificate refused").All()
+		if len(entries) != 1 || entries[0].ContextMap()["workload"] != "n1/shop/wp-1" || entries[0].ContextMap()["asked"] != asked {
+			t.Fatalf("audit log %+v", entries)
+		}
+	}
+}
+
 func TestRateLimitIsPerNode(t *testing.T) {
 	cfg := config(t.TempDir())
 	now := time.Now()
@@ -205,7 +235,7 @@ func TestRateLimitIsPerNode(t *testing.T) {
 	s := ca.NewService(newAuthority(t, cfg), onlyShop{})
 	key := newKey(t)
 	call := func(node string) codes.Code {
-		_, err := s.CreateCertificate(nodes.NewContext(t.Context(), node), ask(shop, csr(t, key, &x509.CertificateRequest{}), 0))
+		_, err := s.CreateCertificate(nodes.NewContext(t.Context(), nodes.Caller{Node: node}), ask(shop, csr(t, key, &x509.CertificateRequest{}), 0))
 		return status.Code(err)
 	}
 	for i, want := range []codes.Code{codes.OK, codes.OK, codes.ResourceExhausted} {
@@ -241,7 +271,7 @@ func TestLifeIsClamped(t *testing.T) {
 			cfg := config(t.TempDir())
 			cfg.TTL, cfg.MinTTL, cfg.Now = tc.ttl, tc.minTTL, func() time.Time { return now }
 			s := ca.NewService(newAuthority(t, cfg), onlyShop{})
-			resp, err := s.CreateCertificate(nodes.NewContext(t.Context(), "n1"), ask(shop, csr(t, newKey(t), &x509.CertificateRequest{}), tc.asked))
+			resp, err := s.CreateCertificate(nodes.NewContext(t.Context(), nodes.Caller{Node: "n1"}), ask(shop, csr(t, newKey(t), &x509.CertificateRequest{}), tc.asked))
 			if err != nil {
 				t.Fatal(err)
 			}

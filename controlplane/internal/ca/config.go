@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"github.com/ambit-mesh/ambit/controlplane/internal/nodes"
 	"github.com/ambit-mesh/ambit/internal/identity"
 )
 
@@ -21,10 +22,11 @@ const (
 	leafSkew = 2 * time.Minute
 )
 
-// Authorizer says whether a node may have an identity: nil if a live pod of it
-// runs there. The error is the reason, for people.
+// Authorizer says whether a caller may have an identity: nil if a live pod of it
+// runs on the node that calls, or if it is the calling workload's own. The error
+// is the reason, for people.
 type Authorizer interface {
-	Authorize(node string, id identity.ID) error
+	Authorize(caller nodes.Caller, id identity.ID) error
 }
 
 // Config is what an Authority is made of.

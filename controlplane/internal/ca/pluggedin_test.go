@@ -137,7 +137,7 @@ func TestPluggedIn(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			resp, err := ca.NewService(a, onlyShop{}).CreateCertificate(nodes.NewContext(t.Context(), "n1"), ask(shop, csr(t, newKey(t), &x509.CertificateRequest{URIs: []*url.URL{uri(t, shop)}}), 0))
+			resp, err := ca.NewService(a, onlyShop{}).CreateCertificate(nodes.NewContext(t.Context(), nodes.Caller{Node: "n1"}), ask(shop, csr(t, newKey(t), &x509.CertificateRequest{URIs: []*url.URL{uri(t, shop)}}), 0))
 			if err != nil {
 				t.Fatal(err)
 			}

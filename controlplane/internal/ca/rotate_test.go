@@ -29,7 +29,7 @@ func (h *holder) renewIfDue() {
 	if h.leaf != nil && time.Now().Before(h.leaf.NotBefore.Add(h.leaf.NotAfter.Sub(h.leaf.NotBefore)/2)) {
 		return
 	}
-	resp, err := h.service.CreateCertificate(nodes.NewContext(h.t.Context(), "n1"), ask(shop, csr(h.t, newKey(h.t), &x509.CertificateRequest{}), 0))
+	resp, err := h.service.CreateCertificate(nodes.NewContext(h.t.Context(), nodes.Caller{Node: "n1"}), ask(shop, csr(h.t, newKey(h.t), &x509.CertificateRequest{}), 0))
 	if err != nil {
 		h.t.Fatal(err)
 	}

@@ -31,26 +31,29 @@ type Service struct {
 	audit      *zap.Logger
 
 	mu       sync.Mutex
-	limiters map[string]*rate.Limiter // guarded by mu; by node
+	limiters map[string]*rate.Limiter // guarded by mu; by caller
 }
 
 // NewService gives the service of an authority. The calls' contexts must carry
-// the node (package nodes).
+// the caller (package nodes).
 func NewService(a *Authority, authz Authorizer) *Service {
 	return &Service{authority: a, authorizer: authz, audit: a.cfg.Log.Named("audit"), limiters: make(map[string]*rate.Limiter)}
 }
 
 // request is what a call asks for, as far as it has been read.
 type request struct {
-	node string
-	id   identity.ID
+	caller nodes.Caller
+	id     identity.ID
 }
 
 // CreateCertificate grants or refuses, and records which.
 func (s *Service) CreateCertificate(ctx context.Context, in *capb.IstioCertificateRequest) (*capb.IstioCertificateResponse, error) {
 	var req request
 	leaf, t, refused := s.create(ctx, in, &req)
-	fields := []zap.Field{zap.String("node", req.node), zap.Stringer("identity", req.id)}
+	fields := []zap.Field{zap.String("node", req.caller.Node), zap.Stringer("identity", req.id)}
+	if req.caller.Workload != nil {
+		fields = append(fields, zap.String("workload", req.caller.Name()))
+	}
 	if p, ok := peer.FromContext(ctx); ok {
 		fields = append(fields, zap.Stringer("peer", p.Addr))
 	}
@@ -61,8 +64,12 @@ func (s *Service) CreateCertificate(ctx context.Context, in *capb.IstioCertifica
 		return nil, refused
 	}
 	s.authority.metrics.issued.Inc()
+	reason := "the node runs a live pod of the identity"
+	if req.caller.Workload != nil {
+		reason = "the workload is alive and the identity is its own"
+	}
 	s.audit.Info("certificate granted", append(fields,
-		zap.String("reason", "the node runs a live pod of the identity"), zap.String("serial", leaf.SerialNumber.Text(16)), zap.Time("expires", leaf.NotAfter))...)
+		zap.String("reason", reason), zap.String("serial", leaf.SerialNumber.Text(16)), zap.Time("expires", leaf.NotAfter))...)
 	chain := append([]string{encodeCert(leaf)}, t.issuer.chain...)
 	return &capb.IstioCertificateResponse{CertChain: append(chain, t.bundle)}, nil
 }
@@ -70,21 +77,21 @@ func (s *Service) CreateCertificate(ctx context.Context, in *capb.IstioCertifica
 // create takes a request through the gates of the package comment.
 func (s *Service) create(ctx context.Context, in *capb.IstioCertificateRequest, req *request) (*x509.Certificate, *trust, *refusedError) {
 	cfg := &s.authority.cfg
-	node, ok := nodes.FromContext(ctx)
+	caller, ok := nodes.FromContext(ctx)
 	if !ok {
 		return nil, nil, refuse(codes.Unauthenticated, "no_credentials", "no node credential: send metadata authorization: Bearer <node token>")
 	}
-	req.node = node
+	req.caller = caller
 	now := cfg.Now()
-	if !s.limiter(node).AllowN(now, 1) {
-		return nil, nil, refuse(codes.ResourceExhausted, "rate_limited", "node %s asks for more than %v certificates a second; try again later", node, cfg.RatePerNode)
+	if !s.limiter(caller.Name()).AllowN(now, 1) {
+		return nil, nil, refuse(codes.ResourceExhausted, "rate_limited", "node %s asks for more than %v certificates a second; try again later", caller.Name(), cfg.RatePerNode)
 	}
 	id, refused := s.wanted(in)
 	if refused != nil {
 		return nil, nil, refused
 	}
 	req.id = id
-	if err := s.authorizer.Authorize(node, id); err != nil {
+	if err := s.authorizer.Authorize(caller, id); err != nil {
 		return nil, nil, &refusedError{code: codes.PermissionDenied, reason: "not_authorized", err: err}
 	}
 	pub, err := parseCSR(in.GetCsr(), id)
@@ -139,26 +146,26 @@ func (s *Service) ttl(seconds int64) (time.Duration, *refusedError) {
 	return max(cfg.MinTTL, time.Duration(seconds)*time.Second), nil
 }
 
-func (s *Service) limiter(node string) *rate.Limiter {
+func (s *Service) limiter(caller string) *rate.Limiter {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l, ok := s.limiters[node]
+	l, ok := s.limiters[caller]
 	if !ok {
 		cfg := &s.authority.cfg
 		if len(s.limiters) >= maxLimiters {
 			s.dropIdleLimiters(cfg.Now())
 		}
 		l = rate.NewLimiter(rate.Limit(cfg.RatePerNode), cfg.RateBurst)
-		s.limiters[node] = l
+		s.limiters[caller] = l
 	}
 	return l
 }
 
-// dropIdleLimiters forgets nodes whose burst is whole again. Called with mu held.
+// dropIdleLimiters forgets callers whose burst is whole again. Called with mu held.
 func (s *Service) dropIdleLimiters(now time.Time) {
-	for node, l := range s.limiters {
+	for caller, l := range s.limiters {
 		if l.TokensAt(now) >= float64(l.Burst()) {
-			delete(s.limiters, node)
+			delete(s.limiters, caller)
 		}
 	}
 }

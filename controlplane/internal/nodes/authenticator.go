@@ -34,7 +34,7 @@ type Config struct {
 	Metrics   prometheus.Registerer
 }
 
-// Authenticator tells which node a caller is.
+// Authenticator tells who a caller is.
 type Authenticator struct {
 	cfg      Config
 	failures *prometheus.CounterVec
@@ -50,14 +50,14 @@ type Authenticator struct {
 // stream is an open call and what it was let in by.
 type stream struct {
 	hash   [sha256.Size]byte
-	node   string
+	caller Caller
 	cancel context.CancelCauseFunc
 }
 
 // What ends streams: errWithdrawn those of a credential that is no longer in
 // the file, errStopping all.
 var (
-	errWithdrawn = status.Error(codes.Unauthenticated, "the node credential of this stream has been withdrawn")
+	errWithdrawn = status.Error(codes.Unauthenticated, "the credential of this stream has been withdrawn")
 	errStopping  = status.Error(codes.Unavailable, "the control plane is stopping; connect again")
 )
 
@@ -121,8 +121,8 @@ func (a *Authenticator) reload() {
 	}
 	a.table = t
 	for s := range a.streams {
-		if node, ok := t.node(s.hash); !ok || node != s.node {
-			a.cfg.Log.Warn("node credential withdrawn: ending a stream", zap.String("node", s.node))
+		if caller, ok := t.caller(s.hash); !ok || !caller.equal(s.caller) {
+			a.cfg.Log.Warn("credential withdrawn: ending a stream", zap.String("caller", s.caller.Name()))
 			s.cancel(errWithdrawn)
 		}
 	}
@@ -130,27 +130,35 @@ func (a *Authenticator) reload() {
 }
 
 // authenticate reads a call's metadata.
-func (a *Authenticator) authenticate(ctx context.Context) (node string, hash [sha256.Size]byte, err error) {
+func (a *Authenticator) authenticate(ctx context.Context) (caller Caller, hash [sha256.Size]byte, err error) {
 	md, _ := metadata.FromIncomingContext(ctx)
 	if ids := md.Get("clusterid"); len(ids) > 0 && a.cfg.ClusterID != "" && (len(ids) > 1 || ids[0] != a.cfg.ClusterID) {
-		return "", hash, a.refuse(ctx, "cluster", fmt.Sprintf("clusterid %q: this control plane is for cluster %q", clip(strings.Join(ids, ",")), a.cfg.ClusterID))
+		return caller, hash, a.refuse(ctx, "cluster", fmt.Sprintf("clusterid %q: this control plane is for cluster %q", clip(strings.Join(ids, ",")), a.cfg.ClusterID))
 	}
 	values := md.Get("authorization")
 	if len(values) != 1 {
-		return "", hash, a.refuse(ctx, "missing", "no node credential: send metadata authorization: Bearer <node token>")
+		return caller, hash, a.refuse(ctx, "missing", "no node credential: send metadata authorization: Bearer <node token>")
 	}
 	token, ok := strings.CutPrefix(values[0], "Bearer ")
 	if !ok || token == "" {
-		return "", hash, a.refuse(ctx, "malformed", "authorization metadata: want Bearer <node token>")
+		return caller, hash, a.refuse(ctx, "malformed", "authorization metadata: want Bearer <node token>")
 	}
 	hash = sha256.Sum256([]byte(token))
-	a.mu.Lock()
-	t := a.table
-	a.mu.Unlock()
-	if node, ok = t.node(hash); !ok {
-		return "", hash, a.refuse(ctx, "unknown", "the bearer token is not that of a node of this mesh; see the control plane's node credentials file")
+	if caller, ok = a.current().caller(hash); !ok {
+		// A pod may call a moment after its credential was written.
+		a.reload()
+		caller, ok = a.current().caller(hash)
 	}
-	return node, hash, nil
+	if !ok {
+		return caller, hash, a.refuse(ctx, "unknown", "the bearer token is not that of a node or waypoint of this mesh; see the control plane's node credentials file")
+	}
+	return caller, hash, nil
+}
+
+func (a *Authenticator) current() table {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.table
 }
 
 func (a *Authenticator) refuse(ctx context.Context, reason, message string) error {
@@ -165,24 +173,24 @@ func (a *Authenticator) refuse(ctx context.Context, reason, message string) erro
 	return status.Error(codes.Unauthenticated, message)
 }
 
-// Unary lets in calls of nodes.
+// Unary lets in calls of nodes and workloads.
 func (a *Authenticator) Unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-	node, _, err := a.authenticate(ctx)
+	caller, _, err := a.authenticate(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return next(NewContext(ctx, node), req)
+	return next(NewContext(ctx, caller), req)
 }
 
-// Stream lets in streams of nodes, for as long as their credential is valid.
+// Stream lets in streams of nodes and workloads, for as long as their credential is valid.
 func (a *Authenticator) Stream(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-	node, hash, err := a.authenticate(ss.Context())
+	caller, hash, err := a.authenticate(ss.Context())
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancelCause(NewContext(ss.Context(), node))
+	ctx, cancel := context.WithCancelCause(NewContext(ss.Context(), caller))
 	defer cancel(nil)
-	s := &stream{hash: hash, node: node, cancel: cancel}
+	s := &stream{hash: hash, caller: caller, cancel: cancel}
 	if err := a.enter(s); err != nil {
 		return err
 	}
@@ -201,7 +209,7 @@ func (a *Authenticator) enter(s *stream) error {
 	if a.closed {
 		return errStopping
 	}
-	if node, ok := a.table.node(s.hash); !ok || node != s.node {
+	if caller, ok := a.table.caller(s.hash); !ok || !caller.equal(s.caller) {
 		return errWithdrawn
 	}
 	a.streams[s] = struct{}{}
@@ -224,7 +232,7 @@ func (a *Authenticator) leave(s *stream) {
 	delete(a.streams, s)
 }
 
-// authenticated is a stream whose context carries the node.
+// authenticated is a stream whose context carries the caller.
 type authenticated struct {
 	grpc.ServerStream
 	ctx context.Context

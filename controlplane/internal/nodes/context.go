@@ -2,15 +2,45 @@ package nodes
 
 import "context"
 
-type contextKey struct{}
-
-// NewContext gives a context that carries the node a caller has proved to be.
-func NewContext(ctx context.Context, node string) context.Context {
-	return context.WithValue(ctx, contextKey{}, node)
+// Caller is who has proved to be calling: a node, or a workload on one.
+type Caller struct {
+	Node string
+	// Workload is nil for a node's own programs.
+	Workload *Workload
 }
 
-// FromContext gives the node that the caller has proved to be.
-func FromContext(ctx context.Context) (string, bool) {
-	node, ok := ctx.Value(contextKey{}).(string)
-	return node, ok && node != ""
+// Workload is a pod that asks for itself. It is a waypoint.
+type Workload struct {
+	Namespace, Pod, UID string
+	ServiceAccount      string
+	// Gateway, in the same namespace, that the pod was made for.
+	Gateway string
+}
+
+// Name gives what logs and limits know the caller by.
+func (c Caller) Name() string {
+	if w := c.Workload; w != nil {
+		return c.Node + "/" + w.Namespace + "/" + w.Pod
+	}
+	return c.Node
+}
+
+func (c Caller) equal(o Caller) bool {
+	if c.Workload == nil || o.Workload == nil {
+		return c == o
+	}
+	return c.Node == o.Node && *c.Workload == *o.Workload
+}
+
+type contextKey struct{}
+
+// NewContext gives a context that carries who a caller has proved to be.
+func NewContext(ctx context.Context, c Caller) context.Context {
+	return context.WithValue(ctx, contextKey{}, c)
+}
+
+// FromContext gives who the caller has proved to be.
+func FromContext(ctx context.Context) (Caller, bool) {
+	c, ok := ctx.Value(contextKey{}).(Caller)
+	return c, ok && c.Node != ""
 }

@@ -1,10 +1,10 @@
-// Package nodes knows which node a caller of the control plane is, and takes in
-// what node agents report.
+// Package nodes knows which node, or which waypoint, a caller of the control
+// plane is, and takes in what node agents report.
 //
 // A caller sends `authorization: Bearer <token>` (and may send `clusterid`); the
-// token's SHA-256 in the credentials file proves one node. The interceptors put
-// the node in the call's context, end the streams of a credential that is
-// withdrawn, and let nobody else pass.
+// token's SHA-256 in the credentials file proves one node, or one pod on it. The
+// interceptors put the caller in the call's context, end the streams of a
+// credential that is withdrawn, and let nobody else pass.
 //
-// What a node may have because of that is decided by packages ca and xds.
+// What a caller may have because of that is decided by packages ca and xds.
 package nodes

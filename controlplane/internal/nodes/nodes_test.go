@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -49,6 +50,10 @@ func credentials(pairs ...string) string {
 	return b.String()
 }
 
+func workloadEntry(node, token, namespace, pod, gateway string) string {
+	return fmt.Sprintf("- {node: %s, tokenSHA256: %s, workload: {namespace: %s, pod: %s, uid: u-%[4]s, serviceAccount: %s, gateway: %[5]s}}\n", node, hash(token), namespace, pod, gateway)
+}
+
 func write(t *testing.T, path, content string) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
@@ -58,14 +63,19 @@ func write(t *testing.T, path, content string) {
 
 func TestBadCredentialFiles(t *testing.T) {
 	for name, tc := range map[string]struct{ content, want string }{
-		"empty":         {"", "nodes: []"},
-		"no YAML":       {"{", "yaml"},
-		"unknown field": {"nodes: []\nroles: []\n", "roles"},
-		"token itself":  {"nodes: [{node: n1, tokenSHA256: secret}]", "nodes[0].tokenSHA256"},
-		"short hash":    {"nodes: [{node: n1, tokenSHA256: abcd}]", "64 hexadecimal"},
-		"no node":       {"nodes: [{tokenSHA256: " + hash("x") + "}]", "nodes[0].node"},
-		"bad node":      {"nodes: [{node: 'N 1', tokenSHA256: " + hash("x") + "}]", "nodes[0].node"},
-		"shared token":  {credentials("n1=same", "n2=same"), "give each node its own"},
+		"empty":                         {"", "nodes: []"},
+		"no YAML":                       {"{", "yaml"},
+		"unknown field":                 {"nodes: []\nroles: []\n", "roles"},
+		"token itself":                  {"nodes: [{node: n1, tokenSHA256: secret}]", "nodes[0].tokenSHA256"},
+		"short hash":                    {"nodes: [{node: n1, tokenSHA256: abcd}]", "64 hexadecimal"},
+		"no node":                       {"nodes: [{tokenSHA256: " + hash("x") + "}]", "nodes[0].node"},
+		"bad node":                      {"nodes: [{node: 'N 1', tokenSHA256: " + hash("x") + "}]", "nodes[0].node"},
+		"shared token":                  {credentials("n1=same", "n2=same"), "give each node and workload its own"},
+		"a node's token for a workload": {credentials("n1=same") + workloadEntry("n1", "same", "shop", "wp-1", "wp"), "give each node and workload its own"},
+		"two workloads' token":          {credentials("n1=one") + workloadEntry("n1", "w", "shop", "wp-1", "wp") + workloadEntry("n1", "w", "shop", "wp-2", "wp"), "the token of n1/shop/wp-2"},
+		"no gateway":                    {credentials("n1=one") + workloadEntry("n1", "w", "shop", "wp-1", "''"), "nodes[1].workload.serviceAccount"},
+		"unknown part of a workload":    {"nodes: [{node: n1, tokenSHA256: " + hash("x") + ", workload: {role: admin}}]", "role"},
+		"workload without a uid":        {"nodes: [{node: n1, tokenSHA256: " + hash("x") + ", workload: {namespace: a, pod: b, serviceAccount: c, gateway: d}}]", "nodes[0].workload.uid"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "nodes.yaml")
@@ -83,7 +93,7 @@ func TestBadCredentialFiles(t *testing.T) {
 
 func TestWhoIsLetIn(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "nodes.yaml")
-	write(t, path, credentials("n1=one", "n1=one-next", "n2=two"))
+	write(t, path, credentials("n1=one", "n1=one-next", "n2=two")+workloadEntry("n1", "waypoint", "shop", "wp-1", "wp"))
 	reg := prometheus.NewRegistry()
 	a, err := nodes.NewAuthenticator(nodes.Config{File: path, ClusterID: "Kubernetes", Metrics: reg})
 	if err != nil {
@@ -96,6 +106,7 @@ func TestWhoIsLetIn(t *testing.T) {
 		"token":             {metadata.Pairs("authorization", "Bearer one"), "n1"},
 		"second token":      {metadata.Pairs("authorization", "Bearer one-next", "clusterid", "Kubernetes"), "n1"},
 		"other node":        {metadata.Pairs("authorization", "Bearer two"), "n2"},
+		"workload":          {metadata.Pairs("authorization", "Bearer waypoint"), "n1/shop/wp-1"},
 		"nothing":           {nil, ""},
 		"wrong token":       {metadata.Pairs("authorization", "Bearer three"), ""},
 		"the hash":          {metadata.Pairs("authorization", "Bearer "+hash("one")), ""},
@@ -108,8 +119,8 @@ func TestWhoIsLetIn(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			ctx := metadata.NewIncomingContext(t.Context(), tc.md)
 			got, err := a.Unary(ctx, nil, nil, func(ctx context.Context, _ any) (any, error) {
-				node, _ := nodes.FromContext(ctx)
-				return node, nil
+				caller, _ := nodes.FromContext(ctx)
+				return caller.Name(), nil
 			})
 			if tc.node == "" {
 				if got != nil || status.Code(err) != codes.Unauthenticated {
@@ -171,6 +182,27 @@ func authenticator(t *testing.T, path string) *nodes.Authenticator {
 
 func as(ctx context.Context, token string) context.Context {
 	return metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token)
+}
+
+// A waypoint's token proves no node: it reports nothing about pods.
+func TestWorkloadMayNotReport(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "nodes.yaml")
+	write(t, path, credentials("n1=one")+workloadEntry("n1", "waypoint", "shop", "wp-1", "wp"))
+	s := &sink{got: make(chan compile.CaptureReport, 1)}
+	core, logs := observer.New(zap.WarnLevel)
+	stream, err := dial(t, authenticator(t, path), nodes.NewService(s, zap.New(core))).Report(as(t.Context(), "waypoint"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Send(&nodepb.ReportRequest{Sequence: 1, Snapshot: true}); err != nil && !errors.Is(err, io.EOF) {
+		t.Fatal(err)
+	}
+	if _, err := stream.Recv(); status.Code(err) != codes.PermissionDenied {
+		t.Fatalf("%v", err)
+	}
+	if len(s.got) != 0 || logs.Len() != 1 || logs.All()[0].ContextMap()["caller"] != "n1/shop/wp-1" {
+		t.Errorf("%d reports taken, log %+v", len(s.got), logs.All())
+	}
 }
 
 func TestReport(t *testing.T) {

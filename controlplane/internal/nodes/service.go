@@ -40,10 +40,15 @@ func NewService(sink Sink, log *zap.Logger) *Service { return &Service{sink: sin
 // Report takes the reports of one agent, one at a time.
 func (s *Service) Report(stream nodepb.NodeService_ReportServer) error {
 	ctx := stream.Context()
-	node, ok := FromContext(ctx)
+	caller, ok := FromContext(ctx)
 	if !ok {
 		return status.Error(codes.Unauthenticated, "no node credential")
 	}
+	if caller.Workload != nil {
+		s.log.Warn("capture report refused: the token is a workload's", zap.String("caller", caller.Name()))
+		return status.Errorf(codes.PermissionDenied, "the token of %s proves a workload: only a node's agent may report", caller.Name())
+	}
+	node := caller.Node
 	requests, ended := make(chan *nodepb.ReportRequest), make(chan error, 1)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

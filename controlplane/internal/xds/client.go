@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/ambit-mesh/ambit/controlplane/compile"
+	"github.com/ambit-mesh/ambit/controlplane/internal/nodes"
 )
 
 // maxTypes bounds the types that a client can make up.
@@ -22,7 +23,10 @@ const maxTypes = 16
 // report and wake.
 type client struct {
 	server *Server
-	node   string
+	caller nodes.Caller
+	// name is how logs and limits know the caller, viewer what it may see.
+	name, viewer string
+
 	log    *zap.Logger
 	wake   chan struct{} // capacity 1
 	report *report
@@ -65,6 +69,9 @@ func (c *client) handle(req *discovery.DeltaDiscoveryRequest) (answered bool, er
 	sub := c.find(req.GetTypeUrl())
 	first := sub == nil
 	if first {
+		if !serves(c.caller, req.GetTypeUrl()) {
+			return false, c.forbidden(req.GetTypeUrl())
+		}
 		if sub, err = c.subscribe(req.GetTypeUrl()); err != nil {
 			return false, err
 		}
@@ -77,8 +84,29 @@ func (c *client) handle(req *discovery.DeltaDiscoveryRequest) (answered bool, er
 	if limit := c.server.cfg.MaxNames; len(sub.names) > limit || len(sub.asked) > limit {
 		return false, status.Errorf(codes.ResourceExhausted, "more than %d names of %s; subscribe to %q", limit, sub.typeURL, wildcard)
 	}
+	c.noteForeign(sub, req.GetResourceNamesSubscribe())
 	c.report.subscribed(sub)
 	return answered, nil
+}
+
+// forbidden ends a client that asks for a type which is not for it.
+func (c *client) forbidden(typeURL string) error {
+	c.server.disconnected("forbidden")
+	c.log.Warn("subscription refused: the type is not for this caller", zap.String("type", clip(typeURL)))
+	return status.Errorf(codes.PermissionDenied, "%s is not served to %s", clip(typeURL), c.name)
+}
+
+// noteForeign logs that a client asks by name for what is another's. It is told
+// the same as if there were no such thing.
+func (c *client) noteForeign(sub *subscription, names []string) {
+	for _, n := range names {
+		for _, st := range c.server.store.lookup(sub.typeURL, n) {
+			if !st.liveFor(c.viewer) {
+				c.log.Warn("resource refused: it is another's", zap.String("type", sub.typeURL), zap.String("name", clip(n)))
+				return
+			}
+		}
+	}
 }
 
 // answered takes an ACK or a NACK. One of a response that is not waited for is
@@ -148,7 +176,7 @@ func (c *client) collect(ctx context.Context, sub *subscription) error {
 	if t := withdrawAfter(sub.typeURL); t != "" {
 		after = c.find(t)
 	}
-	p, ok := collect(c.server.store, c.node, sub, after, c.server.cfg.ChunkBytes)
+	p, ok := collect(c.server.store, c.viewer, sub, after, c.server.cfg.ChunkBytes)
 	if !ok {
 		c.server.disconnected("behind")
 		return status.Errorf(codes.Aborted, "too far behind in %s: removals have been forgotten; connect again with initial_resource_versions", sub.typeURL)

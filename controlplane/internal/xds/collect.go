@@ -7,11 +7,11 @@ import (
 	"github.com/ambit-mesh/ambit/controlplane/compile"
 )
 
-// collector works out what one subscription of a node's client has to be sent.
+// collector works out what one subscription of a client has to be sent.
 type collector struct {
-	store *store
-	node  string
-	sub   *subscription
+	store  *store
+	viewer string
+	sub    *subscription
 
 	items   map[string]*state   // by name
 	removed map[string]struct{} // names
@@ -32,8 +32,8 @@ func withdrawAfter(typeURL string) string {
 // collect gives the next push of a subscription, nil if nothing is to be sent.
 // It reports false if the client is so far behind that it has to start again.
 // after is the subscription that withdrawals wait for, or nil.
-func collect(s *store, node string, sub, after *subscription, chunkBytes int) (*push, bool) {
-	c := &collector{store: s, node: node, sub: sub, items: make(map[string]*state), removed: make(map[string]struct{})}
+func collect(s *store, viewer string, sub, after *subscription, chunkBytes int) (*push, bool) {
+	c := &collector{store: s, viewer: viewer, sub: sub, items: make(map[string]*state), removed: make(map[string]struct{})}
 	if sub.fresh {
 		c.first()
 	} else if !c.later() {
@@ -70,7 +70,7 @@ func (c *collector) first() {
 	}
 	ghosts := sub.initial
 	for _, st := range live {
-		if !st.liveFor(c.node) {
+		if !st.liveFor(c.viewer) {
 			continue
 		}
 		had, ok := ghosts[st.name]
@@ -102,7 +102,7 @@ func (c *collector) onDemand(live []*state) []*state {
 		seen[st.name] = struct{}{}
 	}
 	for _, st := range live {
-		if _, ok := seen[st.name]; !ok && runsOn(st.res) == c.node {
+		if _, ok := seen[st.name]; !ok && runsOn(st.res) == c.viewer {
 			wanted = append(wanted, st)
 		}
 	}
@@ -118,12 +118,12 @@ func (c *collector) later() bool {
 	c.upTo = now
 	for _, st := range changed {
 		switch {
-		case c.sub.all && st.goneFor(c.node):
+		case c.sub.all && st.goneFor(c.viewer):
 			c.remove(st.name)
-		case c.sub.all && st.liveFor(c.node):
+		case c.sub.all && st.liveFor(c.viewer):
 			c.add(st)
 		case c.sub.all:
-		case st.gone() || !st.liveFor(c.node):
+		case st.gone() || !st.liveFor(c.viewer):
 			if _, had := c.sub.held[st.name]; had {
 				c.remove(st.name)
 			}
@@ -137,7 +137,7 @@ func (c *collector) later() bool {
 // wants says whether a changed resource concerns an on-demand client.
 func (c *collector) wants(st *state) bool {
 	sub := c.sub
-	if _, had := sub.held[st.name]; had || runsOn(st.res) == c.node {
+	if _, had := sub.held[st.name]; had || runsOn(st.res) == c.viewer {
 		return true
 	}
 	if _, ok := sub.names[st.name]; ok {
@@ -178,14 +178,14 @@ func (c *collector) asked() {
 }
 
 func (c *collector) visible(name string) []*state {
-	return slices.DeleteFunc(c.store.lookup(c.sub.typeURL, name), func(st *state) bool { return !st.liveFor(c.node) })
+	return slices.DeleteFunc(c.store.lookup(c.sub.typeURL, name), func(st *state) bool { return !st.liveFor(c.viewer) })
 }
 
 // addClosure adds st and what is related to it that the client does not have.
 func (c *collector) addClosure(st *state) {
 	c.add(st)
 	for _, rel := range c.store.closure(c.sub.typeURL, related(st.res)) {
-		if _, had := c.sub.held[rel.name]; !had && rel.liveFor(c.node) {
+		if _, had := c.sub.held[rel.name]; !had && rel.liveFor(c.viewer) {
 			c.add(rel)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -16,9 +17,11 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+	"k8s.io/apimachinery/pkg/types"
 
 	nodepb "github.com/ambit-mesh/ambit/apis/node"
 	securitypb "github.com/ambit-mesh/ambit/apis/security"
+	waypointpb "github.com/ambit-mesh/ambit/apis/waypoint"
 	workloadpb "github.com/ambit-mesh/ambit/apis/workload"
 	"github.com/ambit-mesh/ambit/controlplane/compile"
 	"github.com/ambit-mesh/ambit/controlplane/internal/nodes"
@@ -53,7 +56,7 @@ func listen(t testing.TB, s *xds.Server, buffer int) *grpc.ClientConn {
 	g := grpc.NewServer(grpc.MaxRecvMsgSize(32<<20), grpc.StreamInterceptor(func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, h grpc.StreamHandler) error {
 		md, _ := metadata.FromIncomingContext(ss.Context())
 		if n := md.Get("node"); len(n) == 1 {
-			return h(srv, &nodeStream{ss, nodes.NewContext(ss.Context(), n[0])})
+			return h(srv, &nodeStream{ss, nodes.NewContext(ss.Context(), callerOf(n[0]))})
 		}
 		return h(srv, ss)
 	}))
@@ -78,6 +81,16 @@ func listen(t testing.TB, s *xds.Server, buffer int) *grpc.ClientConn {
 		<-done
 	})
 	return conn
+}
+
+// callerOf reads a node, or "node namespace pod gateway".
+func callerOf(text string) nodes.Caller {
+	f := strings.Fields(text)
+	c := nodes.Caller{Node: f[0]}
+	if len(f) == 4 {
+		c.Workload = &nodes.Workload{Namespace: f[1], Pod: f[2], UID: f[2], ServiceAccount: f[3], Gateway: f[3]}
+	}
+	return c
 }
 
 type nodeStream struct {
@@ -271,6 +284,17 @@ func service(name, version, ip string, workloads ...string) *compile.Resource {
 
 func policy(name, version string) *compile.Resource {
 	return &compile.Resource{Key: compile.Key{Type: compile.TypeAuthorization, Name: name}, Version: version, Body: &securitypb.Authorization{Name: name}}
+}
+
+func frontend(name, version, namespace, gateway string) *compile.Resource {
+	return &compile.Resource{
+		Key: compile.Key{Type: compile.TypeFrontend, Name: name}, Version: version,
+		Waypoint: types.NamespacedName{Namespace: namespace, Name: gateway}, Body: &waypointpb.Frontend{Name: name, Hostname: version},
+	}
+}
+
+func backend(name, version string) *compile.Resource {
+	return &compile.Resource{Key: compile.Key{Type: compile.TypeBackend, Name: name}, Version: version, Body: &waypointpb.Backend{Name: name, Hostname: version}}
 }
 
 func capture(uid, version, on string) *compile.Resource {

@@ -58,7 +58,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 // typeLabel keeps what clients make up out of the metrics.
 func typeLabel(typeURL string) string {
 	switch typeURL {
-	case compile.TypeAddress, compile.TypeAuthorization, compile.TypePod, compile.TypeNamespace:
+	case compile.TypeAddress, compile.TypeAuthorization, compile.TypePod, compile.TypeNamespace, compile.TypeFrontend, compile.TypeBackend:
 		return strings.TrimPrefix(typeURL, "type.googleapis.com/")
 	}
 	return "other"

@@ -7,7 +7,10 @@ import (
 
 // ClientStatus is what the server knows of one stream, for the admin port.
 type ClientStatus struct {
-	Node      string       `json:"node"`
+	Node string `json:"node"`
+	// Workload and Waypoint, as <namespace>/<name>, of a waypoint's stream.
+	Workload  string       `json:"workload,omitempty"`
+	Waypoint  string       `json:"waypoint,omitempty"`
 	ID        string       `json:"id"`
 	Peer      string       `json:"peer"`
 	Connected time.Time    `json:"connected"`

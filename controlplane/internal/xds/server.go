@@ -40,11 +40,11 @@ type Server struct {
 
 	mu        sync.Mutex
 	clients   map[*client]struct{} // guarded by mu
-	admission map[string]*admitted // guarded by mu; by node
+	admission map[string]*admitted // guarded by mu; by caller
 	moves     chan struct{}        // guarded by mu; closed and replaced when a client has moved or left
 }
 
-// admitted is how a node has used streams lately.
+// admitted is how a caller has used streams lately.
 type admitted struct {
 	limiter *rate.Limiter
 	open    int
@@ -117,14 +117,14 @@ func (s *Server) connected() []*client {
 // Version is what Apply gave last.
 func (s *Server) Version() uint64 { return s.store.current() }
 
-// Clients gives the open streams, by node.
+// Clients gives the open streams, by node and workload.
 func (s *Server) Clients() []ClientStatus {
 	var list []ClientStatus
 	for _, c := range s.connected() {
 		list = append(list, c.report.snapshot())
 	}
 	slices.SortFunc(list, func(a, b ClientStatus) int {
-		return cmp.Or(strings.Compare(a.Node, b.Node), a.Connected.Compare(b.Connected), strings.Compare(a.Peer, b.Peer))
+		return cmp.Or(strings.Compare(a.Node, b.Node), strings.Compare(a.Workload, b.Workload), a.Connected.Compare(b.Connected), strings.Compare(a.Peer, b.Peer))
 	})
 	return list
 }
@@ -156,7 +156,7 @@ func (s *Server) AckedBy(ctx context.Context, typeURL string, version uint64) (b
 		case <-moved:
 		case <-ctx.Done():
 			for _, c := range waiting {
-				behind = append(behind, c.node)
+				behind = append(behind, c.name)
 			}
 			slices.Sort(behind)
 			return slices.Compact(behind), context.Cause(ctx)
@@ -184,16 +184,22 @@ func (s *Server) disconnected(reason string) { s.metrics.disconnects.WithLabelVa
 // DeltaAggregatedResources serves one client.
 func (s *Server) DeltaAggregatedResources(stream discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
 	ctx := stream.Context()
-	node, ok := nodes.FromContext(ctx)
+	caller, ok := nodes.FromContext(ctx)
 	if !ok {
 		return status.Error(codes.Unauthenticated, "no node credential: send metadata authorization: Bearer <node token>")
 	}
-	c := &client{server: s, node: node, wake: make(chan struct{}, 1), report: &report{}}
-	c.report.status = ClientStatus{Node: node, Connected: time.Now()}
+	c := &client{server: s, caller: caller, name: caller.Name(), viewer: viewer(caller), wake: make(chan struct{}, 1), report: &report{}}
+	c.report.status = ClientStatus{Node: caller.Node, Connected: time.Now()}
+	if w := caller.Workload; w != nil {
+		c.report.status.Workload, c.report.status.Waypoint = w.Namespace+"/"+w.Pod, w.Namespace+"/"+w.Gateway
+	}
 	if p, ok := peer.FromContext(ctx); ok {
 		c.report.status.Peer = p.Addr.String()
 	}
-	c.log = s.cfg.Log.With(zap.String("node", node), zap.String("peer", c.report.status.Peer))
+	c.log = s.cfg.Log.With(zap.String("node", caller.Node), zap.String("peer", c.report.status.Peer))
+	if caller.Workload != nil {
+		c.log = c.log.With(zap.String("workload", c.report.status.Workload), zap.String("waypoint", c.report.status.Waypoint))
+	}
 	if err := s.admit(c); err != nil {
 		return err
 	}
@@ -210,25 +216,25 @@ func (s *Server) StreamAggregatedResources(discovery.AggregatedDiscoveryService_
 	return status.Error(codes.Unimplemented, "only delta xDS is served: call DeltaAggregatedResources")
 }
 
-// admit lets a stream in, unless its node has too many or too often a new one.
+// admit lets a stream in, unless its caller has too many or too often a new one.
 func (s *Server) admit(c *client) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	a, ok := s.admission[c.node]
+	a, ok := s.admission[c.name]
 	if !ok {
 		if len(s.admission) >= maxAdmissions {
 			s.forgetAdmissions()
 		}
 		a = &admitted{limiter: rate.NewLimiter(rate.Limit(s.cfg.StreamRate), s.cfg.StreamBurst)}
-		s.admission[c.node] = a
+		s.admission[c.name] = a
 	}
 	switch {
 	case a.open >= s.cfg.StreamsPerNode:
 		s.disconnected("too_many")
-		return status.Errorf(codes.ResourceExhausted, "node %s has %d streams open, which is the limit", c.node, a.open)
+		return status.Errorf(codes.ResourceExhausted, "node %s has %d streams open, which is the limit", c.name, a.open)
 	case !a.limiter.Allow():
 		s.disconnected("too_often")
-		return status.Errorf(codes.ResourceExhausted, "node %s connects more than %v times a second; back off", c.node, s.cfg.StreamRate)
+		return status.Errorf(codes.ResourceExhausted, "node %s connects more than %v times a second; back off", c.name, s.cfg.StreamRate)
 	}
 	a.open++
 	s.clients[c] = struct{}{}
@@ -236,11 +242,11 @@ func (s *Server) admit(c *client) error {
 	return nil
 }
 
-// forgetAdmissions drops nodes that could connect freely. Called with mu held.
+// forgetAdmissions drops callers that could connect freely. Called with mu held.
 func (s *Server) forgetAdmissions() {
-	for node, a := range s.admission {
+	for name, a := range s.admission {
 		if a.open == 0 && a.limiter.Tokens() >= float64(a.limiter.Burst()) {
-			delete(s.admission, node)
+			delete(s.admission, name)
 		}
 	}
 }
@@ -249,7 +255,7 @@ func (s *Server) leave(c *client) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.clients, c)
-	s.admission[c.node].open--
+	s.admission[c.name].open--
 	s.metrics.clients.Set(float64(len(s.clients)))
 	s.notify()
 }

@@ -47,9 +47,9 @@ type state struct {
 	// wire and res are nil when the resource is gone.
 	wire *discovery.Resource
 	res  *compile.Resource
-	// node restricts who may see it, "" nobody; former are the nodes that could
-	// see it earlier and have to be told that it is gone.
-	node   string
+	// viewer restricts who may see it, "" nobody; former are the viewers that
+	// could see it earlier and have to be told that it is gone.
+	viewer string
 	former []string
 }
 
@@ -61,14 +61,14 @@ type tombstone struct {
 
 func (st *state) gone() bool { return st.res == nil }
 
-// liveFor says whether a client of the node may see the resource.
-func (st *state) liveFor(node string) bool {
-	return !st.gone() && (st.node == "" || st.node == node)
+// liveFor says whether a viewer may see the resource.
+func (st *state) liveFor(viewer string) bool {
+	return !st.gone() && (st.viewer == "" || st.viewer == viewer)
 }
 
-// goneFor says whether a client of the node may have seen it, and no more does.
-func (st *state) goneFor(node string) bool {
-	return !st.liveFor(node) && (st.node == "" || st.node == node || slices.Contains(st.former, node))
+// goneFor says whether a viewer may have seen it, and no more does.
+func (st *state) goneFor(viewer string) bool {
+	return !st.liveFor(viewer) && (st.viewer == "" || st.viewer == viewer || slices.Contains(st.former, viewer))
 }
 
 func newStore(maxTombstones int) *store {
@@ -132,7 +132,8 @@ func (l *typeLog) update(r *compile.Resource, wire *discovery.Resource, version 
 		e = &entry{state: &state{name: r.Name}}
 		l.entries[r.Name] = e
 	}
-	if !e.gone() && e.res.Version == r.Version && e.node == r.Node && slices.Equal(e.res.Aliases, r.Aliases) {
+	viewer := viewerOf(r)
+	if !e.gone() && e.res.Version == r.Version && e.viewer == viewer && slices.Equal(e.res.Aliases, r.Aliases) {
 		same := *e.state
 		same.res = r
 		e.state = &same
@@ -144,10 +145,10 @@ func (l *typeLog) update(r *compile.Resource, wire *discovery.Resource, version 
 		l.unalias(e)
 	}
 	former := e.former
-	if e.node != "" && e.node != r.Node && !slices.Contains(former, e.node) {
-		former = append(slices.Clone(former), e.node)
+	if e.viewer != "" && e.viewer != viewer && !slices.Contains(former, e.viewer) {
+		former = append(slices.Clone(former), e.viewer)
 	}
-	e.state = &state{name: r.Name, wire: wire, res: r, node: r.Node, former: former}
+	e.state = &state{name: r.Name, wire: wire, res: r, viewer: viewer, former: former}
 	for _, a := range r.Aliases {
 		l.aliases[a] = append(l.aliases[a], e)
 	}
@@ -162,7 +163,7 @@ func (l *typeLog) remove(name string, version uint64) bool {
 	}
 	l.unalias(e)
 	l.live--
-	e.state = &state{name: name, node: e.node, former: e.former}
+	e.state = &state{name: name, viewer: e.viewer, former: e.former}
 	l.touch(e, version)
 	l.tombs = append(l.tombs, tombstone{e, version})
 	return true

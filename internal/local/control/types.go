@@ -117,6 +117,7 @@ type Status struct {
 	Nodes      []Node          `json:"nodes"`
 	Components []system.Status `json:"components"`
 	Pods       []Pod           `json:"pods"`
+	Waypoints  []Waypoint      `json:"waypoints"`
 	Problems   []string        `json:"problems"`
 	// Notes are differences from a cluster that keep nothing from running.
 	Notes []string `json:"notes"`
@@ -128,6 +129,17 @@ type Node struct {
 	Addresses []string `json:"addresses"`
 	PodBlocks []string `json:"podBlocks"`
 	Pods      int      `json:"pods"`
+}
+
+// Waypoint is a Gateway of class ambit-waypoint in Status.
+type Waypoint struct {
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+	// Programmed: at least one of its pods serves.
+	Programmed bool     `json:"programmed"`
+	Addresses  []string `json:"addresses"`
+	// Message says how it is.
+	Message string `json:"message"`
 }
 
 // Pod is a pod in Status.

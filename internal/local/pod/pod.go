@@ -23,6 +23,7 @@ type Pod struct {
 	dir     string
 	changed func()
 	log     *zap.Logger
+	secrets *Secrets // nil for most
 
 	// Written by prepare before any container starts.
 	namespaces process.Namespaces

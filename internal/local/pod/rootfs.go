@@ -43,6 +43,11 @@ func (p *Pod) enter() error {
 			return fmt.Errorf("give the pod its /etc/%s: %w", name, err)
 		}
 	}
+	if p.secrets != nil {
+		if err := p.placeSecrets(); err != nil {
+			return err
+		}
+	}
 	for _, dir := range p.host.Hidden {
 		if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "size=4k,mode=0700"); err != nil {
 			return fmt.Errorf("hide %s: %w", dir, err)
@@ -143,6 +148,11 @@ func (p *Pod) writeFiles() error {
 	}
 	if err := os.WriteFile(filepath.Join(p.filesDir(), "resolv.conf"), []byte(p.resolvConf()), 0o644); err != nil {
 		return err
+	}
+	if p.secrets != nil {
+		if err := p.writeSecrets(); err != nil {
+			return err
+		}
 	}
 	return os.WriteFile(filepath.Join(p.filesDir(), "hosts"), nil, 0o644)
 }

@@ -1,6 +1,7 @@
 package vip
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -30,7 +32,7 @@ func (p *Programmer) Program(t Table) error {
 	if p.done && equal(p.current, t) {
 		return nil
 	}
-	conn, err := nftables.New(nftables.WithNetNSFd(int(p.ns.Fd())))
+	conn, err := nftables.New(nftables.WithNetNSFd(int(p.ns.Fd())), nftables.WithSockOptions(roomForAll))
 	if err != nil {
 		return fmt.Errorf("nftables: %w", err)
 	}
@@ -44,6 +46,16 @@ func (p *Programmer) Program(t Table) error {
 	lost := t.lostUDP(p.current)
 	p.current, p.done = t, true
 	return forget(p.ns, lost)
+}
+
+// transactionRoom is for a transaction's messages and for the kernel's answers, one
+// of nearly 1 KB for each message, all of them before the first can be read.
+const transactionRoom = 16 << 20
+
+// roomForAll asks for it. Who may not go beyond the system's limits, which is who
+// is not root, gets what they allow.
+func roomForAll(c *netlink.Conn) error {
+	return errors.Join(c.SetWriteBuffer(transactionRoom), c.SetReadBuffer(transactionRoom))
 }
 
 // family holds what differs between IPv4 and IPv6.

@@ -28,10 +28,14 @@ type connection struct {
 	authority string         // of the CONNECT
 	src, dst  *wds.Workload
 	srcID     identity.ID
-	dstID     identity.ID
-	service   *wds.Service
-	target    netip.AddrPort // of the application; outbound only
-	waypoint  bool           // dst is a waypoint; outbound only
+	// peerID holds the tunnel: the source, or a waypoint that speaks for it, whose
+	// address is peerAddr then. Inbound only.
+	peerID   identity.ID
+	peerAddr netip.AddrPort
+	dstID    identity.ID
+	service  *wds.Service
+	target   netip.AddrPort // of the application; outbound only
+	waypoint bool           // dst is a waypoint; outbound only
 
 	established bool
 	denial      *authz.Decision

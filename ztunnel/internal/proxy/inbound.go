@@ -133,6 +133,9 @@ func (p *Pod) admit(ctx context.Context, in *hbone.Incoming, c *connection) (*ne
 	if c.dst, err = p.awaitWorkload(ctx); err != nil {
 		return nil, refuse(statusNotAvailable, "destination_not_found", "%w", err)
 	}
+	if err := p.identify(in.Fields, c); err != nil {
+		return nil, refuse(statusBadRequest, "http_request_error", "%w", err)
+	}
 	c.src = p.cfg.Store.Workload(c.srcAddr.Addr())
 	local, _ := netip.ParseAddrPort(in.LocalAddr.String())
 	if c.dstAddr, c.service, err = p.target(in.Authority, local.Addr().Unmap(), c.dst); err != nil {
@@ -148,9 +151,20 @@ func (p *Pod) admit(ctx context.Context, in *hbone.Incoming, c *connection) (*ne
 	return p.dialApp(ctx, c)
 }
 
+// identify finds out whether the peer speaks for somebody else: a waypoint of this
+// pod does, for its client.
+func (p *Pod) identify(fields []hbone.Field, c *connection) error {
+	c.peerID = c.srcID
+	if !p.cfg.Store.SpeaksFor(c.peerID, c.dst) {
+		return nil
+	}
+	c.peerAddr = c.srcAddr
+	return c.onBehalf(fields)
+}
+
 // authorize registers the connection and asks the policies.
 func (p *Pod) authorize(c *connection) error {
-	c.facts = authz.Connection{Source: c.srcID, SourceIP: c.srcAddr.Addr(), DestIP: c.dstAddr.Addr(), DestPort: c.dstAddr.Port()}
+	c.facts = authz.Connection{Source: c.srcID, Peer: c.peerID, SourceIP: c.srcAddr.Addr(), DestIP: c.dstAddr.Addr(), DestPort: c.dstAddr.Port()}
 	p.conns.add(c)
 	d := p.cfg.Store.Evaluator(c.dst).Decide(c.facts)
 	c.audits = d.Audits

@@ -114,7 +114,10 @@ func (p *Pod) tunnel(ctx context.Context, c *connection, r *wds.Route) (way, err
 	c.tunnel, c.authority, c.dstID = true, r.Authority, r.Peers[0]
 	c.traceparent = trace.Begin().Traceparent()
 	done := r.Workload.Opened()
-	ctx, cancel := context.WithTimeout(ctx, p.cfg.ConnectTimeout)
+	// Setting up the tunnel has its time, see dialTunnel, and then the peer has as long
+	// to connect to its application: what became of either is a better reason than
+	// that nobody waited for it.
+	ctx, cancel := context.WithTimeout(ctx, 2*p.cfg.ConnectTimeout)
 	defer cancel()
 	key := poolKey{addr: r.Connect, uid: r.Workload.UID, peers: joinIDs(r.Peers)}
 	s, _, cc, err := p.pool.Open(ctx, key, hbone.Request{Authority: r.Authority, Fields: p.requestFields(c)})

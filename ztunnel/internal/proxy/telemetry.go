@@ -208,6 +208,10 @@ func (c *connection) log(l *zap.Logger, err error) {
 		str("src.namespace", c.src.Namespace)
 	}
 	str("src.identity", c.srcID.String())
+	if c.peerID != c.srcID {
+		str("peer.identity", c.peerID.String())
+		str("peer.addr", addrString(c.peerAddr))
+	}
 	str("dst.addr", addrString(c.dstAddr))
 	str("dst.hbone_addr", c.authority)
 	if c.service != nil {
@@ -246,6 +250,3 @@ func addrString(a netip.AddrPort) string {
 	}
 	return a.String()
 }
-
-// NewAccessLog gives a logger for log whose level does not follow the other logs'.
-func NewAccessLog(log *zap.Logger) *zap.Logger { return log.Named("access") }

@@ -1,37 +1,38 @@
-package ztunnel
+package wds
 
 import (
 	"fmt"
 	"runtime/debug"
 
-	"go.uber.org/zap"
-
 	securitypb "github.com/ambit-mesh/ambit/apis/security"
 	workloadpb "github.com/ambit-mesh/ambit/apis/workload"
 	"github.com/ambit-mesh/ambit/internal/authz"
-	"github.com/ambit-mesh/ambit/internal/wds"
 	"github.com/ambit-mesh/ambit/internal/xdsclient"
 )
 
 // Resource types of the Workload Discovery Service.
 const (
-	typeAddress       = "type.googleapis.com/istio.workload.Address"
-	typeAuthorization = "type.googleapis.com/istio.security.Authorization"
+	TypeAddress       = "type.googleapis.com/istio.workload.Address"
+	TypeAuthorization = "type.googleapis.com/istio.security.Authorization"
 )
 
 // resources puts what the control plane sends into the store.
 type resources struct {
-	store *wds.Store
-	log   *zap.Logger
-	// changed is told of the workloads that came or went.
+	store   *Store
 	changed func()
 }
 
-func (r *resources) subscriptions() []xdsclient.Subscription {
-	// Policies first: a workload must not be known before what protects it.
+// Subscriptions are those by which a store is kept. changed is told of workloads
+// and services that came or went; it may be nil. Policies come first: a workload
+// must not be known before what protects it.
+func Subscriptions(s *Store, changed func()) []xdsclient.Subscription {
+	if changed == nil {
+		changed = func() {}
+	}
+	r := &resources{store: s, changed: changed}
 	return []xdsclient.Subscription{
-		{TypeURL: typeAuthorization, Handle: r.authorizations},
-		{TypeURL: typeAddress, Handle: r.addresses},
+		{TypeURL: TypeAuthorization, Handle: r.authorizations},
+		{TypeURL: TypeAddress, Handle: r.addresses},
 	}
 }
 
@@ -46,7 +47,7 @@ func (r *resources) addresses(u xdsclient.Update) error {
 		}
 		parsed[i] = a
 	}
-	r.store.Update(func(c wds.Change) {
+	r.store.Update(func(c Change) {
 		for _, name := range u.Removed {
 			c.Remove(name)
 		}
@@ -100,7 +101,7 @@ func (r *resources) authorizations(u xdsclient.Update) error {
 			removed = append(removed, k)
 		}
 	}
-	r.store.Update(func(c wds.Change) { c.Policies(policies, removed) })
+	r.store.Update(func(c Change) { c.Policies(policies, removed) })
 	return rejection(rejected)
 }
 

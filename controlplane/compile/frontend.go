@@ -1,0 +1,217 @@
+package compile
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/ambit-mesh/ambit/apis/waypoint"
+	"github.com/ambit-mesh/ambit/controlplane/compile/route"
+	"github.com/ambit-mesh/ambit/controlplane/compile/traffic"
+	"github.com/ambit-mesh/ambit/controlplane/graph"
+)
+
+// mesh lets the packages of routes and traffic policies look things up.
+type mesh struct{ c *Compiler }
+
+var _ traffic.Mesh = mesh{}
+
+func (m mesh) Service(n types.NamespacedName) *corev1.Service {
+	item, _ := m.c.graph.Service(n)
+	return item.Object
+}
+
+func (m mesh) ServiceName(n types.NamespacedName) string { return m.c.serviceName(n) }
+
+func (m mesh) Attached(kind string, target graph.Key) []graph.Object {
+	return m.c.graph.Attached(kind, target)
+}
+
+func (m mesh) Object(k graph.Key) graph.Object {
+	item, _ := m.c.graph.Traffic(k)
+	return item.Object
+}
+
+func (m mesh) Bound(n types.NamespacedName) bool { return m.c.serviceWaypoint(n).Name != "" }
+
+func (m mesh) Users(n types.NamespacedName) []graph.Object {
+	return m.c.graph.UsersOf(graph.ServiceKey(n))
+}
+
+// serviceWaypoint gives the waypoint that a service is bound to; the zero name is
+// none.
+func (c *Compiler) serviceWaypoint(n types.NamespacedName) types.NamespacedName {
+	item, ok := c.graph.Service(n)
+	if !ok || item.Object.Spec.Type == corev1.ServiceTypeExternalName {
+		return types.NamespacedName{}
+	}
+	return c.bindingOf(n.Namespace, item.Object.Labels, item.Object.Annotations, byService).waypoint
+}
+
+// frontendKey owns what is compiled of a service for its waypoint, apart from
+// what is compiled of it for ztunnels.
+func frontendKey(n types.NamespacedName) graph.Key {
+	return graph.Key{Kind: "Frontend", Namespace: n.Namespace, Name: n.Name}
+}
+
+// backendKey owns what is compiled of a service for those who send requests to it.
+func backendKey(n types.NamespacedName) graph.Key {
+	return graph.Key{Kind: "Backend", Namespace: n.Namespace, Name: n.Name}
+}
+
+// compileTraffic compiles the waypoint resources of a batch.
+func (c *Compiler) compileTraffic(d *graph.Dirty) {
+	// A service whose binding may have changed is dirty itself.
+	for n := range d.Services {
+		d.Frontends[n] = struct{}{}
+	}
+	for n := range d.Backends {
+		if c.compileBackend(n) {
+			d.Frontends[n] = struct{}{}
+		}
+	}
+	for n := range d.Frontends {
+		c.compileFrontend(n)
+	}
+	for k := range d.Traffic {
+		c.compileAttached(k)
+	}
+}
+
+// compileBackend compiles how a service is treated by waypoints that send
+// requests to it. It says whether the service has begun or ceased to be one that
+// routes of other services send requests to.
+func (c *Compiler) compileBackend(n types.NamespacedName) (changed bool) {
+	version := traffic.Version(mesh{c}, n)
+	_, was := c.versions[n]
+	if version {
+		c.versions[n] = struct{}{}
+	} else {
+		delete(c.versions, n)
+	}
+	var resources []*Resource
+	if body := traffic.Backend(mesh{c}, n, version); body != nil {
+		resources = append(resources, resource(TypeBackend, c.serviceName(n), body))
+	}
+	c.store.put(backendKey(n), resources, nil)
+	return version != was
+}
+
+// compileFrontend compiles a service and the routes that name it as a parent. It
+// does so for a service that does not exist or has no waypoint, too, for the
+// status of the routes.
+func (c *Compiler) compileFrontend(n types.NamespacedName) {
+	service, routes, waypointName := mesh{c}.Service(n), c.graph.Routes(n), c.serviceWaypoint(n)
+	bound := waypointName.Name != ""
+	if len(routes) == 0 && !bound {
+		delete(c.parents, n)
+		c.store.put(frontendKey(n), nil, nil)
+		return
+	}
+	out := route.Translate(route.Input{Name: n, Service: service, Bound: bound, Routes: routes, Version: c.isVersion(n)}, mesh{c})
+	c.parents[n] = out.Parents
+	var resources []*Resource
+	if bound {
+		r := resource(TypeFrontend, c.serviceName(n), c.frontend(n, service, out))
+		r.Waypoint = waypointName
+		resources = append(resources, r)
+	}
+	var findings []Finding
+	for _, f := range out.Findings {
+		findings = append(findings, Finding{Object: f.Object, Field: f.Field, Message: f.Message})
+	}
+	c.store.put(frontendKey(n), resources, findings)
+}
+
+func (c *Compiler) frontend(n types.NamespacedName, s *corev1.Service, out route.Output) *waypoint.Frontend {
+	body := &waypoint.Frontend{
+		Namespace: n.Namespace, Name: n.Name, Hostname: c.hostname(n), Ports: out.Ports,
+		AuthorizationPolicies: c.frontendPolicies(n), JwtProviders: out.Providers,
+	}
+	for _, a := range graph.VirtualAddresses(s) {
+		body.Addresses = append(body.Addresses, a.AsSlice())
+	}
+	return body
+}
+
+// frontendPolicies gives the AuthorizationPolicies that a waypoint enforces for a
+// service.
+func (c *Compiler) frontendPolicies(types.NamespacedName) []string { return nil }
+
+func (c *Compiler) isVersion(n types.NamespacedName) bool {
+	_, ok := c.versions[n]
+	return ok
+}
+
+// compileAttached works out the status of an attached policy, and says of a route
+// what no Service can say: that a parent is none.
+func (c *Compiler) compileAttached(k graph.Key) {
+	item, ok := c.graph.Traffic(k)
+	if !ok {
+		delete(c.attached, k)
+		c.store.report(k, nil)
+		return
+	}
+	var findings []Finding
+	for i, ref := range graph.ParentRefs(item.Object) {
+		if f, wrong := parentFinding(k, i, ref); wrong {
+			findings = append(findings, f)
+		}
+	}
+	if !graph.IsRoute(k) {
+		status, problems := traffic.Status(mesh{c}, item.Object)
+		c.attached[k] = status
+		findings = problemFindings(k, problems)
+	}
+	c.store.report(k, findings)
+}
+
+// parentFinding says that a parent reference was meant to be that of a Service
+// and is not. References to Gateways are the business of their controllers.
+func parentFinding(k graph.Key, i int, ref gatewayv1.ParentReference) (Finding, bool) {
+	if ref.Kind == nil || *ref.Kind != "Service" || ref.Group != nil && *ref.Group == "" {
+		return Finding{}, false
+	}
+	return Finding{
+		Object: k, Field: "spec.parentRefs[" + strconv.Itoa(i) + "].group",
+		Message: "a parent of kind Service needs group: \"\", written out, because the group is otherwise " + gatewayv1.GroupName +
+			": the route does not apply to Service " + string(ref.Name),
+	}, true
+}
+
+// RouteStatus is what the status of a route should say. Only parents that are
+// Services are in it.
+type RouteStatus struct {
+	Object graph.Key `json:"object"`
+	// Origin is the object's "file:line", or "".
+	Origin  string                        `json:"origin,omitempty"`
+	Parents []gatewayv1.RouteParentStatus `json:"parents"`
+}
+
+// RouteStatuses gives the status of every route that has a Service as a parent,
+// sorted by object.
+func (c *Compiler) RouteStatuses() []RouteStatus {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	byRoute := make(map[graph.Key][]route.Parent)
+	for _, parents := range c.parents {
+		for _, p := range parents {
+			byRoute[p.Route] = append(byRoute[p.Route], p)
+		}
+	}
+	out := make([]RouteStatus, 0, len(byRoute))
+	for k, parents := range byRoute {
+		slices.SortFunc(parents, func(a, b route.Parent) int { return cmp.Compare(a.Index, b.Index) })
+		s := RouteStatus{Object: k, Origin: c.graph.Origin(k, "")}
+		for _, p := range parents {
+			s.Parents = append(s.Parents, p.Status)
+		}
+		out = append(out, s)
+	}
+	slices.SortFunc(out, func(a, b RouteStatus) int { return compareObjects(a.Object, b.Object) })
+	return out
+}

@@ -1,0 +1,131 @@
+package compile
+
+import (
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	meshv1alpha1 "github.com/ambit-mesh/ambit/apis/mesh/v1alpha1"
+	"github.com/ambit-mesh/ambit/controlplane/graph"
+	"github.com/ambit-mesh/ambit/controlplane/provision"
+)
+
+// compileGateway reports what keeps a Gateway from being a waypoint, and a
+// waypoint from being ready.
+func (c *Compiler) compileGateway(n types.NamespacedName) {
+	gw, ok := c.graph.Waypoint(n)
+	if !ok || gw.Spec.GatewayClassName != graph.WaypointClass {
+		c.store.report(gatewayKey(n), nil)
+		return
+	}
+	v := provision.Check(gw)
+	var findings []Finding
+	for _, p := range v.Problems {
+		findings = append(findings, Finding{Object: gatewayKey(n), Field: p.Field,
+			Message: p.Message + "; until then there is no waypoint, and connections that need it are refused"})
+	}
+	if f := c.facts(n); len(v.Problems) == 0 && f.Hostname != "" && f.Pods > 0 && f.Ready == 0 {
+		findings = append(findings, Finding{Object: gatewayKey(n),
+			Message: fmt.Sprintf("none of the waypoint's %d pods is ready: connections that need it are refused", f.Pods)})
+	}
+	c.store.report(gatewayKey(n), findings)
+}
+
+// facts gives what there is of a waypoint.
+func (c *Compiler) facts(n types.NamespacedName) provision.Facts {
+	var f provision.Facts
+	item, ok := c.graph.Service(n)
+	if !ok || !c.graph.IsWaypoint(n.Namespace, item.Object.Labels) {
+		return f
+	}
+	f.Hostname = c.hostname(n)
+	for _, a := range graph.VirtualAddresses(item.Object) {
+		f.Addresses = append(f.Addresses, a.String())
+	}
+	for _, pod := range c.graph.PodsOf(n) {
+		p, _ := c.graph.Pod(pod)
+		if graph.Finished(p.Object) {
+			continue
+		}
+		f.Pods++
+		if ready(p.Object) && p.Object.DeletionTimestamp == nil {
+			f.Ready++
+		}
+	}
+	return f
+}
+
+// Waypoint is a Gateway of class ambit-waypoint and its status.
+type Waypoint struct {
+	Gateway *gatewayv1.Gateway
+	// Implied: no Gateway was written, a namespace's label stands for it.
+	Implied bool
+	Status  gatewayv1.GatewayStatus
+}
+
+// Waypoints gives all of them, sorted by name.
+func (c *Compiler) Waypoints() []Waypoint {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	var out []Waypoint
+	for _, n := range c.graph.Waypoints() {
+		gw, _ := c.graph.Waypoint(n)
+		_, written := c.graph.Gateway(n)
+		out = append(out, Waypoint{Gateway: gw, Implied: !written, Status: provision.Status(gw, provision.Check(gw), c.facts(n))})
+	}
+	return out
+}
+
+// boundStatuses gives the condition of every service that is bound to a waypoint.
+func (c *Compiler) boundStatuses() []Status {
+	var out []Status
+	for n := range c.graph.Services() {
+		item, _ := c.graph.Service(n)
+		s := item.Object
+		if s.Spec.Type == corev1.ServiceTypeExternalName {
+			continue
+		}
+		b := c.bindingOf(n.Namespace, s.Labels, s.Annotations, byService)
+		if !b.bound() {
+			continue
+		}
+		out = append(out, Status{Object: serviceKey(n), Origin: c.graph.Origin(serviceKey(n), ""),
+			Status: meshv1alpha1.PolicyStatus{Conditions: []metav1.Condition{c.boundCondition(s, b)}}})
+	}
+	return out
+}
+
+func (c *Compiler) boundCondition(s *corev1.Service, b binding) metav1.Condition {
+	cond := metav1.Condition{Type: ConditionWaypointBound, Status: metav1.ConditionFalse, ObservedGeneration: s.Generation}
+	switch {
+	case b.reason != "":
+		cond.Reason, cond.Message = b.reason, b.message+": "+b.consequence()
+	case c.facts(b.waypoint).Ready == 0:
+		cond.Reason, cond.Message = reasonNotReady, "no pod of waypoint "+b.waypoint.String()+" is ready: "+b.consequence()
+	default:
+		cond.Status, cond.Reason = metav1.ConditionTrue, reasonBound
+		cond.Message = "connections take waypoint " + b.waypoint.String()
+		if b.failOpen {
+			cond.Message += ", and go around it while it is not ready (" + graph.AnnotationFailOpen + ")"
+		}
+	}
+	return cond
+}
+
+// gatewayStatuses gives the conditions of all waypoints.
+func (c *Compiler) gatewayStatuses() []Status {
+	var out []Status
+	for _, n := range c.graph.Waypoints() {
+		if _, written := c.graph.Gateway(n); !written {
+			continue
+		}
+		gw, _ := c.graph.Waypoint(n)
+		s := provision.Status(gw, provision.Check(gw), c.facts(n))
+		out = append(out, Status{Object: gatewayKey(n), Origin: c.graph.Origin(gatewayKey(n), ""),
+			Status: meshv1alpha1.PolicyStatus{Conditions: s.Conditions}})
+	}
+	return out
+}

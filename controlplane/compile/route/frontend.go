@@ -1,0 +1,269 @@
+package route
+
+import (
+	"slices"
+	"strings"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/ambit-mesh/ambit/apis/waypoint"
+	"github.com/ambit-mesh/ambit/controlplane/compile/traffic"
+	"github.com/ambit-mesh/ambit/controlplane/graph"
+)
+
+// Input is one Service and the routes that name it as a parent.
+type Input struct {
+	Name types.NamespacedName
+	// Service is nil when there is none of that name.
+	Service *corev1.Service
+	// Bound says that a waypoint serves it.
+	Bound  bool
+	Routes []graph.Object
+	// Version says that routes of other Services send requests to this one, so
+	// that its Backend carries its rate limits.
+	Version bool
+}
+
+// Output is what becomes of it.
+type Output struct {
+	Ports     []*waypoint.Port
+	Providers []*waypoint.JWTProvider
+	// Parents has an entry for each reference of a route to the Service.
+	Parents  []Parent
+	Findings []Finding
+}
+
+// Parent is what the status of a route says of one of its parents.
+type Parent struct {
+	Route graph.Key
+	// Index is the position in spec.parentRefs.
+	Index  int
+	Status gatewayv1.RouteParentStatus
+}
+
+// Finding is something that a person should put right.
+type Finding struct {
+	Object  graph.Key
+	Field   string
+	Message string
+}
+
+// translation is the work on one Service.
+type translation struct {
+	in     Input
+	mesh   traffic.Mesh
+	out    Output
+	routes []*attached
+	// sections are the names of the ports that have policies of their own.
+	sections map[string]bool
+	// inline are the policies that a rule names as filters.
+	inline map[*waypoint.Rule][]graph.Key
+	// closed says why every rule answers with an error; signedIn why those do
+	// that see no requests.
+	closed, signedIn string
+}
+
+// attached is a route with what it is attached to.
+type attached struct {
+	key    graph.Key
+	object graph.Object
+	kind   waypoint.RouteKind
+	refs   []*reference
+	// compiled has the wire form by the section of the Service whose policies
+	// it inherits.
+	compiled map[string]*compiled
+}
+
+// consumer says whether the route is one of another namespace than the Service.
+func (a *attached) consumer(svc types.NamespacedName) bool { return a.key.Namespace != svc.Namespace }
+
+// reference is one parentRef of a route that names the Service.
+type reference struct {
+	index int
+	ref   gatewayv1.ParentReference
+	// ports that it applies to, by index in the Service; lost are those of them
+	// where another kind has won.
+	ports, lost []int
+	// refused and message say why it applies nowhere.
+	refused gatewayv1.RouteConditionReason
+	message string
+	note    string
+}
+
+// Translate compiles a Service.
+func Translate(in Input, mesh traffic.Mesh) Output {
+	t := &translation{in: in, mesh: mesh, inline: make(map[*waypoint.Rule][]graph.Key)}
+	t.attach()
+	if in.Service != nil {
+		t.findSections()
+		t.providers()
+		for i := range in.Service.Spec.Ports {
+			if p := &in.Service.Spec.Ports[i]; traffic.TCP(p) {
+				t.out.Ports = append(t.out.Ports, t.port(i, p))
+			}
+		}
+	}
+	t.report()
+	return t.out
+}
+
+// attach resolves the parent references of all routes.
+func (t *translation) attach() {
+	for _, obj := range t.in.Routes {
+		key, _ := graph.KeyOf(obj)
+		a := &attached{key: key, object: obj, kind: kindOf(key.Kind), compiled: make(map[string]*compiled)}
+		for i, ref := range graph.ParentRefs(obj) {
+			if svc, ok := graph.ParentService(key.Namespace, ref); ok && svc == t.in.Name {
+				r := &reference{index: i, ref: ref}
+				t.resolve(a, r)
+				a.refs = append(a.refs, r)
+			}
+		}
+		t.routes = append(t.routes, a)
+	}
+	slices.SortStableFunc(t.routes, func(a, b *attached) int { return traffic.Older(a.object, b.object) })
+}
+
+func kindOf(kind string) waypoint.RouteKind {
+	return map[string]waypoint.RouteKind{
+		graph.KindHTTPRoute: waypoint.RouteKind_ROUTE_KIND_HTTP,
+		graph.KindGRPCRoute: waypoint.RouteKind_ROUTE_KIND_GRPC,
+		graph.KindTLSRoute:  waypoint.RouteKind_ROUTE_KIND_TLS,
+		graph.KindTCPRoute:  waypoint.RouteKind_ROUTE_KIND_TCP,
+	}[kind]
+}
+
+// port builds what a waypoint is told of one port.
+func (t *translation) port(index int, p *corev1.ServicePort) *waypoint.Port {
+	kind := t.settle(index, p)
+	out := &waypoint.Port{
+		Number: uint32(p.Port), // #nosec G115 -- 1 to 65535
+		Name:   p.Name, Kind: kind, Protocol: protocol(p, kind),
+	}
+	tables := make(map[string]*waypoint.RouteTable)
+	for _, a := range t.routes {
+		if !a.applies(index) {
+			continue
+		}
+		namespace := ""
+		if a.consumer(t.in.Name) {
+			namespace = a.key.Namespace
+		}
+		if tables[namespace] == nil {
+			tables[namespace] = &waypoint.RouteTable{}
+		}
+		tables[namespace].Routes = append(tables[namespace].Routes, t.compile(a, p).route)
+	}
+	for namespace, table := range tables {
+		if namespace == "" {
+			out.Producer = table
+			continue
+		}
+		out.Consumers = append(out.Consumers, &waypoint.ConsumerTable{Namespace: namespace, Table: table})
+	}
+	slices.SortFunc(out.Consumers, func(a, b *waypoint.ConsumerTable) int {
+		return strings.Compare(a.GetNamespace(), b.GetNamespace())
+	})
+	out.Fallback = t.fallback(p, out.GetProtocol())
+	return out
+}
+
+// protocol gives what is spoken on a port: what a route of the owner implies
+// comes before what is declared, because a GRPCRoute is of HTTP/2 wherever it is
+// attached (GEP-1016).
+func protocol(p *corev1.ServicePort, kind waypoint.RouteKind) waypoint.Protocol {
+	speaks := traffic.PortSpeaks(p)
+	switch kind {
+	case waypoint.RouteKind_ROUTE_KIND_GRPC:
+		return waypoint.Protocol_PROTOCOL_HTTP2
+	case waypoint.RouteKind_ROUTE_KIND_TLS:
+		return waypoint.Protocol_PROTOCOL_TLS
+	case waypoint.RouteKind_ROUTE_KIND_TCP:
+		return waypoint.Protocol_PROTOCOL_TCP
+	case waypoint.RouteKind_ROUTE_KIND_HTTP:
+		if speaks != traffic.SpeaksHTTP1 && speaks != traffic.SpeaksHTTP2 {
+			return waypoint.Protocol_PROTOCOL_UNSPECIFIED
+		}
+	}
+	return speaks.Protocol()
+}
+
+// applies says whether a route has effect on a port.
+func (a *attached) applies(port int) bool {
+	return slices.ContainsFunc(a.refs, func(r *reference) bool {
+		return slices.Contains(r.ports, port) && !slices.Contains(r.lost, port)
+	})
+}
+
+// fallback sends requests that no route is there for to the Service's own
+// endpoints (GEP-1294).
+func (t *translation) fallback(p *corev1.ServicePort, proto waypoint.Protocol) *waypoint.Rule {
+	backend := &waypoint.BackendRef{
+		Service: t.mesh.ServiceName(t.in.Name),
+		Port:    uint32(p.Port), // #nosec G115 -- 1 to 65535
+	}
+	layer7 := proto != waypoint.Protocol_PROTOCOL_TCP && proto != waypoint.Protocol_PROTOCOL_TLS
+	if layer7 {
+		if speaks := traffic.PortSpeaks(p); speaks == traffic.SpeaksHTTP1 || speaks == traffic.SpeaksHTTP2 {
+			backend.Protocol = speaks.Protocol()
+		}
+	}
+	rule := &waypoint.Rule{Backends: []*waypoint.WeightedBackend{{Weight: 1, Backend: backend}}}
+	t.inherit(rule, nil, "", t.section(p), layer7)
+	return rule
+}
+
+// compiled is the wire form of a route with what is wrong with it.
+type compiled struct {
+	route    *waypoint.Route
+	problems []problem
+	rules    int
+	note     string
+}
+
+// compile gives the wire form of a route for a port.
+func (t *translation) compile(a *attached, p *corev1.ServicePort) *compiled {
+	section := ""
+	if p != nil {
+		section = t.section(p)
+	}
+	if c := a.compiled[section]; c != nil {
+		return c
+	}
+	w := &worker{t: t, key: a.key, object: a.object, section: section}
+	c := &compiled{route: &waypoint.Route{Kind: a.key.Kind, Namespace: a.key.Namespace, Name: a.key.Name}}
+	if created := a.object.GetCreationTimestamp(); !created.IsZero() {
+		c.route.Created = timestamppb.New(created.Time)
+	}
+	switch o := a.object.(type) {
+	case *gatewayv1.HTTPRoute:
+		c.rules, c.route.Rules = len(o.Spec.Rules), w.httpRules(o)
+		if len(o.Spec.Hostnames) > 0 {
+			c.note = "hostnames have no meaning for a Service: a request belongs to it by the address that it is sent to; match the header Host instead"
+		}
+	case *gatewayv1.GRPCRoute:
+		c.rules, c.route.Rules = len(o.Spec.Rules), w.grpcRules(o)
+		if len(o.Spec.Hostnames) > 0 {
+			c.note = "hostnames have no meaning for a Service: a request belongs to it by the address that it is sent to; match the header Host instead"
+		}
+	case *gatewayv1.TLSRoute:
+		for _, h := range o.Spec.Hostnames {
+			c.route.ServerNames = append(c.route.ServerNames, strings.ToLower(string(h)))
+		}
+		for i := range o.Spec.Rules {
+			c.route.Rules = append(c.route.Rules, w.bytesRule(i, o.Spec.Rules[i].Name, o.Spec.Rules[i].BackendRefs))
+		}
+		c.rules = len(o.Spec.Rules)
+	case *gatewayv1.TCPRoute:
+		for i := range o.Spec.Rules {
+			c.route.Rules = append(c.route.Rules, w.bytesRule(i, o.Spec.Rules[i].Name, o.Spec.Rules[i].BackendRefs))
+		}
+		c.rules = len(o.Spec.Rules)
+	}
+	c.problems = w.problems
+	a.compiled[section] = c
+	return c
+}

@@ -1,0 +1,97 @@
+package wds
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/ambit-mesh/ambit/internal/authz"
+	"github.com/ambit-mesh/ambit/internal/identity"
+)
+
+// Endpoint is a workload that serves a port of a service.
+type Endpoint struct {
+	Workload *Workload
+	// Port that the workload listens on.
+	Port uint16
+}
+
+// Address of the endpoint, of the family that is asked for where it has one.
+func (e Endpoint) Address(v4 bool) netip.AddrPort {
+	a, _ := e.Workload.address(v4)
+	return netip.AddrPortFrom(a, e.Port)
+}
+
+// Peers are the identities of which the endpoint of svc must prove one.
+func (e Endpoint) Peers(svc *Service) []identity.ID {
+	ids := []identity.ID{e.Workload.Identity()}
+	if svc != nil {
+		ids = append(ids, svc.Identities...)
+	}
+	return ids
+}
+
+// Generation counts the changes so far: what was derived from the store is right
+// as long as it stays the same.
+func (s *Store) Generation() uint64 { return s.generation.Load() }
+
+// Service finds a service by its key, <namespace>/<hostname>; nil when it is not
+// known.
+func (s *Store) Service(key string) *Service {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.services[key]
+}
+
+// EvaluatorOf gives the policies of a namespace together with those that are
+// listed by name.
+func (s *Store) EvaluatorOf(namespace string, listed []string) *authz.Evaluator {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.policies.For(namespace, listed)
+}
+
+// Endpoints gives those that take connections to a port of a service, in a fixed
+// order; of those the ones that src, which may be nil, should prefer. The error is
+// ErrNoPort, or ErrNoEndpoint for a service that nobody serves or that is not
+// known.
+func (s *Store) Endpoints(src *Workload, key string, port uint16) (*Service, []Endpoint, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	svc := s.services[key]
+	if svc == nil {
+		return nil, nil, fmt.Errorf("service %s is not known: %w", key, ErrNoEndpoint)
+	}
+	if !svc.HasPort(port) {
+		return svc, nil, fmt.Errorf("service %s port %d: %w", key, port, ErrNoPort)
+	}
+	list := s.endpoints[key]
+	if src != nil && len(svc.Scopes) > 0 {
+		list = preferred(src, svc, list, func(e endpoint) bool { _, ok := usable(svc, e, port, true); return ok })
+	}
+	out := make([]Endpoint, 0, len(list))
+	for _, e := range list {
+		if at, ok := usable(svc, e, port, true); ok {
+			out = append(out, Endpoint{e.w, at.Port()})
+		}
+	}
+	if len(out) == 0 {
+		return svc, nil, fmt.Errorf("service %s port %d: %w", key, port, ErrNoEndpoint)
+	}
+	slices.SortFunc(out, func(a, b Endpoint) int { return cmp.Compare(a.Workload.UID, b.Workload.UID) })
+	return svc, out, nil
+}
+
+// address gives one of the family that is asked for, else another one.
+func (w *Workload) address(v4 bool) (a netip.Addr, ok bool) {
+	for _, a := range w.Addresses {
+		if a.Is4() == v4 {
+			return a, true
+		}
+	}
+	if len(w.Addresses) == 0 {
+		return netip.Addr{}, false
+	}
+	return w.Addresses[len(w.Addresses)-1], true
+}

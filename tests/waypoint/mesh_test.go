@@ -1,0 +1,261 @@
+package waypoint_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// roleEnv makes the test binary a program of the mesh: its arguments are the role.
+const roleEnv = "AMBIT_TEST_ROLE"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(roleEnv) != "" {
+		os.Exit(role(os.Args[1:]))
+	}
+	code := m.Run()
+	shared.down()
+	os.Exit(code)
+}
+
+// bed is the mesh that the tests of this package share. Each test has services of
+// its own in front of the same pods.
+type bed struct {
+	once sync.Once
+	err  error
+	tmp  string
+	dir  string // of the manifests
+	bin  string
+	name string
+}
+
+var shared bed
+
+// mesh gives the mesh to one test.
+type mesh struct {
+	t *testing.T
+	*bed
+}
+
+// use starts the mesh if need be.
+func use(t *testing.T) *mesh {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("starts a whole mesh")
+	}
+	shared.once.Do(func() { shared.err = shared.up() })
+	if shared.err != nil {
+		t.Fatal(shared.err)
+	}
+	return &mesh{t, &shared}
+}
+
+func (b *bed) up() error {
+	var err error
+	if b.tmp, err = os.MkdirTemp("", "ambit-waypoint-"); err != nil {
+		return err
+	}
+	b.dir, b.bin, b.name = filepath.Join(b.tmp, "manifests"), filepath.Join(b.tmp, "bin"), "waypoint-"+filepath.Base(b.tmp)[len("ambit-waypoint-"):]
+	for _, d := range []string{b.dir, b.bin} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			return err
+		}
+	}
+	if err := os.Chmod(b.tmp, 0o755); err != nil {
+		return err
+	}
+	if err := b.build(); err != nil {
+		return err
+	}
+	base, err := manifests()
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(b.dir, "base.yaml"), []byte(base), 0o644); err != nil {
+		return err
+	}
+	out, err := b.command(context.Background(), "up", "-f", b.dir, "--nodes", "2", "--detach", "--timeout", "3m", "--bin-dir", b.bin).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("up: %w\n%s\n%s", err, tail(out, 4000), b.logs())
+	}
+	return nil
+}
+
+// build makes the mesh's programs, with the race detector if that is possible.
+func (b *bed) build() error {
+	for _, name := range []string{"ambit", "controlplane", "nodeagent", "ztunnel", "waypoint"} {
+		out := filepath.Join(b.bin, "ambit-"+name)
+		args := []string{"build", "-o", out}
+		if name == "ambit" {
+			args[2] = filepath.Join(b.bin, name)
+		} else if _, err := exec.LookPath("gcc"); err == nil && os.Getenv("CGO_ENABLED") != "0" {
+			args = append(args, "-race")
+		}
+		if text, err := exec.Command("go", append(args, "../../cmd/"+name)...).CombinedOutput(); err != nil {
+			return fmt.Errorf("build %s: %w\n%s", name, err, text)
+		}
+	}
+	return nil
+}
+
+func (b *bed) down() {
+	if b.tmp == "" {
+		return
+	}
+	if out, err := b.command(context.Background(), "down").CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "down: %v\n%s", err, out)
+	}
+	_ = os.RemoveAll(b.tmp)
+}
+
+func (b *bed) command(ctx context.Context, args ...string) *exec.Cmd {
+	return exec.CommandContext(ctx, filepath.Join(b.bin, "ambit"), append([]string{"local", "--name", b.name}, args...)...)
+}
+
+func (b *bed) logs() string {
+	var all strings.Builder
+	for _, c := range []string{"controlplane", "n1/ztunnel", "n1/access", "n2/ztunnel", "n2/access"} {
+		out, _ := b.command(context.Background(), "logs", c).CombinedOutput()
+		fmt.Fprintf(&all, "--- %s\n%s\n", c, tail(out, 3000))
+	}
+	out, _ := b.command(context.Background(), "get", "pods", "-A").CombinedOutput()
+	all.Write(out)
+	return all.String()
+}
+
+func tail(b []byte, n int) []byte {
+	if len(b) > n {
+		return b[len(b)-n:]
+	}
+	return b
+}
+
+// apply puts manifests in place, and takes them away with the test.
+func (m *mesh) apply(text string) {
+	m.t.Helper()
+	file := filepath.Join(m.dir, strings.ReplaceAll(strings.ToLower(m.t.Name()), "/", "-")+".yaml")
+	tmp := filepath.Join(m.tmp, "next")
+	if err := os.WriteFile(tmp, []byte(text), 0o644); err != nil {
+		m.t.Fatal(err)
+	}
+	_, err := os.Stat(file)
+	if err != nil {
+		m.t.Cleanup(func() { _ = os.Remove(file) })
+	}
+	if err := os.Rename(tmp, file); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// service is a Service in front of the echo pods of a version, or of both.
+func service(name, version string) string {
+	selector := "app: echo"
+	if version != "" {
+		selector += ", version: " + version
+	}
+	return fmt.Sprintf(`
+---
+apiVersion: v1
+kind: Service
+metadata: {name: %s, namespace: app}
+spec:
+  selector: {%s}
+  ports:
+  - {name: http, port: 80, targetPort: 8080, protocol: TCP}
+  - {name: grpc, port: 7070, targetPort: 7070, protocol: TCP}
+  - {name: auto, port: 9080, targetPort: 8080, protocol: TCP, appProtocol: example.com/unknown}
+  - {name: first, port: 9090, targetPort: 9090, protocol: TCP, appProtocol: example.com/unknown}
+  - {name: tls, port: 443, targetPort: 8443, protocol: TCP}
+`, name, selector)
+}
+
+// run runs a role in a pod with in as its input, and reads its output.
+func (m *mesh) run(pod string, in, out any, args ...string) {
+	m.t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	namespace := "app"
+	if ns, name, ok := strings.Cut(pod, "/"); ok {
+		namespace, pod = ns, name
+	}
+	text, err := json.Marshal(in)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	cmd := m.command(m.t.Context(), append([]string{"exec", "deploy/" + pod, "-n", namespace, "--", "/usr/bin/env", roleEnv + "=1", self}, args...)...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(text), &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		m.t.Fatalf("%s %v: %v\n%s", pod, args, err, stderr.String())
+	}
+	if err := json.Unmarshal(stdout.Bytes(), out); err != nil {
+		m.t.Fatalf("%s %v: %v\n%s", pod, args, err, stdout.String())
+	}
+}
+
+// ask sends requests from the client pod, one after the other.
+func (m *mesh) ask(requests ...request) []response { return m.askFrom("client", requests...) }
+
+func (m *mesh) askFrom(pod string, requests ...request) []response {
+	m.t.Helper()
+	var out []response
+	m.run(pod, requests, &out, "client")
+	return out
+}
+
+// get sends one GET.
+func (m *mesh) get(url string) response { return m.ask(request{URL: url})[0] }
+
+// until asks until the answer is as wanted: configuration takes a moment to reach
+// the waypoint.
+func (m *mesh) until(what string, r request, want func(response) bool) response {
+	m.t.Helper()
+	return m.untilFrom("client", what, r, want)
+}
+
+func (m *mesh) untilFrom(pod, what string, r request, want func(response) bool) response {
+	m.t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		got := m.askFrom(pod, r)[0]
+		if want(got) {
+			return got
+		}
+		if time.Now().After(deadline) {
+			m.t.Fatalf("not within 20 s: %s; last %+v\n%s", what, got, m.logs())
+		}
+		time.Sleep(50 * time.Millisecond) // between two looks, not for a result
+	}
+}
+
+// logged waits for an access log line of a waypoint pod that has all of words.
+func (m *mesh) logged(words ...string) string {
+	m.t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		out, _ := m.command(m.t.Context(), "logs", "deploy/wp", "-n", "app").CombinedOutput()
+	lines:
+		for _, line := range strings.Split(string(out), "\n") {
+			for _, w := range words {
+				if !strings.Contains(line, w) {
+					continue lines
+				}
+			}
+			return line
+		}
+		if time.Now().After(deadline) {
+			m.t.Fatalf("no line with %q in\n%s", words, tail(out, 6000))
+		}
+		time.Sleep(100 * time.Millisecond) // between two looks
+	}
+}

@@ -1,0 +1,115 @@
+// Package frontend holds the services that a waypoint serves, compiled, and finds
+// them by the address or name that a client asked for.
+package frontend
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/ambit-mesh/ambit/apis/waypoint"
+	"github.com/ambit-mesh/ambit/waypoint/internal/jwt"
+	"github.com/ambit-mesh/ambit/waypoint/route"
+)
+
+// Entry is one service. It is immutable.
+type Entry struct {
+	// Key is <namespace>/<hostname>.
+	Key string
+	// Routes are its compiled routes.
+	Routes *route.Frontend
+	// Tokens verifies the tokens of requests; nil when the service wants none.
+	Tokens *jwt.Verifier
+	// Config is what the control plane sent.
+	Config *waypoint.Frontend
+}
+
+// Table is all services. Lookups take no lock; Update is for one goroutine at a
+// time.
+type Table struct {
+	tokens  *jwt.Manager // may be nil in tests
+	mu      sync.Mutex   // serialises updates
+	current atomic.Pointer[tables]
+}
+
+type tables struct {
+	byKey  map[string]*Entry
+	byAddr map[netip.Addr]*Entry
+	byHost map[string]*Entry
+}
+
+// New makes an empty table whose services verify tokens with tokens.
+func New(tokens *jwt.Manager) *Table {
+	t := &Table{tokens: tokens}
+	t.current.Store(&tables{byKey: map[string]*Entry{}, byAddr: map[netip.Addr]*Entry{}, byHost: map[string]*Entry{}})
+	return t
+}
+
+// Key finds a service by its key; nil when there is none.
+func (t *Table) Key(key string) *Entry { return t.current.Load().byKey[key] }
+
+// Address finds a service by a virtual address.
+func (t *Table) Address(a netip.Addr) *Entry { return t.current.Load().byAddr[a.Unmap()] }
+
+// Host finds a service by its hostname.
+func (t *Table) Host(host string) *Entry { return t.current.Load().byHost[host] }
+
+// All gives the services, sorted.
+func (t *Table) All() []*Entry {
+	return slices.SortedFunc(maps.Values(t.current.Load().byKey), func(a, b *Entry) int { return strings.Compare(a.Key, b.Key) })
+}
+
+// Update replaces and removes services at once, and gives what is wrong with
+// each by its key: the service is there all the same, and what is wrong with it
+// refuses requests.
+func (t *Table) Update(updated map[string]*waypoint.Frontend, removed []string) map[string]error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	next := &tables{byKey: maps.Clone(t.current.Load().byKey)}
+	for _, key := range removed {
+		delete(next.byKey, key)
+		if t.tokens != nil {
+			t.tokens.Delete(key)
+		}
+	}
+	wrong := make(map[string]error)
+	for key, pb := range updated {
+		if want := pb.GetNamespace() + "/" + pb.GetHostname(); want != key {
+			wrong[key] = fmt.Errorf("frontend %s: under the resource name %s", want, key)
+			continue
+		}
+		routes, problems := route.Compile(pb)
+		if len(problems) > 0 {
+			wrong[key] = fmt.Errorf("frontend %s: %s", key, problems[0])
+		}
+		e := &Entry{Key: key, Routes: routes, Config: pb}
+		if t.tokens != nil {
+			var errs []error
+			if e.Tokens, errs = t.tokens.Set(key, pb.GetJwtProviders()); len(errs) > 0 {
+				wrong[key] = errors.Join(append(errs, wrong[key])...)
+			}
+		}
+		next.byKey[key] = e
+	}
+	next.index()
+	t.current.Store(next)
+	return wrong
+}
+
+func (n *tables) index() {
+	n.byAddr = make(map[netip.Addr]*Entry, len(n.byKey))
+	n.byHost = make(map[string]*Entry, len(n.byKey))
+	for _, e := range n.byKey {
+		n.byHost[e.Config.GetHostname()] = e
+		for _, b := range e.Config.GetAddresses() {
+			if a, ok := netip.AddrFromSlice(b); ok {
+				n.byAddr[a.Unmap()] = e
+			}
+		}
+	}
+}

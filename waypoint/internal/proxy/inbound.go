@@ -1,0 +1,153 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/ambit-mesh/ambit/internal/hbone"
+	"github.com/ambit-mesh/ambit/internal/identity"
+	"github.com/ambit-mesh/ambit/internal/trace"
+	"github.com/ambit-mesh/ambit/internal/wds"
+	"github.com/ambit-mesh/ambit/waypoint/internal/frontend"
+	"github.com/ambit-mesh/ambit/waypoint/internal/upstream"
+)
+
+// downstream is one connection of a client, which its tunnel has brought.
+type downstream struct {
+	proxy  *Proxy
+	client upstream.Client
+	source *wds.Workload // nil when not known
+	// key is the service that was asked for, and port its port.
+	key  string
+	port uint16
+	// asked is the address that the client asked for; the zero value for a name.
+	asked netip.AddrPort
+	local netip.AddrPort // the waypoint's own, which the tunnel came to
+	// tunnel is the context by which the client's node knows the connection.
+	tunnel trace.Context
+	conn   *hbone.StreamConn
+}
+
+// refusal is an answer to a CONNECT other than 200.
+type refusal struct {
+	status int
+	kind   string // error type of Proxy-Status, RFC 9209 section 2.3
+	reason string
+}
+
+func (r *refusal) Error() string { return r.reason }
+
+// ServeStream serves one CONNECT.
+func (p *Proxy) ServeStream(ctx context.Context, in *hbone.Incoming) {
+	d, err := p.admit(in)
+	if err != nil {
+		var r *refusal
+		if !errors.As(err, &r) {
+			r = &refusal{503, "proxy_internal_error", err.Error()}
+		}
+		p.cfg.Metrics.refusedStreams.WithLabelValues(r.kind).Inc()
+		p.cfg.Log.Warn("connection refused", zap.Stringer("from", in.RemoteAddr), zap.String("authority", clip(in.Authority)), zap.String("reason", r.reason))
+		in.Refuse(r.status, hbone.ProxyStatus(r.kind, r.reason))
+		return
+	}
+	s, err := in.Accept()
+	if err != nil {
+		return
+	}
+	d.conn = s.Conn(in.LocalAddr, net.TCPAddrFromAddrPort(d.client.Address))
+	defer func() { _ = d.conn.Close() }()
+	d.serve(ctx)
+}
+
+// admit tells who asks for what.
+func (p *Proxy) admit(in *hbone.Incoming) (*downstream, error) {
+	id, err := identity.FromState(in.Peer)
+	if err != nil {
+		return nil, &refusal{400, "tls_certificate_error", err.Error()}
+	}
+	from, _ := netip.ParseAddrPort(in.RemoteAddr.String())
+	from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
+	d := &downstream{proxy: p, client: upstream.Client{ID: id, Address: from}}
+	d.local, _ = netip.ParseAddrPort(in.LocalAddr.String())
+	d.tunnel, _ = trace.ParseTraceparent(in.Get("traceparent"))
+	// The address tells the workload only if the certificate agrees.
+	if w := p.cfg.Store.Workload(from.Addr()); w != nil && w.Identity() == id {
+		d.source = w
+	}
+	return d, d.resolve(in.Authority)
+}
+
+// resolve reads the authority: an address or the name of a service, and a port.
+func (d *downstream) resolve(authority string) error {
+	var e *frontend.Entry
+	at, err := netip.ParseAddrPort(authority)
+	if err == nil {
+		d.asked = netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
+		d.port = at.Port()
+		e = d.proxy.cfg.Frontends.Address(at.Addr())
+	} else {
+		i := strings.LastIndexByte(authority, ':')
+		port, perr := strconv.ParseUint(authority[i+1:], 10, 16)
+		if i <= 0 || perr != nil || port == 0 || strings.ContainsAny(authority[:i], "[]:@/ ") {
+			return &refusal{400, "http_request_error", "authority " + strconv.Quote(clip(authority)) + ": want host:port"}
+		}
+		d.port = uint16(port)
+		e = d.proxy.cfg.Frontends.Host(authority[:i])
+	}
+	if e == nil {
+		return d.resolveWorkload(authority)
+	}
+	d.key = e.Key
+	if _, ok := e.Routes.Port(d.port); !ok {
+		return &refusal{503, "destination_not_found", "service " + e.Key + " has no port " + strconv.Itoa(int(d.port))}
+	}
+	return nil
+}
+
+// resolveWorkload takes what was addressed as a workload's own address, if that
+// workload has this waypoint.
+func (d *downstream) resolveWorkload(authority string) error {
+	if d.asked.IsValid() {
+		if w := d.proxy.cfg.Store.Workload(d.asked.Addr()); w != nil && d.proxy.serves(w.Waypoint) {
+			return nil
+		}
+	}
+	// The other end may have heard of the binding before us: it may try again.
+	return &refusal{503, "destination_not_found", "nothing at " + clip(authority) + " is bound to waypoint " + d.proxy.cfg.Gateway}
+}
+
+// serves reports whether g is this waypoint.
+func (p *Proxy) serves(g *wds.Gateway) bool {
+	self := p.cfg.Self()
+	if g == nil || self == nil {
+		return false
+	}
+	for _, m := range self.Services {
+		if m.Service == g.Service {
+			return true
+		}
+	}
+	for _, a := range self.Addresses {
+		if a == g.Address {
+			return true
+		}
+	}
+	return false
+}
+
+func clip(s string) string {
+	if len(s) > 100 {
+		return s[:100] + "..."
+	}
+	return s
+}
+
+// idle is how long a connection may do nothing before it has told its protocol.
+const idle = time.Hour

@@ -1,0 +1,212 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"os"
+	"sync/atomic"
+	"time"
+
+	flowpb "github.com/ambit-mesh/ambit/apis/flow"
+	"github.com/ambit-mesh/ambit/internal/flow"
+	"github.com/ambit-mesh/ambit/internal/hbone"
+	"github.com/ambit-mesh/ambit/internal/wds"
+	"github.com/ambit-mesh/ambit/waypoint/internal/upstream"
+)
+
+// opaque is a connection that is passed on as it is.
+type opaqueConn struct {
+	d              *downstream
+	record         flow.Record
+	sent, received atomic.Int64
+}
+
+// serveOpaque passes the connection on. first are bytes that were read already;
+// server is the name that a TLS client asked for.
+func (d *downstream) serveOpaque(ctx context.Context, first []byte, server string) {
+	o := &opaqueConn{d: d, record: d.recordOf(time.Now())}
+	up, done, err := o.connect(ctx, server)
+	if err == nil {
+		defer done()
+		err = o.relay(ctx, up, first)
+	}
+	o.finish(err)
+}
+
+// connect decides about the connection and reaches a backend for it.
+func (o *opaqueConn) connect(ctx context.Context, server string) (upstream.Conn, func(), error) {
+	d := o.d
+	if d.key == "" {
+		return o.connectWorkload(ctx)
+	}
+	e := d.proxy.cfg.Frontends.Key(d.key)
+	if e == nil {
+		return nil, nil, failed(503, flagInvalid, "destination_not_found", "service %s is no longer bound to waypoint %s", d.key, d.proxy.cfg.Gateway)
+	}
+	v := d.evaluator(e.Config.GetNamespace(), e.Config.GetAuthorizationPolicies()).Decide(d.facts())
+	o.record.Audits = audits(v.Audits)
+	if !v.Allowed {
+		f := failed(403, flagDenied, "http_request_denied", "%s", v.Reason)
+		f.verdict, f.policy = flowpb.Verdict_VERDICT_DENIED, policyOf(&v)
+		return nil, nil, f
+	}
+	decision := e.Routes.MatchConnection(o.d.routeClient(), d.port, server)
+	if decision.Rule == nil || decision.Rule.Invalid != "" {
+		return nil, nil, failed(404, flagNoRoute, "destination_not_found", "%s", decision.Reason)
+	}
+	b, reason := decision.Rule.PickBackend(rand.Uint64())
+	if b == nil || b.Invalid != "" {
+		return nil, nil, failed(500, flagInvalid, "proxy_configuration_error", "%s: %s", decision.Rule.ID(), reason)
+	}
+	cluster := d.proxy.cfg.Upstream.Cluster(b.Service, b.Port)
+	return o.dial(ctx, cluster, decision.Rule.Timeouts.Connect.Or(0))
+}
+
+// connectionTries is how many endpoints are tried before the first byte.
+const connectionTries = 3
+
+func (o *opaqueConn) dial(ctx context.Context, cluster *upstream.Cluster, timeout time.Duration) (upstream.Conn, func(), error) {
+	leave, err := cluster.Enter()
+	if err != nil {
+		return nil, nil, err
+	}
+	var pick upstream.Pick
+	for n := 1; ; n++ {
+		e, err := cluster.Choose(pick)
+		if err != nil {
+			leave()
+			return nil, nil, err
+		}
+		use := e.Use()
+		w := e.Workload()
+		o.record.Destination = flow.End{Workload: w, Identity: w.Identity(), Address: e.Address(o.d.client.Address.Addr().Is4())}
+		up, via, err := cluster.Connect(ctx, e, &o.d.client, timeout)
+		o.record.TunnelOut = via
+		use.Answered(err != nil)
+		if err == nil {
+			return up, func() { _ = up.Close(); use.Done(); leave() }, nil
+		}
+		use.Done()
+		pick.Avoid = append(pick.Avoid, e)
+		if status, _, refused := upstream.Refused(err); n == connectionTries || ctx.Err() != nil || refused && status != 503 {
+			leave()
+			return nil, nil, err
+		}
+	}
+}
+
+// connectWorkload reaches the workload whose own address was asked for.
+func (o *opaqueConn) connectWorkload(ctx context.Context) (upstream.Conn, func(), error) {
+	d := o.d
+	w := d.proxy.cfg.Store.Workload(d.asked.Addr())
+	if w == nil {
+		return nil, nil, failed(503, flagNoEndpoint, "destination_not_found", "workload at %s is gone", d.asked)
+	}
+	o.record.Destination = flow.End{Workload: w, Identity: w.Identity(), Address: d.asked}
+	up, via, err := d.proxy.cfg.Dialer.Connect(ctx, nil, wds.Endpoint{Workload: w, Port: d.asked.Port()}, &d.client, 0)
+	o.record.TunnelOut = via
+	if err != nil {
+		return nil, nil, err
+	}
+	return up, func() { _ = up.Close() }, nil
+}
+
+// relay copies both ways until both have ended.
+func (o *opaqueConn) relay(ctx context.Context, up upstream.Conn, first []byte) error {
+	stop := context.AfterFunc(ctx, func() {
+		o.d.conn.Stream().Reset(hbone.CodeCancel)
+		_ = up.SetDeadline(time.Unix(1, 0))
+	})
+	defer stop()
+	return hbone.Relay(&prefixed{StreamConn: o.d.conn, rest: first}, up, &o.sent, &o.received)
+}
+
+func (o *opaqueConn) finish(err error) {
+	r := &o.record
+	r.Duration = time.Since(r.Start)
+	r.Sent, r.Received = o.sent.Load(), o.received.Load()
+	if err != nil {
+		f := failureOf(err)
+		r.Verdict, r.Reason, r.Flags, r.Policy = f.verdict, f.reason, f.flag, f.policy
+		o.d.conn.Stream().Reset(hbone.CodeCancel)
+	}
+	o.d.proxy.cfg.Metrics.connections.WithLabelValues(o.d.key, r.Flags).Inc()
+	o.d.proxy.cfg.Flows.Append(r)
+	o.d.proxy.log(r)
+}
+
+// serveSilent connects a client that says nothing to the service. If the service
+// speaks first it goes on so; if the client does after all, its protocol is told
+// from what it says, and the connection was for nothing.
+func (d *downstream) serveSilent(ctx context.Context) {
+	o := &opaqueConn{d: d, record: d.recordOf(time.Now())}
+	up, done, err := o.connect(ctx, "")
+	if err != nil {
+		// Whether this is a failure depends on what the client would have said.
+		kind, first, serr := sniff(d.conn, time.Now().Add(firstWord))
+		if serr == nil && kind != opaque {
+			d.serveDialect(ctx, kind, first)
+			return
+		}
+		o.finish(err)
+		return
+	}
+	kind, heard, spoke := o.listen(up)
+	if spoke {
+		defer done()
+		o.finish(o.relay(ctx, &answered{Conn: up, rest: heard.server}, heard.client))
+		return
+	}
+	if kind == opaque || kind == undecided {
+		defer done()
+		o.finish(o.relay(ctx, &answered{Conn: up, rest: heard.server}, heard.client))
+		return
+	}
+	done()
+	d.serveDialect(ctx, kind, heard.client)
+}
+
+// heard is what the two ends have said so far.
+type heard struct{ client, server []byte }
+
+// listen waits until one of the two speaks, and tells the client's dialect.
+func (o *opaqueConn) listen(up upstream.Conn) (kind dialect, h heard, serverSpoke bool) {
+	type result struct {
+		p   []byte
+		err error
+	}
+	server := make(chan result, 1)
+	go func() {
+		p := make([]byte, 4096)
+		n, err := up.Read(p)
+		server <- result{p[:n], err}
+		// The client is not waited for any more.
+		_ = o.d.conn.SetReadDeadline(time.Unix(1, 0))
+	}()
+	kind, h.client, _ = sniff(o.d.conn, time.Time{})
+	_ = up.SetReadDeadline(time.Unix(1, 0))
+	r := <-server
+	_ = up.SetReadDeadline(time.Time{})
+	_ = o.d.conn.SetReadDeadline(time.Time{})
+	h.server = r.p
+	ended := r.err != nil && !errors.Is(r.err, os.ErrDeadlineExceeded)
+	return kind, h, len(r.p) > 0 || ended && errors.Is(r.err, io.EOF)
+}
+
+// answered is a backend's connection of which the first bytes were read.
+type answered struct {
+	upstream.Conn
+	rest []byte
+}
+
+// Read gives the bytes that were read first.
+func (c *answered) Read(p []byte) (int, error) {
+	if len(c.rest) > 0 {
+		n := copy(p, c.rest)
+		c.rest = c.rest[n:]
+		return n, nil
+	}
+	return c.Conn.Read(p)
+}

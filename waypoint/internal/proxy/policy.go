@@ -1,0 +1,106 @@
+package proxy
+
+import (
+	"context"
+	"strconv"
+	"strings"
+
+	flowpb "github.com/ambit-mesh/ambit/apis/flow"
+	"github.com/ambit-mesh/ambit/internal/authz"
+	"github.com/ambit-mesh/ambit/internal/flow"
+	"github.com/ambit-mesh/ambit/waypoint/route"
+)
+
+// authenticate verifies the request's token, if the service has token providers.
+func (x *exchange) authenticate(ctx context.Context) error {
+	if x.entry.Tokens == nil {
+		return nil
+	}
+	r := x.entry.Tokens.Check(ctx, x.req)
+	if r.Allowed {
+		x.claims = r.Claims
+		return nil
+	}
+	f := failed(r.Status, flagToken, "http_request_denied", "%s", r.Reason)
+	f.verdict, f.fields = flowpb.Verdict_VERDICT_DENIED, r.Fields
+	f.policy = policyNamed("JWTAuthentication", r.Policy)
+	return f
+}
+
+// authorize asks the policies of the service about the request.
+func (x *exchange) authorize() error {
+	r := authz.Request{Method: x.req.Method, Path: x.record.HTTP.Path, Host: x.req.Authority, Header: x.header, Claim: x.claim}
+	if x.record.HTTP.GRPC {
+		r.GRPCService, r.GRPCMethod, _ = strings.Cut(strings.TrimPrefix(r.Path, "/"), "/")
+	}
+	d := x.d.evaluator(x.entry.Config.GetNamespace(), x.entry.Config.GetAuthorizationPolicies()).DecideRequest(x.d.facts(), &r)
+	x.record.Audits = audits(d.Audits)
+	if d.Allowed {
+		return nil
+	}
+	f := failed(403, flagDenied, "http_request_denied", "%s", d.Reason)
+	f.verdict = flowpb.Verdict_VERDICT_DENIED
+	f.policy = policyOf(&d)
+	f.code, f.grpc = route.PermissionDenied, true
+	return f
+}
+
+func (d *downstream) evaluator(namespace string, listed []string) *authz.Evaluator {
+	return d.proxy.cfg.Store.EvaluatorOf(namespace, listed)
+}
+
+// facts are what is known of the client's connection. Ports are those that
+// workloads listen on, which a waypoint decides only later: of the service, its
+// own port stands in.
+func (d *downstream) facts() authz.Connection {
+	to := d.asked.Addr()
+	if !to.IsValid() {
+		to = d.local.Addr()
+	}
+	return authz.Connection{Source: d.client.ID, Peer: d.client.ID, SourceIP: d.client.Address.Addr(), DestIP: to, DestPort: d.port}
+}
+
+func policyOf(d *authz.Decision) flow.Policy {
+	return flow.Policy{Namespace: d.Policy.Namespace, Name: d.Policy.Name, Rule: ruleName(d.Rule, d.RuleName)}
+}
+
+func audits(list []authz.AuditMatch) []flow.Policy {
+	if len(list) == 0 {
+		return nil
+	}
+	out := make([]flow.Policy, len(list))
+	for i, a := range list {
+		out[i] = flow.Policy{Namespace: a.Policy.Namespace, Name: a.Policy.Name, Rule: ruleName(a.Rule, a.RuleName)}
+	}
+	return out
+}
+
+// header gives the lines of a header.
+func (x *exchange) header(name string) []string {
+	if name == "host" {
+		return []string{x.req.Authority}
+	}
+	var out []string
+	for _, f := range x.req.Fields {
+		if f.Name == name {
+			out = append(out, f.Value)
+		}
+	}
+	return out
+}
+
+// claim gives a claim of the verified token.
+func (x *exchange) claim(issuer, name string) []string {
+	if x.claims == nil || x.claims.Issuer() != issuer {
+		return nil
+	}
+	return x.claims.Values(name)
+}
+
+// ruleName is a rule's name, or else its position; "" for none.
+func ruleName(rule int, name string) string {
+	if name == "" && rule != authz.NoRule {
+		return strconv.Itoa(rule)
+	}
+	return name
+}

@@ -1,0 +1,253 @@
+package proxy
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	flowpb "github.com/ambit-mesh/ambit/apis/flow"
+	"github.com/ambit-mesh/ambit/internal/flow"
+	"github.com/ambit-mesh/ambit/internal/message"
+	"github.com/ambit-mesh/ambit/internal/stats"
+	"github.com/ambit-mesh/ambit/internal/trace"
+	"github.com/ambit-mesh/ambit/waypoint/internal/upstream"
+	"github.com/ambit-mesh/ambit/waypoint/route"
+)
+
+// recordOf begins the record of a connection or of a request on it.
+func (d *downstream) recordOf(start time.Time) flow.Record {
+	return flow.Record{
+		Start: start, Reporter: flowpb.Reporter_REPORTER_WAYPOINT, Protocol: flowpb.Protocol_PROTOCOL_TCP,
+		Verdict: flowpb.Verdict_VERDICT_FORWARDED, Encrypted: true, TunnelIn: d.tunnel,
+		Source:      flow.End{Workload: d.source, Identity: d.client.ID, Address: d.client.Address},
+		Service:     d.proxy.cfg.Store.Service(d.key),
+		ServicePort: d.port, Waypoint: d.proxy.cfg.Gateway,
+	}
+}
+
+// begin notes what the head of a request says.
+func (x *exchange) begin() {
+	x.record = x.d.recordOf(x.start)
+	h := &x.record.HTTP
+	h.Method, h.Host, h.UserAgent = x.req.Method, x.req.Authority, x.req.Fields.Get("user-agent")
+	h.Path, _, _ = strings.Cut(x.req.Path, "?")
+	h.GRPC = route.IsGRPC(x.req)
+	h.RequestBytes = max(0, x.req.ContentLength)
+	switch x.req.Version {
+	case message.HTTP2:
+		h.Version = flowpb.HTTP_VERSION_HTTP2
+	case message.HTTP10:
+		h.Version = flowpb.HTTP_VERSION_HTTP10
+	default:
+		h.Version = flowpb.HTTP_VERSION_HTTP11
+	}
+}
+
+// begun notes the path that counts, and begins the span.
+func (x *exchange) begun() {
+	x.record.HTTP.Path, _, _ = strings.Cut(x.req.Path, "?")
+	x.trace = trace.Extract(x.req.Fields)
+}
+
+// routed notes the rule that was found, which also says what is sampled.
+func (x *exchange) routed() {
+	rule := x.decision.Rule
+	sampling := trace.Sampling{Millionths: x.p.cfg.Sampling}
+	if rule != nil {
+		if rule.Route != (route.RouteRef{}) {
+			x.record.HTTP.Route = rule.Route.String()
+			if x.record.HTTP.Rule = rule.Name; rule.Name == "" {
+				x.record.HTTP.Rule = strconv.Itoa(int(rule.Index))
+			}
+		}
+		if t := rule.Tracing; t != nil {
+			sampling = trace.Sampling{Millionths: t.Sampling, Disabled: t.Disabled}
+		}
+	}
+	x.trace = trace.Decide(x.trace, sampling)
+	x.span = x.p.cfg.Tracer.Start(x.trace, x.req.Method, trace.Server, x.start)
+	x.record.Trace = x.trace.TraceID
+}
+
+// tried notes where the request is being sent.
+func (x *exchange) tried(e *upstream.Endpoint) {
+	w := e.Workload()
+	x.record.Destination = flow.End{Workload: w, Address: e.Address(x.client.Address.Is4())}
+	if w.HBONE {
+		x.record.Destination.Identity = w.Identity()
+	}
+}
+
+// startTry begins the span of an attempt; nil when the request is not sampled.
+func (x *exchange) startTry(e *upstream.Endpoint) *trace.Span {
+	if x.span == nil {
+		return nil
+	}
+	s := x.p.cfg.Tracer.Start(x.span.Or(x.trace), x.req.Method, trace.Client, time.Now())
+	if s == nil {
+		return nil
+	}
+	w := e.Workload()
+	a := &s.Attributes
+	a.Method, a.Path, a.Backend, a.Resend = x.req.Method, x.record.HTTP.Path, x.backend.Service, x.record.HTTP.Attempts-1
+	a.DestinationWorkload = w.Namespace + "/" + w.Name
+	a.DestinationIdentity = w.Identity().String()
+	at := e.Address(x.client.Address.Is4())
+	a.PeerAddress, a.PeerPort = at.Addr().String(), at.Port()
+	return s
+}
+
+// finish closes the books of a request: metrics, span, flow and log say the same.
+func (x *exchange) finish() {
+	now := time.Now()
+	r := &x.record
+	r.Duration = now.Sub(x.start)
+	if x.counted != nil {
+		r.HTTP.RequestBytes = x.counted.n.Load()
+	}
+	r.Sent, r.Received = r.HTTP.RequestBytes, r.HTTP.ResponseBytes
+	proto := stats.HTTP
+	if r.HTTP.GRPC {
+		proto = stats.GRPC
+	}
+	x.p.cfg.Stats.Record(stats.Key{
+		Source: r.Source.Workload, Destination: r.Destination.Workload, SourceID: r.Source.Identity, DestinationID: r.Destination.Identity,
+		Service: r.Service, Protocol: proto, Code: r.HTTP.Status, GRPCStatus: r.HTTP.GRPCStatus, Flags: r.Flags,
+	}, stats.Observation{Duration: r.Duration, RequestBytes: r.HTTP.RequestBytes, ResponseBytes: r.HTTP.ResponseBytes, Trace: x.trace})
+	x.endSpan(now)
+	x.p.cfg.Flows.Append(r)
+	x.p.log(r)
+}
+
+func (x *exchange) endSpan(now time.Time) {
+	s := x.span
+	if s == nil {
+		return
+	}
+	r, h := &x.record, &x.record.HTTP
+	name := h.Method
+	if h.Route != "" {
+		name += " " + h.Route
+	}
+	s.SetName(name)
+	a := &s.Attributes
+	a.Method, a.Scheme, a.Path, a.Host, a.UserAgent = h.Method, x.req.Scheme, h.Path, h.Host, h.UserAgent
+	a.Version = strings.TrimPrefix(x.req.Version.String(), "HTTP/")
+	a.ClientAddress = x.client.Address.String()
+	a.Status, a.GRPC, a.GRPCStatus = h.Status, h.GRPC, h.GRPCStatus
+	if h.GRPC {
+		a.GRPCService, a.GRPCMethod, _ = strings.Cut(strings.TrimPrefix(h.Path, "/"), "/")
+	}
+	a.RequestBytes, a.ResponseBytes = h.RequestBytes, h.ResponseBytes
+	a.Error, a.Route, a.Rule, a.Backend = r.Flags, h.Route, h.Rule, h.Backend
+	a.SourceIdentity, a.DestinationIdentity = idString(r.Source), idString(r.Destination)
+	a.SourceWorkload, a.DestinationWorkload = workloadString(r.Source), workloadString(r.Destination)
+	a.Retries = max(0, h.Attempts-1)
+	a.Policy, a.PolicyRule, a.Waypoint = r.Policy.Name, r.Policy.Rule, r.Waypoint
+	s.End(now)
+}
+
+func idString(e flow.End) string {
+	if e.Identity.ServiceAccount == "" {
+		return ""
+	}
+	return e.Identity.String()
+}
+
+func workloadString(e flow.End) string {
+	if e.Workload == nil {
+		return ""
+	}
+	return e.Workload.Namespace + "/" + e.Workload.Name
+}
+
+// log writes the one line that a request or connection gets.
+func (p *Proxy) log(r *flow.Record) {
+	level, msg := zap.InfoLevel, "request complete"
+	if r.HTTP.Method == "" {
+		msg = "connection complete"
+	}
+	if r.Verdict != flowpb.Verdict_VERDICT_FORWARDED {
+		level, msg = zap.ErrorLevel, strings.Replace(msg, "complete", "failed", 1)
+	}
+	ce := p.cfg.Access.Check(level, msg)
+	if ce == nil {
+		return
+	}
+	f := fieldList(make([]zap.Field, 0, 32))
+	f.str("src.addr", r.Source.Address.String())
+	if w := r.Source.Workload; w != nil {
+		f.str("src.workload", w.Name)
+		f.str("src.namespace", w.Namespace)
+	}
+	f.str("src.identity", idString(r.Source))
+	if r.Service != nil {
+		f.str("dst.service", r.Service.Hostname)
+		f.num("dst.port", int64(r.ServicePort))
+	}
+	if r.Destination.Address.IsValid() {
+		f.str("dst.addr", r.Destination.Address.String())
+	}
+	if w := r.Destination.Workload; w != nil {
+		f.str("dst.workload", w.Name)
+		f.str("dst.namespace", w.Namespace)
+	}
+	f.str("dst.identity", idString(r.Destination))
+	f.request(&r.HTTP)
+	f = append(f, zap.Int64("bytes_sent", r.Sent), zap.Int64("bytes_recv", r.Received), zap.Duration("duration", r.Duration))
+	f.str("response_flags", r.Flags)
+	f.str("policy", r.Policy.Name)
+	f.str("policy.namespace", r.Policy.Namespace)
+	f.str("policy.rule", r.Policy.Rule)
+	f.str("error", r.Reason)
+	for _, a := range r.Audits {
+		f.str("audit", a.Namespace+"/"+a.Name)
+	}
+	if !r.Trace.IsZero() {
+		f.str("trace_id", r.Trace.String())
+	}
+	f.str("traceparent", r.TunnelIn.Traceparent())
+	ce.Write(f...)
+}
+
+// fieldList is the fields of a log line; empty ones are left out.
+type fieldList []zap.Field
+
+func (f *fieldList) str(k, v string) {
+	if v != "" {
+		*f = append(*f, zap.String(k, v))
+	}
+}
+
+func (f *fieldList) num(k string, v int64) {
+	if v != 0 {
+		*f = append(*f, zap.Int64(k, v))
+	}
+}
+
+func (f *fieldList) request(h *flow.HTTP) {
+	if h.Method == "" {
+		return
+	}
+	f.str("method", h.Method)
+	f.str("path", h.Path)
+	f.str("host", h.Host)
+	f.num("status", int64(h.Status))
+	if h.GRPC {
+		*f = append(*f, zap.String("grpc_status", route.Code(h.GRPCStatus).String()))
+	}
+	f.str("route", h.Route)
+	f.str("rule", h.Rule)
+	f.str("backend", h.Backend)
+	if h.Attempts > 1 {
+		f.num("attempts", int64(h.Attempts))
+	}
+	for _, m := range h.Mirrors {
+		f.str("mirror", m)
+	}
+	f.str("fault", h.Fault.Name)
+	f.str("rate_limit", h.RateLimit.Name)
+	f.str("upgrade", h.Upgrade)
+}

@@ -1,0 +1,138 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/ambit-mesh/ambit/internal/message"
+)
+
+// copySize is what is passed on at a time. Buffers are taken when there are bytes
+// for them and given back when there are none.
+const copySize = 32 << 10
+
+var copyBuffers = sync.Pool{New: func() any { b := make([]byte, copySize); return &b }}
+
+// respond passes an answer on.
+func (x *exchange) respond(ans *answer, a *attempts) error {
+	resp := ans.resp
+	if resp.Body != nil {
+		stop := context.AfterFunc(ans.ctx, func() { _ = resp.Body.Close() })
+		defer stop()
+	}
+	x.keepSession(ans)
+	x.marks(&resp.Fields)
+	a.translateAccepted(resp)
+	x.record.HTTP.Status = resp.Status
+	x.noteGRPC(resp.Fields)
+	x.responded = true
+	if err := x.w.Respond(resp); err != nil {
+		return x.clientFailed(err)
+	}
+	if resp.Body == nil {
+		return x.clientFailed(x.w.End(nil))
+	}
+	if err := x.copy(ans); err != nil {
+		return err
+	}
+	trailers := resp.Body.Trailers()
+	x.noteGRPC(trailers)
+	return x.clientFailed(x.w.End(trailers))
+}
+
+// clientFailed marks failures of the client's side.
+func (x *exchange) clientFailed(err error) error {
+	if err == nil {
+		return nil
+	}
+	x.record.Reason = err.Error()
+	return errClientGone
+}
+
+// copy passes the body on as it comes.
+func (x *exchange) copy(ans *answer) error {
+	body := ans.resp.Body
+	idle := x.decision.Rule.Timeouts.Idle.Or(0)
+	var watch *time.Timer
+	if idle > 0 {
+		watch = time.AfterFunc(idle, func() { _ = body.Close() })
+		defer watch.Stop()
+	}
+	for {
+		err := x.copySome(body)
+		if watch != nil && !watch.Reset(idle) {
+			return timeoutError{"a pause of the response", idle}
+		}
+		switch {
+		case err == nil:
+		case errors.Is(err, io.EOF):
+			return nil
+		case errors.Is(err, errClientGone):
+			return err
+		case ans.ctx.Err() != nil:
+			return ended(ans.ctx)
+		default:
+			return err
+		}
+	}
+}
+
+// copySome waits for bytes and passes on what has come.
+func (x *exchange) copySome(body message.Body) error {
+	if body.Buffered() == 0 {
+		if err := x.w.Flush(); err != nil {
+			return x.clientFailed(err)
+		}
+		n, err := body.Read(x.first[:])
+		if err := x.write(x.first[:n]); err != nil {
+			return err
+		}
+		return err
+	}
+	buf := copyBuffers.Get().(*[]byte)
+	defer copyBuffers.Put(buf)
+	n, err := body.Read(*buf)
+	if err := x.write((*buf)[:n]); err != nil {
+		return err
+	}
+	return err
+}
+
+func (x *exchange) write(p []byte) error {
+	if len(p) == 0 {
+		return nil
+	}
+	n, err := x.w.Write(p)
+	x.record.HTTP.ResponseBytes += int64(n)
+	if err != nil {
+		return x.clientFailed(err)
+	}
+	return nil
+}
+
+// keepSession tells the client which backend and endpoint it stays with.
+func (x *exchange) keepSession(ans *answer) {
+	s := x.decision.Rule.Session
+	if s == nil {
+		return
+	}
+	if token, changed := x.assigned.NextToken(s, ans.endpoint.Hash, x.start); changed {
+		s.Write(token, x.start, x.req.Scheme == "https", &ans.resp.Fields)
+	}
+}
+
+// noteGRPC keeps the status of a gRPC answer for the record.
+func (x *exchange) noteGRPC(fields message.Fields) {
+	if !x.record.HTTP.GRPC {
+		return
+	}
+	if v := fields.Get("grpc-status"); v != "" {
+		if n, err := strconv.ParseUint(v, 10, 8); err == nil {
+			x.record.HTTP.GRPCStatus = int(n)
+		}
+	}
+}

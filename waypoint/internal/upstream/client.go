@@ -1,0 +1,22 @@
+package upstream
+
+import (
+	"net/netip"
+
+	"github.com/ambit-mesh/ambit/internal/identity"
+)
+
+// Client is on whose behalf a connection is made.
+type Client struct {
+	ID identity.ID
+	// Address of the client; its port does not tell clients apart.
+	Address netip.AddrPort
+}
+
+// clientKey is what connections may be shared by.
+type clientKey struct {
+	id   identity.ID
+	addr netip.Addr
+}
+
+func (c *Client) key() clientKey { return clientKey{c.ID, c.Address.Addr()} }

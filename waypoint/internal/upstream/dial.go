@@ -1,0 +1,191 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/ambit-mesh/ambit/internal/hbone"
+	"github.com/ambit-mesh/ambit/internal/identity"
+	"github.com/ambit-mesh/ambit/internal/trace"
+	"github.com/ambit-mesh/ambit/internal/wds"
+)
+
+// tunnelPort is where workloads take HBONE.
+const tunnelPort = 15008
+
+// Header fields of a CONNECT by which a waypoint says whom it speaks for. The
+// destination believes them of a waypoint only.
+const (
+	fieldSource    = "ambit-source"
+	fieldForwarded = "forwarded"
+	fieldTrace     = "traceparent"
+)
+
+// Conn is a connection to an endpoint.
+type Conn interface {
+	net.Conn
+	CloseWrite() error
+}
+
+// ConnectError is an endpoint that could not be connected to. Nothing was sent.
+type ConnectError struct {
+	Endpoint string
+	Err      error
+}
+
+// Error names the endpoint.
+func (e *ConnectError) Error() string { return "connect to " + e.Endpoint + ": " + e.Err.Error() }
+
+// Unwrap gives the cause.
+func (e *ConnectError) Unwrap() error { return e.Err }
+
+// tunnelKey tells tunnel connections apart. With the uid a reused address never
+// meets the connection of the pod that had it before.
+type tunnelKey struct {
+	addr  netip.AddrPort
+	uid   string
+	peers string // identities, joined
+}
+
+// Dialer connects to endpoints.
+type Dialer struct {
+	// Certificate of the waypoint.
+	Certificate func(context.Context) (*identity.Certificate, error)
+	HBONE       hbone.Config
+	Timeout     time.Duration
+	Log         *zap.Logger
+
+	pool *hbone.Pool[tunnelKey]
+}
+
+// Open makes the dialer ready; Close ends it.
+func (d *Dialer) Open() {
+	if d.Timeout == 0 {
+		d.Timeout = 10 * time.Second
+	}
+	if d.Log == nil {
+		d.Log = zap.NewNop()
+	}
+	d.pool = hbone.NewPool(d.dialTunnel, d.Log)
+}
+
+// Close ends all tunnels, giving their streams until ctx ends.
+func (d *Dialer) Close(ctx context.Context) { d.pool.Drain(ctx) }
+
+// Tunnels is the number of tunnel connections.
+func (d *Dialer) Tunnels() int { return d.pool.Len() }
+
+// Retire stops the use of tunnels to workloads that are gone.
+func (d *Dialer) Retire(reachable func(uid string, addr netip.Addr) bool) {
+	d.pool.Retire(func(k tunnelKey) bool { return !reachable(k.uid, k.addr.Addr()) })
+}
+
+// Connect connects to an endpoint for a client. The context is that by which the
+// records of both ends know the connection; it is none without a tunnel. Errors
+// are *ConnectError.
+func (d *Dialer) Connect(ctx context.Context, svc *wds.Service, ep wds.Endpoint, client *Client, timeout time.Duration) (Conn, trace.Context, error) {
+	if timeout == 0 {
+		timeout = d.Timeout
+	}
+	at := ep.Address(client.Address.Addr().Is4() || !client.Address.IsValid())
+	limited, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	conn, via, err := d.connect(limited, svc, ep, at, client)
+	if err == nil {
+		return conn, via, nil
+	}
+	if ctx.Err() == nil && limited.Err() != nil {
+		err = fmt.Errorf("not within %s: %w", timeout, err)
+	}
+	return nil, trace.Context{}, &ConnectError{Endpoint: fmt.Sprintf("%s (%s/%s)", at, ep.Workload.Namespace, ep.Workload.Name), Err: err}
+}
+
+func (d *Dialer) connect(ctx context.Context, svc *wds.Service, ep wds.Endpoint, at netip.AddrPort, client *Client) (Conn, trace.Context, error) {
+	if !ep.Workload.HBONE {
+		var nd net.Dialer
+		c, err := nd.DialContext(ctx, "tcp", at.String())
+		if err != nil {
+			return nil, trace.Context{}, err
+		}
+		return c.(*net.TCPConn), trace.Context{}, nil
+	}
+	via := trace.Begin()
+	key := tunnelKey{addr: netip.AddrPortFrom(at.Addr(), tunnelPort), uid: ep.Workload.UID, peers: joinIDs(ep.Peers(svc))}
+	s, _, cc, err := d.pool.Open(ctx, key, hbone.Request{Authority: at.String(), Fields: client.fields(via)})
+	if err != nil {
+		return nil, via, err
+	}
+	return s.Conn(cc.LocalAddr(), net.TCPAddrFromAddrPort(at)), via, nil
+}
+
+func (c *Client) fields(via trace.Context) []hbone.Field {
+	fields := make([]hbone.Field, 0, 3)
+	if c.ID != (identity.ID{}) && c.Address.IsValid() {
+		fields = append(fields, hbone.Field{Name: fieldSource, Value: c.ID.String()},
+			hbone.Field{Name: fieldForwarded, Value: `for="` + c.Address.String() + `"`})
+	}
+	return append(fields, hbone.Field{Name: fieldTrace, Value: via.Traceparent()})
+}
+
+func (d *Dialer) dialTunnel(ctx context.Context, key tunnelKey) (*hbone.ClientConn, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.Timeout)
+	defer cancel()
+	cert, err := d.Certificate(ctx)
+	if err != nil {
+		return nil, err
+	}
+	peers, err := splitIDs(key.peers)
+	if err != nil {
+		return nil, err
+	}
+	tlsConfig, err := cert.ClientConfig(peers...)
+	if err != nil {
+		return nil, err
+	}
+	var nd net.Dialer
+	sock, err := nd.DialContext(ctx, "tcp", key.addr.String())
+	if err != nil {
+		return nil, err
+	}
+	return hbone.NewClientConn(ctx, sock, tlsConfig, d.HBONE)
+}
+
+func joinIDs(ids []identity.ID) string {
+	if len(ids) == 1 {
+		return ids[0].String()
+	}
+	s := make([]string, len(ids))
+	for i, id := range ids {
+		s[i] = id.String()
+	}
+	return strings.Join(s, ",")
+}
+
+func splitIDs(joined string) ([]identity.ID, error) {
+	var ids []identity.ID
+	for _, s := range strings.Split(joined, ",") {
+		id, err := identity.Parse(s)
+		if err != nil {
+			return nil, err
+		}
+		ids = append(ids, id)
+	}
+	return ids, nil
+}
+
+// Refused tells whether the destination's proxy answered the connection with a
+// refusal of its policy, and what it said.
+func Refused(err error) (status int, proxyStatus string, ok bool) {
+	var r *hbone.RefusedError
+	if errors.As(err, &r) {
+		return r.Status, r.ProxyStatus, true
+	}
+	return 0, "", false
+}

@@ -1,0 +1,136 @@
+package waypoint
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/ambit-mesh/ambit/internal/certs"
+	"github.com/ambit-mesh/ambit/internal/hbone"
+	"github.com/ambit-mesh/ambit/internal/identity"
+	"github.com/ambit-mesh/ambit/waypoint/internal/proxy"
+)
+
+const (
+	// certTimeout bounds how long a handshake waits for the certificate.
+	certTimeout = 5 * time.Second
+	// maxHandshakes bounds the handshakes under way.
+	maxHandshakes = 256
+	// acceptPause is how long accepting rests after it has failed for want of
+	// resources.
+	acceptPause = 50 * time.Millisecond
+)
+
+// tunnels takes the tunnel connections of clients.
+type tunnels struct {
+	listener net.Listener
+	source   *certs.Source
+	cfg      hbone.Config
+	proxy    *proxy.Proxy
+	drain    time.Duration
+	log      *zap.Logger
+
+	handshakes chan struct{}
+	wg         sync.WaitGroup
+
+	mu       sync.Mutex
+	conns    map[*hbone.ServerConn]struct{} // guarded by mu
+	draining bool                           // guarded by mu
+}
+
+// Run takes connections until ctx ends; then no more, and lets the requests that
+// are under way go on for the drain time.
+func (t *tunnels) Run(ctx context.Context) error {
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { _ = t.listener.Close() })
+	defer stop()
+	for {
+		c, err := t.listener.Accept()
+		if err == nil {
+			t.wg.Go(func() { t.serve(work, c) })
+			continue
+		}
+		if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+			break
+		}
+		t.log.Warn("accept", zap.Error(err))
+		select {
+		case <-time.After(acceptPause):
+		case <-ctx.Done():
+		}
+	}
+	t.leave(cancel)
+	return nil
+}
+
+// leave asks clients to go elsewhere, and waits until they have, or the time is
+// up.
+func (t *tunnels) leave(cancel context.CancelFunc) {
+	t.mu.Lock()
+	t.draining = true
+	for c := range t.conns {
+		c.Drain()
+	}
+	t.mu.Unlock()
+	t.proxy.Drain()
+	done := make(chan struct{})
+	go func() {
+		t.wg.Wait()
+		close(done)
+	}()
+	var late <-chan time.Time
+	if t.drain >= 0 {
+		timer := time.NewTimer(t.drain)
+		defer timer.Stop()
+		late = timer.C
+	}
+	select {
+	case <-done:
+	case <-late:
+		t.log.Warn("drain time is over; requests under way are broken off", zap.Int64("requests", t.proxy.Active()))
+	}
+	cancel()
+	<-done
+}
+
+func (t *tunnels) serve(ctx context.Context, sock net.Conn) {
+	select {
+	case t.handshakes <- struct{}{}:
+	default:
+		t.log.Warn("too many handshakes at a time; connection dropped", zap.Stringer("from", sock.RemoteAddr()))
+		_ = sock.Close()
+		return
+	}
+	sc, err := hbone.NewServerConn(ctx, sock, t.serverTLS(ctx), t.cfg, t.proxy.ServeStream)
+	<-t.handshakes
+	if err != nil {
+		t.log.Warn("tunnel refused", zap.Stringer("from", sock.RemoteAddr()), zap.Error(err))
+		return
+	}
+	t.mu.Lock()
+	t.conns[sc] = struct{}{}
+	if t.draining {
+		sc.Drain()
+	}
+	t.mu.Unlock()
+	if err := sc.Run(ctx); err != nil && !errors.Is(err, hbone.ErrClosed) {
+		t.log.Debug("tunnel connection ended", zap.Stringer("from", sock.RemoteAddr()), zap.Error(err))
+	}
+	t.mu.Lock()
+	delete(t.conns, sc)
+	t.mu.Unlock()
+}
+
+func (t *tunnels) serverTLS(ctx context.Context) *tls.Config {
+	return identity.ServerConfig(func() (*identity.Certificate, error) {
+		ctx, cancel := context.WithTimeout(ctx, certTimeout)
+		defer cancel()
+		return t.source.Get(ctx)
+	})
+}

@@ -1,0 +1,80 @@
+package proxy
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/ambit-mesh/ambit/internal/hbone"
+	"github.com/ambit-mesh/ambit/internal/identity"
+)
+
+var (
+	waypointID = identity.ID{TrustDomain: "cluster.local", Namespace: "shop", ServiceAccount: "wp"}
+	clientID   = identity.ID{TrustDomain: "cluster.local", Namespace: "shop", ServiceAccount: "web"}
+	waypointAt = netip.MustParseAddrPort("10.0.0.9:40000")
+)
+
+func TestOnBehalf(t *testing.T) {
+	const source = "spiffe://cluster.local/ns/shop/sa/web"
+	field := func(pairs ...string) (out []hbone.Field) {
+		for i := 0; i < len(pairs); i += 2 {
+			out = append(out, hbone.Field{Name: pairs[i], Value: pairs[i+1]})
+		}
+		return out
+	}
+	for name, tc := range map[string]struct {
+		fields []hbone.Field
+		id     identity.ID
+		addr   string // "" is an error
+	}{
+		"neither":                   {field("baggage", "x=y"), waypointID, waypointAt.String()},
+		"both":                      {field(fieldSource, source, fieldForwarded, `for="10.0.0.7:5000"`), clientID, "10.0.0.7:5000"},
+		"with host":                 {field(fieldSource, source, fieldForwarded, `for="10.0.0.7:5000";host=cart.shop.svc`), clientID, "10.0.0.7:5000"},
+		"IPv6":                      {field(fieldSource, source, fieldForwarded, `For="[fd00::7]:5000"`), clientID, "[fd00::7]:5000"},
+		"IPv4 in IPv6":              {field(fieldSource, source, fieldForwarded, `for="[::ffff:10.0.0.7]:5000"`), clientID, "10.0.0.7:5000"},
+		"identity alone":            {field(fieldSource, source), clientID, waypointAt.String()},
+		"address alone means none":  {field(fieldForwarded, `for="10.0.0.7:5000"`), waypointID, waypointAt.String()},
+		"no identity":               {field(fieldSource, ""), identity.ID{}, ""},
+		"malformed identity":        {field(fieldSource, "web"), identity.ID{}, ""},
+		"two identities":            {field(fieldSource, source, fieldSource, source), identity.ID{}, ""},
+		"two addresses":             {field(fieldSource, source, fieldForwarded, `for="10.0.0.7:1"`, fieldForwarded, `for="10.0.0.8:1"`), identity.ID{}, ""},
+		"a chain":                   {field(fieldSource, source, fieldForwarded, `for="10.0.0.7:1", for="10.0.0.8:1"`), identity.ID{}, ""},
+		"for twice":                 {field(fieldSource, source, fieldForwarded, `for="10.0.0.7:1";for="10.0.0.8:1"`), identity.ID{}, ""},
+		"obfuscated":                {field(fieldSource, source, fieldForwarded, `for=_hidden`), identity.ID{}, ""},
+		"without port":              {field(fieldSource, source, fieldForwarded, `for="10.0.0.7"`), identity.ID{}, ""},
+		"loopback":                  {field(fieldSource, source, fieldForwarded, `for="127.0.0.1:80"`), identity.ID{}, ""},
+		"with a zone":               {field(fieldSource, source, fieldForwarded, `for="[fe80::1%lo]:80"`), identity.ID{}, ""},
+		"nothing that says for":     {field(fieldSource, source, fieldForwarded, `host=x`), identity.ID{}, ""},
+		"a quote that is not ended": {field(fieldSource, source, fieldForwarded, `for="10.0.0.7:80`), identity.ID{}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := &connection{srcID: waypointID, srcAddr: waypointAt}
+			err := c.onBehalf(tc.fields)
+			if tc.addr == "" {
+				if err == nil {
+					t.Fatalf("taken: %s at %s", c.srcID, c.srcAddr)
+				}
+				return
+			}
+			if err != nil || c.srcID != tc.id || c.srcAddr.String() != tc.addr {
+				t.Errorf("%s at %s, %v; want %s at %s", c.srcID, c.srcAddr, err, tc.id, tc.addr)
+			}
+		})
+	}
+}
+
+// Whatever a peer sends, it is an address that a client can have, or refused.
+func FuzzForwarded(f *testing.F) {
+	for _, s := range []string{`for="10.0.0.7:5000";host=x`, `for="[fd00::1]:1"`, `for=10.0.0.1:80`, `,;=`, `for="";for=`} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		a, err := parseForwarded(s)
+		if (err == nil) != a.IsValid() {
+			t.Fatalf("%s with %v", a, err)
+		}
+		if err == nil && (a.Port() == 0 || a.Addr().Is4In6() || a.Addr().Zone() != "" || a.Addr().IsLoopback() || a.Addr().IsUnspecified()) {
+			t.Fatalf("%s is not the address of a client", a)
+		}
+	})
+}
