@@ -22,6 +22,7 @@ type Metric struct {
 var exposers = []struct{ folder, processes string }{
 	{"ztunnel/nodeagent", "node agent"},
 	{"ztunnel", "ztunnel"},
+	{"waypoint", "waypoint"},
 	{"controlplane", "control plane"},
 	{"internal/xdsclient", "ztunnel, node agent"},
 	{"internal/zds", "node agent"},
