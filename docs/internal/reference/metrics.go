@@ -22,6 +22,7 @@ type Metric struct {
 var exposers = []struct{ folder, processes string }{
 	{"ztunnel/nodeagent", "node agent"},
 	{"ztunnel", "ztunnel"},
+	{"waypoint", "waypoint"},
 	{"controlplane", "control plane"},
 	{"waypoint", "waypoint"},
 	{"internal/xdsclient", "ztunnel, waypoint, node agent"},
