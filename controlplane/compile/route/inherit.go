@@ -147,11 +147,8 @@ func (t *translation) limit(rule *waypoint.Rule, c chain) {
 		if !ok {
 			continue
 		}
-		if why := traffic.Refusal(p); why != "" {
-			shut(rule, why)
-			continue
-		}
-		limits := traffic.RateLimits(t.mesh, p)
+		limits, why := traffic.RateLimits(t.mesh, p)
+		shut(rule, why)
 		if t.in.Version && target == (traffic.Target{Key: graph.ServiceKey(t.in.Name)}) {
 			limits = t.narrow(limits, rule)
 		}
@@ -162,10 +159,12 @@ func (t *translation) limit(rule *waypoint.Rule, c chain) {
 // refusedLimit says why nothing may be sent to a Service because of its limits,
 // which its Backend would have if they were sound.
 func (t *translation) refusedLimit(n types.NamespacedName) string {
-	if p := traffic.Deciding(t.mesh, v1alpha1.KindRateLimitPolicy, traffic.Target{Key: graph.ServiceKey(n)}); p != nil {
-		return traffic.Refusal(p)
+	p, ok := traffic.Deciding(t.mesh, v1alpha1.KindRateLimitPolicy, traffic.Target{Key: graph.ServiceKey(n)}).(*v1alpha1.RateLimitPolicy)
+	if !ok {
+		return ""
 	}
-	return ""
+	_, why := traffic.RateLimits(t.mesh, p)
+	return why
 }
 
 // narrow takes limits of the Service off the requests that go to the Service
