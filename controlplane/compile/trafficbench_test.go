@@ -41,9 +41,11 @@ func sixteenRules(route, edit int) *gatewayv1.HTTPRoute {
 	for i := range 16 {
 		o.Spec.Rules = append(o.Spec.Rules, gatewayv1.HTTPRouteRule{
 			Matches: []gatewayv1.HTTPRouteMatch{{Path: &gatewayv1.HTTPPathMatch{
-				Type: new(gatewayv1.PathMatchPathPrefix), Value: new(fmt.Sprintf("/r%d/%d/%d", route, i, edit))}}},
+				Type: new(gatewayv1.PathMatchPathPrefix), Value: new(fmt.Sprintf("/r%d/%d/%d", route, i, edit)),
+			}}},
 			BackendRefs: []gatewayv1.HTTPBackendRef{{BackendRef: gatewayv1.BackendRef{BackendObjectReference: gatewayv1.BackendObjectReference{
-				Name: "cart", Port: new(gatewayv1.PortNumber(80))}}}},
+				Name: "cart", Port: new(gatewayv1.PortNumber(80)),
+			}}}},
 		})
 	}
 	return o
