@@ -41,7 +41,7 @@ func (c *Compiler) facts(n types.NamespacedName) provision.Facts {
 	}
 	for _, pod := range c.graph.PodsOf(n) {
 		p, _ := c.graph.Pod(pod)
-		if graph.Finished(p.Object) {
+		if graph.Finished(p.Object) || !c.isWaypointPod(p.Object) {
 			continue
 		}
 		f.Pods++
@@ -50,6 +50,15 @@ func (c *Compiler) facts(n types.NamespacedName) provision.Facts {
 		}
 	}
 	return f
+}
+
+// isWaypointPod says whether a pod is what it is labelled as, a waypoint's pod. It
+// runs as the service account that is named after the waypoint, or else nobody
+// takes it for one: it would speak for others with an identity that is not meant
+// for that.
+func (c *Compiler) isWaypointPod(p *corev1.Pod) bool {
+	gw, ok := c.graph.WaypointFor(p.Namespace, p.Labels)
+	return ok && !p.Spec.HostNetwork && graph.ServiceAccount(p) == gw.Name
 }
 
 // Waypoint is a Gateway of class ambit-waypoint and its status.
