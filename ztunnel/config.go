@@ -40,6 +40,8 @@ type Config struct {
 	Level zap.AtomicLevel
 	// AccessLog gets one JSON line for each connection; nil for none.
 	AccessLog io.Writer
+	// Flows is how many flow records are kept; 4096.
+	Flows int
 }
 
 func (c Config) withDefaults() Config {

@@ -48,7 +48,7 @@ func New(cfg Config) (*Ztunnel, error) {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
-	z := &Ztunnel{cfg: cfg, version: version(), registry: prometheus.NewRegistry(), ready: new(lifecycle.Readiness), store: wds.New(), flows: flow.NewLog(0)}
+	z := &Ztunnel{cfg: cfg, version: version(), registry: prometheus.NewRegistry(), ready: new(lifecycle.Readiness), store: wds.New(), flows: flow.NewLog(cfg.Flows)}
 	z.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "istio_build", Help: "What is running."}, []string{"component", "tag"})
 	z.registry.MustRegister(build)

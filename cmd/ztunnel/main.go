@@ -57,6 +57,7 @@ func parse(args []string, getenv func(string) string) (ztunnel.Config, error) {
 	f.DurationVar(&cfg.Drain, "drain-timeout", 0, "how long connections go on after a stop; 25s if 0, without bound if negative")
 	f.StringVar(&log.Level, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&log.Format, "log-format", "json", "json or text")
+	f.IntVar(&cfg.Flows, "flow-records", 0, "flow records that are kept; 4096 if 0")
 	f.StringVar(&accessLog, "access-log", "stdout", "stdout, off, or a file")
 	if err := telemetry.ParseFlags(f, args, getenv); err != nil {
 		return cfg, err

@@ -16,8 +16,11 @@ type flowLine struct {
 	Source, Destination       struct{ Namespace, Workload, Identity string }
 	Service                   *struct{ Name string }
 	Policy                    *struct{ Namespace, Name, Rule string }
-	Hops                      []struct{ Reporter, Node string }
-	BytesSent, BytesReceived  uint64
+	Hops                      []struct {
+		Reporter, Node string
+		Told           bool
+	}
+	BytesSent, BytesReceived uint64
 }
 
 // observe gives the calls that flags choose.
@@ -49,7 +52,9 @@ func (m *mesh) whole(hops string, flags ...string) (found flowLine) {
 		for _, l := range m.observe(flags...) {
 			var have []string
 			for _, h := range l.Hops {
-				have = append(have, h.Reporter+"@"+h.Node)
+				if h.Told {
+					have = append(have, h.Reporter+"@"+h.Node)
+				}
 			}
 			if found = l; strings.Join(have, " ") == hops {
 				return true

@@ -60,7 +60,7 @@ func build() (string, error) {
 		return "", err
 	}
 	for name, pkg := range map[string]string{
-		"ambit": "ambit", "ambit-controlplane": "controlplane", "ambit-ztunnel": "ztunnel", "ambit-nodeagent": "nodeagent",
+		"ambit": "ambit", "ambit-controlplane": "controlplane", "ambit-ztunnel": "ztunnel", "ambit-waypoint": "waypoint", "ambit-nodeagent": "nodeagent",
 	} {
 		cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", filepath.Join(dir, name), "./cmd/"+pkg)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")

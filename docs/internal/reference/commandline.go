@@ -14,6 +14,7 @@ import (
 var daemons = []struct{ program, about string }{
 	{"ambit-controlplane", "Tells the nodes of a mesh what it consists of, and certifies their workloads."},
 	{"ambit-ztunnel", "The node's layer-4 proxy."},
+	{"ambit-waypoint", "The layer-7 proxy of the services that are bound to it."},
 	{"ambit-nodeagent", "Captures pods of its node and hands them to the ztunnel."},
 }
 

@@ -235,6 +235,19 @@ func (p *parsed) texts(e ast.Expr) ([]string, error) {
 		return all, nil
 	case *ast.SliceExpr:
 		return p.texts(e.X)
+	case *ast.CallExpr: // append(list, more)
+		if !isPackage(e.Fun, "append") {
+			break
+		}
+		var all []string
+		for _, arg := range e.Args {
+			list, err := p.texts(arg)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, list...)
+		}
+		return all, nil
 	case *ast.Ident:
 		if v, ok := p.values[e.Name]; ok {
 			return p.texts(v)

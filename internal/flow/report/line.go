@@ -31,7 +31,7 @@ type Line struct {
 	Sent     uint64   `json:"bytesSent"`
 	Received uint64   `json:"bytesReceived"`
 	TraceID  string   `json:"traceId,omitempty"`
-	// Hops are the proxies that told of the call, in the order of its way.
+	// Hops are the proxies that carried the call, in the order of its way.
 	Hops []Hop `json:"hops"`
 }
 
@@ -90,7 +90,9 @@ type Hop struct {
 	// Name of the waypoint.
 	Name    string `json:"name,omitempty"`
 	Node    string `json:"node"`
-	Verdict string `json:"verdict"`
+	Verdict string `json:"verdict,omitempty"`
+	// Told says that the proxy told of the call. Another one did otherwise.
+	Told bool `json:"told"`
 }
 
 // Of gives the line of a call.
@@ -103,10 +105,9 @@ func Of(c join.Call) *Line {
 		Verdict: flow.VerdictName(decided.GetVerdict()), Source: endpoint(main.GetSource()), Destination: endpoint(destination(c, main)),
 		Service: service(records), Security: security(records), Protocol: protocol(main),
 		Policy: policy(decided.GetPolicy()), Reason: decided.GetReason(), Flags: decided.GetResponseFlags(),
-		Sent: main.GetBytesSent(), Received: main.GetBytesReceived(), TraceID: main.GetTraceId(),
+		Sent: main.GetBytesSent(), Received: main.GetBytesReceived(), TraceID: main.GetTraceId(), Hops: hops(c, main),
 	}
 	for _, r := range records {
-		l.Hops = append(l.Hops, hop(r))
 		for _, a := range r.GetAudits() {
 			l.Audits = append(l.Audits, *policy(a))
 		}
@@ -235,10 +236,22 @@ func http(h *flowpb.HTTP) *HTTP {
 	return out
 }
 
-func hop(r *flowpb.FlowRecord) Hop {
-	h := Hop{Proxy: "ztunnel", Reporter: flow.ReporterName(r.GetReporter()), Node: r.GetNode(), Verdict: flow.VerdictName(r.GetVerdict())}
-	if r.GetReporter() == flowpb.Reporter_REPORTER_WAYPOINT {
-		h.Proxy, h.Name = "waypoint", r.GetWaypoint()
+// hops gives the proxies that told of the call, and those that others name.
+func hops(c join.Call, main *flowpb.FlowRecord) (all []Hop) {
+	add := func(r *flowpb.FlowRecord, named bool, h Hop) {
+		switch {
+		case r != nil:
+			h.Node, h.Verdict, h.Told = r.GetNode(), flow.VerdictName(r.GetVerdict()), true
+		case !named || h.Node == "" && h.Name == "":
+			return
+		}
+		all = append(all, h)
 	}
-	return h
+	add(c.Source, main.GetTunnelIn() != "", Hop{Proxy: "ztunnel", Reporter: "source", Node: main.GetSource().GetNode()})
+	add(c.Waypoint, main.GetWaypoint() != "", Hop{Proxy: "waypoint", Reporter: "waypoint", Name: main.GetWaypoint()})
+	// What goes to a waypoint and comes of it is told by the waypoint only; where a
+	// connection failed, nobody may have been reached.
+	reached := main.GetTunnelOut() != "" && (c.Waypoint != nil || main.GetWaypoint() == "" && main.GetVerdict() != flowpb.Verdict_VERDICT_FAILED)
+	add(c.Destination, reached, Hop{Proxy: "ztunnel", Reporter: "destination", Node: main.GetDestination().GetNode()})
+	return all
 }

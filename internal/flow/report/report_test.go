@@ -68,6 +68,18 @@ func TestCompact(t *testing.T) {
 			"", "", atEnd + `security {} source { address: "\300\250\000\001" port: 1234 }`,
 			"22:13:20.003 192.168.0.1:1234 -> shop/cart-1:8080 tcp FORWARDED [3.25ms, 120B/31.0kB, plaintext, n2]",
 		},
+		"the other end has not told": {
+			atStart + `tunnel_out: "a"`, "", "",
+			"22:13:20.003 shop/web-1 -> shop/cart:80 (cart-1) tcp FORWARDED [3.25ms, 120B/31.0kB, mtls, n1 > (n2)]",
+		},
+		"neither end has told": {
+			"", between + get + `tunnel_in: "a" tunnel_out: "b"`, "",
+			"22:13:20.003 shop/web-1 -> shop/cart:80 (cart-1) http1 GET /items 200 FORWARDED [3.25ms, 0B/512B, mtls, (n1) > shop/wp > (n2), HTTPRoute shop/cart rule 1]",
+		},
+		"a waypoint that has not told": {
+			atStart + `tunnel_out: "a" waypoint: "shop/wp"`, "", "",
+			"22:13:20.003 shop/web-1 -> shop/cart:80 (cart-1) tcp FORWARDED [3.25ms, 120B/31.0kB, mtls, n1 > (shop/wp)]",
+		},
 		"denied by a rule, which only one end knows": {
 			atStart + `verdict: VERDICT_DENIED reason: "tunnel refused: status 401"`, "",
 			atEnd + `verdict: VERDICT_DENIED reason: "denied by policy: x" policy { namespace: "shop" name: "only-get" rule: "0" }`,

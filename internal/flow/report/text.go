@@ -179,13 +179,16 @@ func (p *Policy) String() string {
 	return text
 }
 
-// way gives the hops.
+// way gives the hops; in brackets those that told nothing themselves.
 func (l *Line) way() string {
 	var all []string
 	for _, h := range l.Hops {
 		text := h.Node
 		if h.Proxy == "waypoint" {
 			text = h.Name
+		}
+		if !h.Told {
+			text = "(" + text + ")"
 		}
 		all = append(all, text)
 	}
