@@ -29,6 +29,7 @@ type debugStatus struct {
 	Problems  []problem             `json:"problems"`
 	Findings  []compile.Finding     `json:"findings"`
 	Statuses  []compile.Status      `json:"statuses"`
+	Routes    []compile.RouteStatus `json:"routes"`
 	Captured  []compile.CapturedPod `json:"captured"`
 	Releasing []compile.Release     `json:"releasing"`
 	CA        ca.Status             `json:"ca"`
@@ -59,7 +60,7 @@ func (c *ControlPlane) adminHandler() http.Handler {
 func (c *ControlPlane) status() debugStatus {
 	s := debugStatus{
 		Pending: c.ready.Pending(), Version: c.xds.Version(), Problems: []problem{},
-		Findings: notNil(c.compiler.Findings()), Statuses: notNil(c.compiler.Statuses()),
+		Findings: notNil(c.compiler.Findings()), Statuses: notNil(c.compiler.Statuses()), Routes: notNil(c.compiler.RouteStatuses()),
 		Captured: notNil(c.compiler.Captured()), Releasing: notNil(c.compiler.Releasing()),
 		CA: c.ca.Status(),
 	}

@@ -27,12 +27,16 @@ func namespace(mode string) string {
 }
 
 func pod(name, node, phase string) string {
+	return podAt(name, node, phase, fmt.Sprintf("10.0.1.%d", len(name)))
+}
+
+func podAt(name, node, phase, ip string) string {
 	return fmt.Sprintf(`apiVersion: v1
 kind: Pod
 metadata: {name: %[1]s, namespace: shop, uid: uid-%[1]s}
 spec: {nodeName: %[2]s, serviceAccountName: %[1]s, containers: [{name: main}]}
-status: {phase: %[3]s, podIP: 10.0.1.%[4]d, conditions: [{type: Ready, status: "True"}]}
-`, name, node, phase, len(name))
+status: {phase: %[3]s, podIP: %[4]s, conditions: [{type: Ready, status: "True"}]}
+`, name, node, phase, ip)
 }
 
 func TestEditReachesClients(t *testing.T) {

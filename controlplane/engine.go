@@ -29,6 +29,7 @@ var errStopped = errors.New("the control plane is stopping")
 type distributor interface {
 	Apply(compile.Delta) (version uint64, err error)
 	AckedBy(ctx context.Context, typeURL string, version uint64) (behind []string, err error)
+	KnownTo(ctx context.Context, typeURL string, version uint64) (behind []string, err error)
 	Connected() int
 }
 
@@ -218,8 +219,8 @@ func (e *engine) persist(ctx context.Context) error {
 }
 
 // release confirms releases when every ztunnel knows that there is no tunnel to
-// the pods any more, or has had its time to know. Just after the start it first
-// gives the ztunnels time to connect.
+// the pods any more, or has had its time to know: one that is disconnected just now
+// is waited for, too. Just after the start it first gives the ztunnels time to connect.
 func (e *engine) release(ctx context.Context, version uint64, releases []compile.Release) {
 	grace := time.NewTimer(time.Until(e.started.Add(e.releaseTimeout)))
 	defer grace.Stop()
@@ -230,7 +231,7 @@ func (e *engine) release(ctx context.Context, version uint64, releases []compile
 	}
 	bounded, cancel := context.WithTimeout(ctx, e.releaseTimeout)
 	defer cancel()
-	behind, err := e.clients.AckedBy(bounded, compile.TypeAddress, version)
+	behind, err := e.clients.KnownTo(bounded, compile.TypeAddress, version)
 	outcome := "acknowledged"
 	if err != nil {
 		outcome = "timeout"

@@ -44,6 +44,10 @@ func (c *clients) AckedBy(ctx context.Context, _ string, _ uint64) ([]string, er
 	}
 }
 
+func (c *clients) KnownTo(ctx context.Context, t string, v uint64) ([]string, error) {
+	return c.AckedBy(ctx, t, v)
+}
+
 func (c *clients) Connected() int { return 1 }
 
 // captured says what the node agent of cart's pod is told; known, if anything.

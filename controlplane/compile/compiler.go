@@ -103,7 +103,7 @@ func (c *Compiler) Apply(in Input) Result {
 		c.compileGateway(n)
 	}
 	for n := range dirty.Services {
-		c.compileService(n)
+		c.compileService(n, dirty)
 	}
 	for n := range dirty.Pods {
 		c.compilePod(n)

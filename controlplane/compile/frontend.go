@@ -36,20 +36,19 @@ func (m mesh) Object(k graph.Key) graph.Object {
 	return item.Object
 }
 
-func (m mesh) Bound(n types.NamespacedName) bool { return m.c.serviceWaypoint(n).Name != "" }
+func (m mesh) Bound(n types.NamespacedName) bool { return m.c.serviceBinding(n).bound() }
 
 func (m mesh) Users(n types.NamespacedName) []graph.Object {
 	return m.c.graph.UsersOf(graph.ServiceKey(n))
 }
 
-// serviceWaypoint gives the waypoint that a service is bound to; the zero name is
-// none.
-func (c *Compiler) serviceWaypoint(n types.NamespacedName) types.NamespacedName {
+// serviceBinding gives the binding of a service, as compileService has it.
+func (c *Compiler) serviceBinding(n types.NamespacedName) binding {
 	item, ok := c.graph.Service(n)
 	if !ok || item.Object.Spec.Type == corev1.ServiceTypeExternalName {
-		return types.NamespacedName{}
+		return binding{}
 	}
-	return c.bindingOf(n.Namespace, item.Object.Labels, item.Object.Annotations, byService).waypoint
+	return c.bindingOf(n.Namespace, item.Object.Labels, item.Object.Annotations, byService)
 }
 
 // frontendKey owns what is compiled of a service for its waypoint, apart from
@@ -105,19 +104,20 @@ func (c *Compiler) compileBackend(n types.NamespacedName) (changed bool) {
 // does so for a service that does not exist or has no waypoint, too, for the
 // status of the routes.
 func (c *Compiler) compileFrontend(n types.NamespacedName) {
-	service, routes, waypointName := mesh{c}.Service(n), c.graph.Routes(n), c.serviceWaypoint(n)
-	bound := waypointName.Name != ""
-	if len(routes) == 0 && !bound {
+	service, routes, b := mesh{c}.Service(n), c.graph.Routes(n), c.serviceBinding(n)
+	if len(routes) == 0 && !b.bound() {
 		delete(c.parents, n)
 		c.store.put(frontendKey(n), nil, nil)
 		return
 	}
-	out := route.Translate(route.Input{Name: n, Service: service, Bound: bound, Routes: routes, Version: c.isVersion(n)}, mesh{c})
+	out := route.Translate(route.Input{Name: n, Service: service, Bound: b.bound(), Unusable: b.message, Routes: routes, Version: c.isVersion(n)}, mesh{c})
 	c.parents[n] = out.Parents
 	var resources []*Resource
-	if bound {
+	// A waypoint that cannot be used, because it does not admit the service for
+	// example, is told nothing of it.
+	if b.bound() && b.reason == "" {
 		r := resource(TypeFrontend, c.serviceName(n), c.frontend(n, service, out))
-		r.Waypoint = waypointName
+		r.Waypoint = b.waypoint
 		resources = append(resources, r)
 	}
 	var findings []Finding
@@ -137,10 +137,6 @@ func (c *Compiler) frontend(n types.NamespacedName, s *corev1.Service, out route
 	}
 	return body
 }
-
-// frontendPolicies gives the AuthorizationPolicies that a waypoint enforces for a
-// service.
-func (c *Compiler) frontendPolicies(types.NamespacedName) []string { return nil }
 
 func (c *Compiler) isVersion(n types.NamespacedName) bool {
 	_, ok := c.versions[n]

@@ -1,8 +1,6 @@
 package compile
 
 import (
-	"fmt"
-
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -13,8 +11,8 @@ import (
 	"github.com/ambit-mesh/ambit/controlplane/provision"
 )
 
-// compileGateway reports what keeps a Gateway from being a waypoint, and a
-// waypoint from being ready.
+// compileGateway reports what keeps a Gateway from being a waypoint. That one is
+// not ready is for nobody to put right, and in its status.
 func (c *Compiler) compileGateway(n types.NamespacedName) {
 	gw, ok := c.graph.Waypoint(n)
 	if !ok || gw.Spec.GatewayClassName != graph.WaypointClass {
@@ -26,10 +24,6 @@ func (c *Compiler) compileGateway(n types.NamespacedName) {
 	for _, p := range v.Problems {
 		findings = append(findings, Finding{Object: gatewayKey(n), Field: p.Field,
 			Message: p.Message + "; until then there is no waypoint, and connections that need it are refused"})
-	}
-	if f := c.facts(n); len(v.Problems) == 0 && f.Hostname != "" && f.Pods > 0 && f.Ready == 0 {
-		findings = append(findings, Finding{Object: gatewayKey(n),
-			Message: fmt.Sprintf("none of the waypoint's %d pods is ready: connections that need it are refused", f.Pods)})
 	}
 	c.store.report(gatewayKey(n), findings)
 }
@@ -47,7 +41,7 @@ func (c *Compiler) facts(n types.NamespacedName) provision.Facts {
 	}
 	for _, pod := range c.graph.PodsOf(n) {
 		p, _ := c.graph.Pod(pod)
-		if graph.Finished(p.Object) {
+		if graph.Finished(p.Object) || !c.isWaypointPod(p.Object) {
 			continue
 		}
 		f.Pods++
@@ -56,6 +50,15 @@ func (c *Compiler) facts(n types.NamespacedName) provision.Facts {
 		}
 	}
 	return f
+}
+
+// isWaypointPod says whether a pod is what it is labelled as, a waypoint's pod. It
+// runs as the service account that is named after the waypoint, or else nobody
+// takes it for one: it would speak for others with an identity that is not meant
+// for that.
+func (c *Compiler) isWaypointPod(p *corev1.Pod) bool {
+	gw, ok := c.graph.WaypointFor(p.Namespace, p.Labels)
+	return ok && !p.Spec.HostNetwork && graph.ServiceAccount(p) == gw.Name
 }
 
 // Waypoint is a Gateway of class ambit-waypoint and its status.

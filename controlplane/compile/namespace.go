@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"maps"
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
@@ -26,7 +27,10 @@ func (c *Compiler) compileNamespace(n string) {
 // namespaceWaypoint says what is wrong with the waypoint that a namespace's label
 // names, whoever inherits it.
 func (c *Compiler) namespaceWaypoint(owner graph.Key, n string, ns *corev1.Namespace) []Finding {
-	b := c.bindingOf(n, ns.Labels, ns.Annotations, byService)
+	// A namespace is not generated for a waypoint, whatever its labels say.
+	labels := maps.Clone(ns.Labels)
+	delete(labels, graph.LabelGatewayName)
+	b := c.bindingOf(n, labels, ns.Annotations, byService)
 	if b.reason == reasonNotAddressed {
 		b = binding{}
 	}

@@ -28,6 +28,10 @@ func (c *Compiler) compilePod(n types.NamespacedName) {
 	b := c.bindingOf(n.Namespace, p.Labels, p.Annotations, byWorkload)
 	findings = append(findings, c.waypointFindings(owner, p.Labels, p.Annotations, b)...)
 	findings = append(findings, c.claimFindings(owner, n, p, addrs)...)
+	if gw, ok := c.graph.WaypointFor(n.Namespace, p.Labels); ok && !c.isWaypointPod(p) {
+		findings = append(findings, Finding{Object: owner, Field: "metadata.labels[" + graph.LabelGatewayName + "]",
+			Message: "the pod is labelled as one of waypoint " + gw.String() + " and does not run as its service account, " + gw.Name + ", without hostNetwork: nobody sends it tunnels; remove the label"})
+	}
 	var resources []*Resource
 	state := &capture{}
 	if holder, _ := c.graph.PodByUID(p.UID); holder == n && p.Spec.NodeName != "" {

@@ -21,6 +21,9 @@ type policies struct {
 	// byService has the policies that name a service that exists.
 	byService map[types.NamespacedName]map[types.NamespacedName]struct{}
 	peers     *policy.Peers
+	// guards are the names of what the workloads behind a service list so that
+	// nobody goes around its waypoint.
+	guards map[types.NamespacedName][]string
 }
 
 func newPolicies(opts policy.Options) policies {
@@ -30,17 +33,27 @@ func newPolicies(opts policy.Options) policies {
 		selecting:    graph.NewSelectors(),
 		byService:    make(map[types.NamespacedName]map[types.NamespacedName]struct{}),
 		peers:        policy.NewPeers(nil, opts),
+		guards:       make(map[types.NamespacedName][]string),
 	}
 }
 
 // serviceLookup lets the policy package find services.
-type serviceLookup struct{ graph *graph.Graph }
+type serviceLookup struct{ compiler *Compiler }
 
 var _ policy.Services = serviceLookup{}
 
 func (l serviceLookup) Service(namespace, name string) *corev1.Service {
-	item, _ := l.graph.Service(types.NamespacedName{Namespace: namespace, Name: name})
+	item, _ := l.compiler.graph.Service(types.NamespacedName{Namespace: namespace, Name: name})
 	return item.Object
+}
+
+func (l serviceLookup) Waypoint(namespace, name string) (types.NamespacedName, bool) {
+	s := l.Service(namespace, name)
+	if s == nil {
+		return types.NamespacedName{}, false
+	}
+	b := l.compiler.bindingOf(namespace, s.Labels, s.Annotations, byService)
+	return b.waypoint, b.bound()
 }
 
 // compilePolicies translates the AuthorizationPolicies that changed, or whose
@@ -54,7 +67,7 @@ func (c *Compiler) compilePolicies(d *graph.Dirty) {
 			c.store.put(authzKey(n), nil, nil)
 			continue
 		}
-		t := policy.Translate(item.Object, serviceLookup{c.graph}, c.policies.options)
+		t := policy.Translate(item.Object, serviceLookup{c}, c.policies.options)
 		c.policies.bind(n, t)
 		c.markTargets(n, d)
 		var resources []*Resource
@@ -108,10 +121,18 @@ func (p *policies) unbind(n types.NamespacedName) {
 	}
 }
 
-// markTargets marks the pods that list a policy.
+// markTargets marks the pods that list a policy, or the services whose waypoints
+// enforce it.
 func (c *Compiler) markTargets(n types.NamespacedName, d *graph.Dirty) {
 	t, ok := c.policies.translations[n]
 	if !ok || t.Authorization == nil {
+		return
+	}
+	// Where one policy is enforced by the waypoint, all of the service are.
+	for _, svc := range t.Targets.Services {
+		d.Services[types.NamespacedName{Namespace: t.Targets.Namespace, Name: svc}] = struct{}{}
+	}
+	if t.AtWaypoint {
 		return
 	}
 	switch targets := t.Targets; targets.Kind {
@@ -132,15 +153,18 @@ func (c *Compiler) markTargets(n types.NamespacedName, d *graph.Dirty) {
 func (c *Compiler) policiesOf(n types.NamespacedName, labels map[string]string) []string {
 	found := make(map[string]struct{})
 	add := func(p types.NamespacedName) {
-		if c.policies.translations[p].Authorization != nil {
+		if t := c.policies.translations[p]; t.Authorization != nil && !t.AtWaypoint {
 			found[p.Namespace+"/"+p.Name] = struct{}{}
 		}
 	}
 	c.policies.selecting.Matching(n.Namespace, labels, add)
-	if len(c.policies.byService) > 0 {
+	if len(c.policies.byService)+len(c.policies.guards) > 0 {
 		for _, svc := range c.graph.ServicesOf(n) {
 			for p := range c.policies.byService[svc] {
 				add(p)
+			}
+			for _, guard := range c.policies.guards[svc] {
+				found[guard] = struct{}{}
 			}
 		}
 	}

@@ -13,10 +13,11 @@ import (
 	"github.com/ambit-mesh/ambit/controlplane/graph"
 )
 
-func (c *Compiler) compileService(n types.NamespacedName) {
+func (c *Compiler) compileService(n types.NamespacedName, d *graph.Dirty) {
 	owner := serviceKey(n)
 	item, ok := c.graph.Service(n)
 	if !ok || item.Object.Spec.Type == corev1.ServiceTypeExternalName {
+		c.setGuards(n, nil, d)
 		c.store.put(owner, nil, nil)
 		return
 	}
@@ -24,7 +25,9 @@ func (c *Compiler) compileService(n types.NamespacedName) {
 	vips, findings := c.virtualAddresses(owner, n, s)
 	b := c.bindingOf(n.Namespace, s.Labels, s.Annotations, byService)
 	findings = append(findings, c.waypointFindings(owner, s.Labels, s.Annotations, b)...)
-	c.store.put(owner, []*Resource{c.service(n, s, vips, b)}, findings)
+	findings = append(findings, guardFindings(owner, s, b)...)
+	resources := append(c.guardService(n, s, b, d), c.service(n, s, vips, b))
+	c.store.put(owner, resources, findings)
 }
 
 // service builds the resource of a service.

@@ -3,6 +3,7 @@ package compile_test
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -41,6 +42,9 @@ func renderTraffic(c *compile.Compiler) string {
 		}
 	}
 	for _, s := range c.Statuses() {
+		if slices.Contains([]string{"Gateway", "Service", "Namespace", "Pod"}, s.Object.Kind) {
+			continue // of no interest here
+		}
 		for _, cond := range s.Status.Conditions {
 			fmt.Fprintf(&b, "status %s\n  %s=%s %s: %s\n", s.Object, cond.Type, cond.Status, cond.Reason, cond.Message)
 		}

@@ -30,7 +30,7 @@ func (c *Compiler) workload(n types.NamespacedName, p *corev1.Pod, addrs []netip
 		w.Addresses = append(w.Addresses, a.AsSlice())
 	}
 	// A waypoint needs nobody's report: it speaks HBONE itself.
-	w.NativeTunnel = c.graph.IsWaypoint(n.Namespace, p.Labels) && !p.Spec.HostNetwork
+	w.NativeTunnel = c.isWaypointPod(p)
 	if state.tunnel() || w.NativeTunnel {
 		w.TunnelProtocol = workload.TunnelProtocol_HBONE
 	}

@@ -215,6 +215,9 @@ func (g *Graph) Routes(svc name) []Object { return g.sortedObjects(g.traffic.par
 // Attached gives the policies of a kind that are attached to a service or a
 // route, sorted by key.
 func (g *Graph) Attached(kind string, target Key) []Object {
+	if len(g.traffic.targets[target]) == 0 {
+		return nil // as it is for most rules of most routes
+	}
 	found := make(set[Key])
 	for k := range g.traffic.targets[target] {
 		if k.Kind == kind {

@@ -25,9 +25,17 @@ type authority struct {
 	life time.Duration
 
 	mu     sync.Mutex
+	roots  []*x509.Certificate // published; that of ca when nil
 	down   bool
 	issued int
 	asked  int
+}
+
+// rotate has ca issue from now on, and roots trusted.
+func (a *authority) rotate(ca *testkit.CA, roots []*x509.Certificate) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.ca, a.roots = ca, roots
 }
 
 func (a *authority) Issue(_ context.Context, id identity.ID) (*identity.Certificate, error) {
@@ -40,7 +48,11 @@ func (a *authority) Issue(_ context.Context, id identity.ID) (*identity.Certific
 	a.issued++
 	now := time.Now()
 	key, leaf := a.ca.Issue(id, func(c *x509.Certificate) { c.NotBefore, c.NotAfter = now, now.Add(a.life) })
-	return identity.NewCertificate(id, key, []*x509.Certificate{leaf}, []*x509.Certificate{a.ca.Root}, now)
+	roots := a.roots
+	if roots == nil {
+		roots = []*x509.Certificate{a.ca.Root}
+	}
+	return identity.NewCertificate(id, key, []*x509.Certificate{leaf}, roots, now)
 }
 
 func (a *authority) set(down bool) {

@@ -18,7 +18,8 @@ func (wouldBlock) Error() string   { return "hbone: no more bytes for now" }
 func (wouldBlock) Timeout() bool   { return true }
 func (wouldBlock) Temporary() bool { return true }
 
-// rawConn is a socket whose reads can be told not to wait. Without a file
+// rawConn is a socket whose reads can be told not to wait, and whose calls are as
+// cheap as readFD and writeFD are. Without a file
 // descriptor below (an in-memory pipe in a test), every read waits for its first
 // byte and errWouldBlock follows a short read.
 type rawConn struct {
@@ -33,6 +34,12 @@ type rawConn struct {
 	err   error
 	again bool
 	fn    func(fd uintptr) bool
+
+	// Used by who writes, one at a time: the coalescer holds its lock meanwhile.
+	wp   []byte
+	wn   int
+	werr error
+	wfn  func(fd uintptr) bool
 }
 
 func newRawConn(c net.Conn) *rawConn {
@@ -42,7 +49,7 @@ func newRawConn(c net.Conn) *rawConn {
 			r.raw = raw
 		}
 	}
-	r.fn = r.ready
+	r.fn, r.wfn = r.ready, r.writable
 	return r
 }
 
@@ -82,20 +89,37 @@ func (r *rawConn) ready(fd uintptr) bool {
 	return true
 }
 
-func readFD(fd uintptr, p []byte) (int, error) {
-	for {
-		n, err := syscall.Read(int(fd), p)
-		if err != syscall.EINTR {
-			return n, err
-		}
+// Write implements net.Conn.
+func (r *rawConn) Write(p []byte) (int, error) {
+	if r.raw == nil {
+		return r.Conn.Write(p)
 	}
+	r.wp, r.wn, r.werr = p, 0, nil
+	err := r.raw.Write(r.wfn)
+	r.wp = nil
+	switch {
+	case err != nil:
+		return r.wn, err
+	case r.werr != nil:
+		return r.wn, os.NewSyscallError("write", r.werr)
+	}
+	return r.wn, nil
 }
 
-func writeFD(fd uintptr, p []byte) (int, error) {
-	for {
-		n, err := syscall.Write(int(fd), p)
-		if err != syscall.EINTR {
-			return n, err
+// writable writes until all is written; it reports false to wait for room.
+func (r *rawConn) writable(fd uintptr) bool {
+	for r.wn < len(r.wp) {
+		n, err := writeFD(fd, r.wp[r.wn:])
+		if n > 0 {
+			r.wn += n
+		}
+		if err == syscall.EAGAIN {
+			return false
+		}
+		if err != nil {
+			r.werr = err
+			return true
 		}
 	}
+	return true
 }

@@ -204,6 +204,13 @@ func (c *StreamConn) Close() error {
 	return nil
 }
 
+// Reset ends the connection so that the peer does not take what it got for all
+// there was.
+func (c *StreamConn) Reset() error {
+	c.s.reset(h2wire.CodeCancel)
+	return nil
+}
+
 // Done is closed when the stream has ended at both ends, or was reset.
 func (c *StreamConn) Done() <-chan struct{} { return c.s.done }
 

@@ -5,14 +5,11 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
-
-	xhttp2 "golang.org/x/net/http2"
 
 	"github.com/ambit-mesh/ambit/internal/http2"
 	"github.com/ambit-mesh/ambit/internal/message"
@@ -57,49 +54,12 @@ func oursToServer(b *testing.B, nc net.Conn) trip {
 	}
 }
 
-func theirsToServer(b *testing.B, nc net.Conn) trip {
-	cc, err := (&xhttp2.Transport{AllowHTTP: true, DisableCompression: true}).NewClientConn(nc)
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { cc.Close() })
-	return func() error {
-		req, _ := http.NewRequest("GET", "http://shop:80/cart/items", http.NoBody)
-		req.Header["User-Agent"] = []string{"bench/1.0"}
-		req.Header["Accept"] = []string{"application/json"}
-		req.Header["X-Request-Id"] = []string{"af3ce6b0-1c35-44a7-9df5-3e2d5d6bb1a3"}
-		resp, err := cc.RoundTrip(req)
-		if err != nil {
-			return err
-		}
-		_, err = io.Copy(io.Discard, resp.Body)
-		resp.Body.Close()
-		return err
-	}
-}
-
 func oursServes(b *testing.B, nc net.Conn) {
 	newRunner(b).run(http2.NewServerConn(nc, http2.Config{}, message.HandlerFunc(func(_ context.Context, _ *message.Request, w message.Responder) {
 		_ = w.Respond(&message.Response{Status: 200, Fields: benchFields, ContentLength: int64(len(small))})
 		_, _ = w.Write([]byte(small))
 		_ = w.End(nil)
 	})).Run)
-}
-
-func theirsServes(b *testing.B, nc net.Conn) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		(&xhttp2.Server{}).ServeConn(nc, &xhttp2.ServeConnOpts{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			h := w.Header()
-			for _, f := range benchFields {
-				h[f.Name] = []string{f.Value}
-			}
-			h["Date"] = nil
-			_, _ = w.Write([]byte(small))
-		})})
-	}()
-	b.Cleanup(func() { nc.Close(); <-done })
 }
 
 func BenchmarkUnary(b *testing.B) {
@@ -120,12 +80,25 @@ func BenchmarkUnary(b *testing.B) {
 			for _, streams := range []int{1, 64} {
 				b.Run(fmt.Sprintf("%s/%s/%d", wire.name, ends.name, streams), func(b *testing.B) {
 					c, s := wire.pair(b)
-					ends.server(b, s)
+					writes := &atomic.Int64{}
+					ends.server(b, counted{s, writes})
 					exchange(b, ends.client(b, c), streams)
+					b.ReportMetric(float64(writes.Load())/float64(b.N), "server-writes/op")
 				})
 			}
 		}
 	}
+}
+
+// counted counts what a server writes.
+type counted struct {
+	net.Conn
+	writes *atomic.Int64
+}
+
+func (c counted) Write(p []byte) (int, error) {
+	c.writes.Add(1)
+	return c.Conn.Write(p)
 }
 
 // exchange does b.N trips, so many at a time.

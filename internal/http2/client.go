@@ -128,7 +128,7 @@ func checkRequest(req *message.Request) error {
 	case !validAuthority(req.Authority):
 		return malformed("authority %q", req.Authority)
 	case connect && req.Protocol == "":
-	case req.Protocol != "" && !(validToken(req.Protocol)):
+	case req.Protocol != "" && !validToken(req.Protocol):
 		return malformed("protocol %q", req.Protocol)
 	case req.Scheme != "http" && req.Scheme != "https":
 		return malformed("scheme %q", req.Scheme)
@@ -222,8 +222,12 @@ func (cc *ClientConn) uploadLocked(s *clientStream, b beginning, rest []byte) {
 func (s *clientStream) requestLocked(end bool) {
 	c, req := s.c, s.req
 	at := c.beginBlockLocked()
-	c.fieldLocked(":method", req.Method)
-	if req.Method != "CONNECT" || req.Protocol != "" {
+	method := req.Method
+	if req.Protocol != "" {
+		method = "CONNECT" // an upgrade in HTTP/1.1 is a GET
+	}
+	c.fieldLocked(":method", method)
+	if method != "CONNECT" || req.Protocol != "" {
 		c.fieldLocked(":scheme", req.Scheme)
 		c.fieldLocked(":path", req.Path)
 	}

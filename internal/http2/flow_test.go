@@ -300,9 +300,17 @@ func TestExtendedConnectHasToBeAnnounced(t *testing.T) {
 	if wantStage(t, err, message.Unprocessed); !strings.Contains(err.Error(), "RFC 8441") {
 		t.Errorf("%v", err)
 	}
+	req.Method = "GET" // as an upgrade in HTTP/1.1 comes
 	p, cc := serverOf(t, http2.Config{}, xhttp2.Setting{ID: xhttp2.SettingEnableConnectProtocol, Val: 1})
 	got := p.ask(cc, t.Context(), req)
-	p.headers(p.request(), true, ":status", "200")
+	p.until("a request", func(f xhttp2.Frame) bool {
+		h, ok := f.(*xhttp2.MetaHeadersFrame)
+		if ok && (h.PseudoValue("method") != "CONNECT" || h.PseudoValue("protocol") != "websocket" || h.PseudoValue("path") != "/room") {
+			t.Errorf("%v", h.Fields)
+		}
+		return ok
+	})
+	p.headers(1, true, ":status", "200")
 	if o := <-got; o.err != nil || o.resp.Protocol != "websocket" {
 		t.Errorf("%+v", o)
 	}

@@ -319,3 +319,40 @@ func TestThroughAProxy(t *testing.T) {
 		t.Errorf("%d bytes, %v", len(got), err)
 	}
 }
+
+func theirsToServer(b *testing.B, nc net.Conn) trip {
+	cc, err := (&xhttp2.Transport{AllowHTTP: true, DisableCompression: true}).NewClientConn(nc)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { cc.Close() })
+	return func() error {
+		req, _ := http.NewRequest("GET", "http://shop:80/cart/items", http.NoBody)
+		req.Header["User-Agent"] = []string{"bench/1.0"}
+		req.Header["Accept"] = []string{"application/json"}
+		req.Header["X-Request-Id"] = []string{"af3ce6b0-1c35-44a7-9df5-3e2d5d6bb1a3"}
+		resp, err := cc.RoundTrip(req)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+		return err
+	}
+}
+
+func theirsServes(b *testing.B, nc net.Conn) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		(&xhttp2.Server{}).ServeConn(nc, &xhttp2.ServeConnOpts{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			h := w.Header()
+			for _, f := range benchFields {
+				h[f.Name] = []string{f.Value}
+			}
+			h["Date"] = nil
+			_, _ = w.Write([]byte(small))
+		})})
+	}()
+	b.Cleanup(func() { nc.Close(); <-done })
+}

@@ -86,16 +86,13 @@ func (c *conn) writeLocked(rounds int) {
 		}
 	}
 	c.writing = false
-	if len(c.streams) == 0 || c.broken {
-		c.shrinkLocked()
-	}
 	c.room.Broadcast()
 	if c.err != nil {
 		c.hangUpLocked()
 	}
 }
 
-// shrinkLocked lets go of what a burst needed.
+// shrinkLocked lets go of what a burst needed, once that is over.
 func (c *conn) shrinkLocked() {
 	if cap(c.spare) > keptBuffer {
 		c.spare = nil

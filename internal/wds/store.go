@@ -239,6 +239,14 @@ func (s *Store) Evaluator(w *Workload) *authz.Evaluator {
 	return s.policies.For(w.Namespace, w.Policies)
 }
 
+// EvaluatorFor gives the policies of a namespace and the mesh, and those listed,
+// each as <namespace>/<name>.
+func (s *Store) EvaluatorFor(namespace string, listed []string) *authz.Evaluator {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.policies.For(namespace, listed)
+}
+
 // ServiceTarget finds the port of workload w behind a hostname and port.
 func (s *Store) ServiceTarget(w *Workload, hostname string, port uint16) (*Service, uint16, error) {
 	s.mu.RLock()

@@ -19,12 +19,14 @@ import (
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/pruning"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/validation"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/json"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	celconfig "k8s.io/apiserver/pkg/apis/cel"
 	"sigs.k8s.io/yaml"
 
 	"github.com/ambit-mesh/ambit/apis/mesh/v1alpha1"
 	"github.com/ambit-mesh/ambit/controlplane/compile/policy"
+	"github.com/ambit-mesh/ambit/controlplane/compile/traffic"
 )
 
 // definition is a CRD as an API server holds it.
@@ -139,7 +141,12 @@ func TestObjects(t *testing.T) {
 
 func check(t *testing.T, definitions map[string]*definition, doc string) {
 	object := map[string]any{}
-	if err := yaml.Unmarshal([]byte(doc), &object); err != nil {
+	raw, err := yaml.YAMLToJSON([]byte(doc))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// This decoder makes whole numbers integers, as an API server does.
+	if err := json.Unmarshal(raw, &object); err != nil {
 		t.Fatal(err)
 	}
 	kind, _ := object["kind"].(string)
@@ -164,13 +171,19 @@ func check(t *testing.T, definitions map[string]*definition, doc string) {
 	}
 	problems := validate(t, kind, doc)
 	if (want != "") != (len(problems) > 0) {
-		t.Errorf("package policy says %v of a manifest from a directory", problems)
+		t.Errorf("the control plane says %v of a manifest from a directory", problems)
 	}
 }
 
 // validate judges the object as it stands in a manifest, before any default.
 func validate(t *testing.T, kind, doc string) []policy.Problem {
 	t.Helper()
+	if p := trafficPolicy(t, kind); p != nil {
+		if err := yaml.UnmarshalStrict([]byte(doc), p); err != nil {
+			t.Fatal(err)
+		}
+		return traffic.Validate(p)
+	}
 	if kind == v1alpha1.KindPeerAuthentication {
 		p := &v1alpha1.PeerAuthentication{}
 		if err := yaml.UnmarshalStrict([]byte(doc), p); err != nil {
@@ -183,6 +196,22 @@ func validate(t *testing.T, kind, doc string) []policy.Problem {
 		t.Fatal(err)
 	}
 	return policy.Validate(p)
+}
+
+// trafficPolicy gives an empty policy of a kind, or nil for one that is no traffic
+// policy.
+func trafficPolicy(t *testing.T, kind string) v1alpha1.TrafficPolicy {
+	t.Helper()
+	scheme := runtime.NewScheme()
+	if err := v1alpha1.AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	obj, err := scheme.New(v1alpha1.GroupVersion().WithKind(kind))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, _ := obj.(v1alpha1.TrafficPolicy)
+	return p
 }
 
 // What kubectl shows, by which people find policies, and what other tools look
@@ -201,7 +230,7 @@ func TestPresentation(t *testing.T) {
 		if err := yaml.UnmarshalStrict(b, crd); err != nil {
 			t.Fatal(err)
 		}
-		if label := crd.Labels["gateway.networking.k8s.io/policy"]; label != "Inherited" {
+		if label := crd.Labels["gateway.networking.k8s.io/policy"]; label != "Inherited" && label != "Direct" {
 			t.Errorf("%s: policy label %q", crd.Name, label)
 		}
 		if got := crd.Spec.Names.Categories; len(got) != 1 || got[0] != "ambit" || len(crd.Spec.Names.ShortNames) == 0 {

@@ -94,6 +94,13 @@ func judge(t *testing.T, dirs ...string) []string {
 	}
 	c.Apply(in)
 	for _, s := range c.Statuses() {
+		if bound := meta.FindStatusCondition(s.Status.Conditions, compile.ConditionWaypointBound); bound != nil {
+			// Manifests run nothing, so that no waypoint is ready.
+			if bound.Status != "True" && bound.Reason != "WaypointNotReady" {
+				wrong = append(wrong, fmt.Sprintf("%s: %s: %+v", s.Origin, s.Object, bound))
+			}
+			continue
+		}
 		if cond := meta.FindStatusCondition(s.Status.Conditions, meshv1alpha1.ConditionAccepted); cond == nil || cond.Status != "True" {
 			wrong = append(wrong, fmt.Sprintf("%s: %s: %+v", s.Origin, s.Object, cond))
 		}

@@ -25,28 +25,29 @@ func world() map[string]string {
 
 // addresses of a server by every kind and family: the pod's own, the service's
 // virtual one, the headless service's name, and a named target port.
-func (m *mesh) addresses(s status, ns, server string) map[string]string {
+func (m *mesh) addresses(s status, ns, server string) map[string]check {
 	m.t.Helper()
-	out := make(map[string]string)
+	out := make(map[string]check)
 	echo := strconv.Itoa(servers["echo"].port)
 	for _, p := range s.Pods {
 		if p.Namespace != ns || p.Name != server {
 			continue
 		}
 		for _, ip := range p.IPs {
-			out["pod "+family(ip)] = net.JoinHostPort(ip, echo)
+			out["pod "+family(ip)] = check{Addr: net.JoinHostPort(ip, echo)}
 		}
 	}
 	for _, vip := range m.clusterIPs(ns, server) {
-		out["service "+family(vip)] = net.JoinHostPort(vip, echo)
+		out["service "+family(vip)] = check{Addr: net.JoinHostPort(vip, echo)}
 	}
 	for _, vip := range m.clusterIPs(ns, server+"-named") {
-		out["named port "+family(vip)] = net.JoinHostPort(vip, "80")
+		out["named port "+family(vip)] = check{Addr: net.JoinHostPort(vip, "80")}
 	}
 	host := ns + ".svc.cluster.local"
-	out["headless"] = server + "-headless." + host + ":" + echo
-	out["service name"] = server + "." + host + ":" + echo
-	if len(out) != 8 {
+	out["headless IPv4"] = check{Addr: server + "-headless." + host + ":" + echo, Network: "tcp4"}
+	out["headless IPv6"] = check{Addr: server + "-headless." + host + ":" + echo, Network: "tcp6"}
+	out["service name"] = check{Addr: server + "." + host + ":" + echo}
+	if len(out) != 9 {
 		m.t.Fatalf("%s/%s has addresses %v", ns, server, out)
 	}
 	return out
@@ -68,8 +69,9 @@ func TestReachabilityMatrix(t *testing.T) {
 		var names []string
 		for _, to := range []string{"in", "out"} {
 			for _, server := range []string{"server-n1", "server-n2"} {
-				for kind, addr := range m.addresses(s, to, server) {
-					list = append(list, check{Kind: "echo", Addr: addr, Size: 100_000})
+				for kind, c := range m.addresses(s, to, server) {
+					c.Kind, c.Size = "echo", 100_000
+					list = append(list, c)
 					names = append(names, fmt.Sprintf("%s → %s %s by %s", from, to, server, kind))
 				}
 			}
@@ -101,9 +103,9 @@ func (m *mesh) encryptedExactly() {
 			}
 		}
 	}
-	// Both ends log each of the 16 addresses.
-	if seen < 32 {
-		m.t.Errorf("%d connections of mutual TLS were logged, want at least 32", seen)
+	// Both ends log each of the 18 addresses.
+	if seen < 36 {
+		m.t.Errorf("%d connections of mutual TLS were logged, want at least 36", seen)
 	}
 }
 

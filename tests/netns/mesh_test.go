@@ -23,6 +23,8 @@ var binDir string
 
 func TestMain(m *testing.M) {
 	switch {
+	case filepath.Base(os.Args[0]) == "ambit-waypoint":
+		os.Exit(probe(append([]string{"waypoint"}, os.Args[1:]...)))
 	case os.Getenv(insideEnv) != "":
 		os.Exit(m.Run()) // in a pod of a mesh that is there already
 	case os.Getenv(roleEnv) != "":

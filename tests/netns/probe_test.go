@@ -1,7 +1,9 @@
 package netns_test
 
 import (
+	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -14,8 +16,10 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -32,6 +36,7 @@ var servers = map[string]struct {
 	"reset":       {8084, serveReset},
 	"holdthenend": {8085, serveHold},
 	"source":      {8086, serveSource},
+	"clientreset": {8088, serveClientReset},
 }
 
 // fullPort is where nothing is ever accepted and whose queue is full: whoever
@@ -42,7 +47,9 @@ const fullPort = 8087
 type check struct {
 	Kind string `json:"kind"`
 	Addr string `json:"addr"`
-	Size int64  `json:"size,omitempty"`
+	// Network is tcp4 or tcp6 where a name has addresses of both; tcp if empty.
+	Network string `json:"network,omitempty"`
+	Size    int64  `json:"size,omitempty"`
 }
 
 // outcome is what came of it: Error is empty when it went as it should.
@@ -66,6 +73,10 @@ func probe(args []string) int {
 		err = probeFetch(args[1])
 	case "hold":
 		err = probeHold(args[1])
+	case "waypoint":
+		err = probeWaypoint(args[1:])
+	case "slow":
+		err = probeSlow(args[1], args[2])
 	case "meddle":
 		err = probeMeddle(args[1:])
 	default:
@@ -154,6 +165,18 @@ func serveReset(c *net.TCPConn) {
 // serveHold answers each byte and keeps the connection.
 func serveHold(c *net.TCPConn) { serveEcho(c) }
 
+// resets counts the connections that serveClientReset saw reset.
+var resets atomic.Int64
+
+// serveClientReset says how many connections were reset so far, and waits for the end
+// of this one.
+func serveClientReset(c *net.TCPConn) {
+	fmt.Fprintf(c, "%d\n", resets.Load())
+	if _, err := io.Copy(io.Discard, c); errors.Is(err, syscall.ECONNRESET) {
+		resets.Add(1)
+	}
+}
+
 // serveSource sends until nobody takes it any more.
 func serveSource(c *net.TCPConn) {
 	buf := make([]byte, 64<<10)
@@ -206,7 +229,7 @@ func probeChecks() error {
 
 func (c check) run() outcome {
 	o := outcome{Check: c}
-	conn, err := net.DialTimeout("tcp", c.Addr, 20*time.Second)
+	conn, err := net.DialTimeout(cmp.Or(c.Network, "tcp"), c.Addr, 20*time.Second)
 	if err == nil {
 		_ = conn.SetDeadline(time.Now().Add(2 * time.Minute))
 		o.Saw, err = clients[c.Kind](conn.(*net.TCPConn), c)
@@ -228,6 +251,8 @@ var clients = map[string]func(*net.TCPConn, check) (string, error){
 	"whoami":    clientWhoAmI,
 	"reset":     clientReset,
 	"refused":   clientRefused,
+
+	"clientreset": clientResets,
 }
 
 func clientEcho(c *net.TCPConn, k check) (string, error) {
@@ -287,6 +312,36 @@ func clientReset(c *net.TCPConn, _ check) (string, error) {
 		return "", fmt.Errorf("saw %w, want a reset", err)
 	}
 	return "", nil
+}
+
+// clientResets resets its connection, and makes others until the server says that it
+// has seen that.
+func clientResets(c *net.TCPConn, k check) (string, error) {
+	before, err := resetsSeen(c)
+	if err != nil {
+		return "", err
+	}
+	_ = c.SetLinger(0)
+	_ = c.Close()
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); {
+		again, err := net.DialTimeout(cmp.Or(k.Network, "tcp"), k.Addr, 20*time.Second)
+		if err != nil {
+			return "", err
+		}
+		now, err := resetsSeen(again.(*net.TCPConn))
+		_ = again.(*net.TCPConn).CloseWrite() // an orderly end, which does not count
+		_, _ = io.Copy(io.Discard, again)
+		_ = again.Close()
+		if err != nil || now > before {
+			return "", err
+		}
+	}
+	return "", errors.New("the server saw no reset")
+}
+
+func resetsSeen(c *net.TCPConn) (n int, err error) {
+	_, err = fmt.Fscanln(c, &n)
+	return n, err
 }
 
 // clientRefused is content with a connection that ends without a byte.
@@ -359,4 +414,30 @@ func probeHold(addr string) error {
 			return nil
 		}
 	}
+}
+
+// probeSlow opens connections to a source and reads nothing of them until there is a
+// line on standard input, for which it reads a megabyte of each.
+func probeSlow(addr, count string) error {
+	n, err := strconv.Atoi(count)
+	if err != nil {
+		return err
+	}
+	conns := make([]net.Conn, n)
+	for i := range conns {
+		if conns[i], err = net.DialTimeout("tcp", addr, 10*time.Second); err != nil {
+			return err
+		}
+	}
+	fmt.Println("open")
+	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+		for _, c := range conns {
+			_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+			if _, err := io.CopyN(io.Discard, c, 1<<20); err != nil {
+				return err
+			}
+		}
+		fmt.Println("read")
+	}
+	return nil
 }

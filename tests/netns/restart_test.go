@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // What may fail when a component is killed, and nothing else does:
@@ -171,4 +172,56 @@ func (m *mesh) fetch(node, url string) string {
 		m.t.Fatalf("fetch %s on %s: %v\n%s", url, node, err, out)
 	}
 	return string(out)
+}
+
+// The authority answers nothing until just before the first certificate expires, and
+// no connection fails.
+func TestAuthorityAwayUntilJustBeforeExpiry(t *testing.T) {
+	const life, left = 15 * time.Second, 3 * time.Second
+	m := start(t, world(), "--component-arg", "controlplane=--cert-ttl="+life.String(), "--component-arg", "ztunnel=--cert-ttl="+life.String())
+	m.captured("in")
+	load := m.steady("in", "client", "server-n2.in.svc.cluster.local:8080")
+	for range 2 {
+		m.until("every certificate has most of its life before it", func() bool { return time.Until(m.firstExpiry()) > life*2/3 })
+		m.signal("controlplane", "STOP")
+		m.until("one is about to expire", func() bool { return time.Until(m.firstExpiry()) < left })
+		m.signal("controlplane", "CONT")
+	}
+	m.until("all are renewed", func() bool { return time.Until(m.firstExpiry()) > left })
+	if ok, failures := load.end(); failures != "" || ok < 100 {
+		t.Errorf("%d connections worked, failures: %s", ok, failures)
+	}
+}
+
+// signal sends a signal to a component, which goes on existing.
+func (m *mesh) signal(component, sig string) {
+	m.t.Helper()
+	if out, err := m.command(m.t.Context(), "exec", "wire", "--", "/bin/kill", "-"+sig, strconv.Itoa(m.component(component).pid)).CombinedOutput(); err != nil {
+		m.t.Fatalf("signal %s to %s: %v\n%s", sig, component, err, out)
+	}
+}
+
+// firstExpiry is when the first of the certificates of both ztunnels expires.
+func (m *mesh) firstExpiry() time.Time {
+	m.t.Helper()
+	var first time.Time
+	for _, node := range []string{"n1", "n2"} {
+		var dump struct {
+			Certificates []struct {
+				Chain []struct {
+					Expires time.Time `json:"expirationTime"`
+				} `json:"certChain"`
+			} `json:"certificates"`
+		}
+		if err := json.Unmarshal([]byte(m.fetch(node, "http://127.0.0.1:15000/config_dump")), &dump); err != nil {
+			m.t.Fatalf("config dump of %s: %v", node, err)
+		}
+		for _, c := range dump.Certificates {
+			// The leaf comes first; what issued it lives longer.
+			if len(c.Chain) > 0 && (first.IsZero() || c.Chain[0].Expires.Before(first)) {
+				first = c.Chain[0].Expires
+			}
+		}
+	}
+	return first
 }

@@ -107,3 +107,37 @@ func TestTunnelDeliveredToAnotherPod(t *testing.T) {
 		})) > 0
 	})
 }
+
+// A destination that goes away is refused with a reason, by its service's address
+// and by its own, and the connections to it end.
+func TestDestinationGoesDown(t *testing.T) {
+	files := world()
+	m := start(t, files)
+	m.captured("in")
+	vip, own := m.clusterIPs("in", "server-n2")[0], m.ip("in", "server-n2")
+	open := m.hold("in", "client", net.JoinHostPort(own, "8085"))
+	m.write("in.yaml", strings.Replace(files["in.yaml"], pod("in", "server-n2", "n2"), "", 1))
+	m.until("the open connection ends", func() bool { return open.try() != "ok" })
+	m.until("no pod is there", func() bool {
+		for _, p := range m.status().Pods {
+			if p.Namespace == "in" && p.Name == "server-n2" {
+				return false
+			}
+		}
+		return true
+	})
+	by, at := net.JoinHostPort(vip, "8080"), net.JoinHostPort(own, "8080")
+	m.until("connections are refused", func() bool {
+		for _, o := range m.checks("in", "client", []check{{Kind: "refused", Addr: by}, {Kind: "refused", Addr: at}}) {
+			if o.Error != "" {
+				return false
+			}
+		}
+		return true
+	})
+	m.until("the access log says why", func() bool {
+		byService, byPod := m.errorsOf("outbound", by), m.errorsOf("outbound", at)
+		return len(byService) > 0 && strings.Contains(byService[len(byService)-1], "server-n2.in.svc.cluster.local") &&
+			len(byPod) > 0 && byPod[len(byPod)-1] != ""
+	})
+}

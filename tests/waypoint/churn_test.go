@@ -32,7 +32,7 @@ func TestRoutesChangeUnderLoad(t *testing.T) {
 	n := 0
 	for begin := time.Now(); time.Since(begin) < 5*time.Second; n++ {
 		m.apply(state(n))
-		time.Sleep(50 * time.Millisecond) // the pace of the changes
+		pause(t)
 	}
 	for range 2 {
 		got := <-done

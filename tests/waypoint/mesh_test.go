@@ -234,8 +234,35 @@ func (m *mesh) untilFrom(pod, what string, r request, want func(response) bool) 
 		if time.Now().After(deadline) {
 			m.t.Fatalf("not within 20 s: %s; last %+v\n%s", what, got, m.logs())
 		}
-		time.Sleep(50 * time.Millisecond) // between two looks, not for a result
+		pause(m.t)
 	}
+}
+
+// pause is between two looks.
+func pause(t *testing.T) {
+	select {
+	case <-time.After(50 * time.Millisecond):
+	case <-t.Context().Done():
+	}
+}
+
+// waypointPod gives the name of the waypoint's pod.
+func (m *mesh) waypointPod() string {
+	m.t.Helper()
+	var st struct {
+		Pods []struct{ Namespace, Name string }
+	}
+	out, err := m.command(m.t.Context(), "status", "-o", "json").Output()
+	if err == nil {
+		err = json.Unmarshal(out, &st)
+	}
+	for _, p := range st.Pods {
+		if p.Namespace == "app" && strings.HasPrefix(p.Name, "wp-") {
+			return p.Name
+		}
+	}
+	m.t.Fatalf("no waypoint pod in %s, %v", out, err)
+	return ""
 }
 
 // logged waits for an access log line of a waypoint pod that has all of words.
@@ -243,7 +270,7 @@ func (m *mesh) logged(words ...string) string {
 	m.t.Helper()
 	deadline := time.Now().Add(10 * time.Second)
 	for {
-		out, _ := m.command(m.t.Context(), "logs", "deploy/wp", "-n", "app").CombinedOutput()
+		out, _ := m.command(m.t.Context(), "logs", m.waypointPod(), "-n", "app").CombinedOutput()
 	lines:
 		for _, line := range strings.Split(string(out), "\n") {
 			for _, w := range words {
@@ -256,6 +283,6 @@ func (m *mesh) logged(words ...string) string {
 		if time.Now().After(deadline) {
 			m.t.Fatalf("no line with %q in\n%s", words, tail(out, 6000))
 		}
-		time.Sleep(100 * time.Millisecond) // between two looks
+		pause(m.t)
 	}
 }

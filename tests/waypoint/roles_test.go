@@ -172,7 +172,7 @@ func (e *echoServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		panic(http.ErrAbortHandler)
 	}
-	time.Sleep(time.Duration(num("delay")) * time.Millisecond)
+	<-time.After(time.Duration(num("delay")) * time.Millisecond)
 	if count > 0 && count <= num("reset") {
 		panic(http.ErrAbortHandler)
 	}

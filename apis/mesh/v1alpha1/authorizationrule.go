@@ -144,7 +144,7 @@ type AuthorizationNetworkAttributes struct {
 // AuthorizationApplicationAttributes are properties of a request. All that are
 // set must match; the values of one are alternatives.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.methods) || has(self.paths) || has(self.hosts) || has(self.headers)",message="needs methods, paths, hosts or headers"
+// +kubebuilder:validation:XValidation:rule="has(self.methods) || has(self.paths) || has(self.hosts) || has(self.headers) || has(self.grpcMethods) || has(self.claims)",message="needs methods, paths, hosts, headers, grpcMethods or claims"
 type AuthorizationApplicationAttributes struct {
 	// Methods of HTTP requests, in capitals.
 	// +optional
@@ -169,13 +169,75 @@ type AuthorizationApplicationAttributes struct {
 	// +kubebuilder:validation:MaxItems=64
 	Hosts []gatewayv1.Hostname `json:"hosts,omitempty"`
 
-	// Headers that the request must have; each of them must match.
+	// Headers that the request must have; each of them must match. Where a header
+	// is sent in several lines, an ALLOW policy wants each line to be one of the
+	// values; a DENY policy is content with one of them, or with a member of a
+	// comma-separated list.
 	// +optional
 	// +listType=map
 	// +listMapKey=name
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=16
 	Headers []AuthorizationHeaderMatch `json:"headers,omitempty"`
+
+	// GRPCMethods of gRPC requests.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=64
+	GRPCMethods []AuthorizationGRPCMethodMatch `json:"grpcMethods,omitempty"`
+
+	// Claims of the request's verified token; each of them must match. A request
+	// without a token that is verified has none.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	Claims []AuthorizationClaimMatch `json:"claims,omitempty"`
+}
+
+// AuthorizationGRPCMethodMatch matches the service and the method of a gRPC
+// request; the one that is left out matches any.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.service) || has(self.method)",message="needs service or method"
+type AuthorizationGRPCMethodMatch struct {
+	// Service with its package, for example shop.v1.Catalog.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:Pattern=`^[A-Za-z_][A-Za-z0-9_]*([.][A-Za-z_][A-Za-z0-9_]*)*$`
+	Service string `json:"service,omitempty"`
+
+	// Method of the service.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:Pattern=`^[A-Za-z_][A-Za-z0-9_]*$`
+	Method string `json:"method,omitempty"`
+}
+
+// AuthorizationClaimMatch matches a claim of a verified token.
+type AuthorizationClaimMatch struct {
+	// Issuer of the token (iss), exactly. Another issuer's claims do not count.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Issuer string `json:"issuer"`
+
+	// Name of the claim.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
+
+	// Values are alternatives: the claim, or a member of it if it is a list, must
+	// be one of them exactly.
+	// +required
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MaxLength=1024
+	Values []string `json:"values"`
 }
 
 // AuthorizationPathMatch matches the path of a request.

@@ -31,7 +31,7 @@ const (
 // TrafficTargetReference names a Service or one of its ports, or a route or one
 // of its rules.
 //
-// +kubebuilder:validation:XValidation:rule="self.kind == 'Service' ? self.group in [”, 'core'] : self.group == 'gateway.networking.k8s.io'",message="group is \"\" for a Service and gateway.networking.k8s.io for a route",fieldPath=".group",reason=FieldValueInvalid
+// +kubebuilder:validation:XValidation:rule="self.kind == 'Service' ? (size(self.group) == 0 || self.group == 'core') : self.group == 'gateway.networking.k8s.io'",message="group is \"\" for a Service and gateway.networking.k8s.io for a route",fieldPath=".group",reason=FieldValueInvalid
 type TrafficTargetReference struct {
 	// Group of the target: "" for a Service, gateway.networking.k8s.io for a
 	// route.
@@ -81,6 +81,20 @@ func serviceTargets(refs []ServiceTargetReference) []TrafficTargetReference {
 	}
 	return out
 }
+
+var (
+	_ TrafficPolicy = (*RetryPolicy)(nil)
+	_ TrafficPolicy = (*TimeoutPolicy)(nil)
+	_ TrafficPolicy = (*FaultInjection)(nil)
+	_ TrafficPolicy = (*RateLimitPolicy)(nil)
+	_ TrafficPolicy = (*LoadBalancingPolicy)(nil)
+	_ TrafficPolicy = (*CircuitBreakerPolicy)(nil)
+	_ TrafficPolicy = (*OutlierDetectionPolicy)(nil)
+	_ TrafficPolicy = (*HealthCheckPolicy)(nil)
+	_ TrafficPolicy = (*SessionPersistencePolicy)(nil)
+	_ TrafficPolicy = (*JWTAuthentication)(nil)
+	_ TrafficPolicy = (*ExternalAuthorizationPolicy)(nil)
+)
 
 var (
 	_ TrafficPolicy = (*RetryPolicy)(nil)

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/tools/txtar"
 	"google.golang.org/protobuf/encoding/protojson"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/yaml"
 
 	"github.com/ambit-mesh/ambit/apis/mesh/v1alpha1"
@@ -34,6 +35,15 @@ type objects struct {
 
 func (o *objects) Service(namespace, name string) *corev1.Service {
 	return o.services[namespace+"/"+name]
+}
+
+// Waypoint is what the Service's own label says.
+func (o *objects) Waypoint(namespace, name string) (types.NamespacedName, bool) {
+	s := o.Service(namespace, name)
+	if s == nil || s.Labels["ambit-mesh.io/use-waypoint"] == "" {
+		return types.NamespacedName{}, false
+	}
+	return types.NamespacedName{Namespace: namespace, Name: s.Labels["ambit-mesh.io/use-waypoint"]}, true
 }
 
 func read(t *testing.T, input []byte) *objects {
@@ -82,6 +92,7 @@ type view struct {
 
 type policyView struct {
 	Targets       string                `json:"targets"`
+	AtWaypoint    bool                  `json:"atWaypoint,omitempty"`
 	Authorization map[string]any        `json:"authorization"`
 	Status        v1alpha1.PolicyStatus `json:"status"`
 	Problems      []string              `json:"problems,omitempty"`
@@ -107,7 +118,7 @@ func outcome(t *testing.T, in *objects) []byte {
 	for _, p := range in.policies {
 		tr := policy.Translate(p, in, policy.Options{})
 		v.Policies = append(v.Policies, policyView{
-			Targets: describe(tr.Targets), Authorization: wire(t, tr.Authorization),
+			Targets: describe(tr.Targets), AtWaypoint: tr.AtWaypoint, Authorization: wire(t, tr.Authorization),
 			Status: tr.Status, Problems: texts(tr.Problems),
 		})
 	}

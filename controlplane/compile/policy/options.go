@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/ambit-mesh/ambit/internal/identity"
 )
@@ -31,9 +32,11 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// Services finds Services. Service gives nil when there is none of that name.
+// Services finds Services. Service gives nil when there is none of that name, and
+// Waypoint the waypoint that one uses, false if it uses none.
 type Services interface {
 	Service(namespace, name string) *corev1.Service
+	Waypoint(namespace, name string) (types.NamespacedName, bool)
 }
 
 // Problem is one reason why a policy is refused.

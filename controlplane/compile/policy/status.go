@@ -9,7 +9,10 @@ import (
 	"github.com/ambit-mesh/ambit/apis/mesh/v1alpha1"
 )
 
-const acceptedMessage = "enforced on the node of every workload that it targets"
+const (
+	acceptedMessage    = "enforced on the node of every workload that it targets"
+	acceptedAtWaypoint = "enforced by the waypoint of every Service that it targets"
+)
 
 // verdict is what the status says of one target, or of the whole policy.
 type verdict struct {

@@ -20,6 +20,9 @@ type Translation struct {
 	Authorization *security.Authorization
 	// Targets are the workloads that Authorization is for.
 	Targets Targets
+	// AtWaypoint says that it is enforced by the waypoints of the Services in
+	// Targets, for each request, and not by the workloads behind them.
+	AtWaypoint bool
 	// Status is what the policy's status should say.
 	Status v1alpha1.PolicyStatus
 	// Problems are why the policy is refused; empty if it is enforced as
@@ -38,8 +41,11 @@ func Translate(p *v1alpha1.AuthorizationPolicy, services Services, opts Options)
 	if t.problems = Validate(p); len(t.problems) > 0 {
 		return t.refused(string(gatewayv1.PolicyReasonInvalid))
 	}
-	if t.problems = waypointOnly(p); len(t.problems) > 0 {
-		return t.refused(v1alpha1.ReasonWaypointRequired)
+	if p.Spec.EnforcementLevel == v1alpha1.EnforcementApplication {
+		if t.problems = t.withoutWaypoint(); len(t.problems) > 0 {
+			return t.refused(v1alpha1.ReasonWaypointRequired)
+		}
+		t.atWaypoint = true
 	}
 	return t.accepted()
 }
@@ -54,6 +60,9 @@ type translator struct {
 	verdicts []verdict
 	found    []*corev1.Service
 	problems []Problem
+	// waypoints of the Services in found.
+	waypoints  map[string]string
+	atWaypoint bool
 }
 
 // resolveTargets sets targets, and verdicts and missing for Services. Targets
@@ -125,7 +134,14 @@ func podTargets(namespace string, selector *v1alpha1.PodSelector) Targets {
 }
 
 func (t *translator) accepted() Translation {
-	out := Translation{Targets: t.targets, Problems: t.missing}
+	out := Translation{Targets: t.targets, Problems: t.missing, AtWaypoint: t.atWaypoint}
+	if t.atWaypoint {
+		for i, v := range t.verdicts {
+			if v.notFound == "" {
+				t.verdicts[i].message = "enforced by waypoint " + t.waypoints[string(v.ref.Name)]
+			}
+		}
+	}
 	out.Status = status(t.policy.Generation, t.summary(), t.verdicts)
 	if t.targets.Kind != TargetNone {
 		out.Authorization = t.wire()
@@ -169,6 +185,9 @@ func (t *translator) refused(reason string) Translation {
 // summary judges the policy as a whole, given that its own text is all right.
 func (t *translator) summary() verdict {
 	if len(t.missing) == 0 {
+		if t.atWaypoint {
+			return verdict{message: acceptedAtWaypoint + t.portNote()}
+		}
 		return verdict{message: acceptedMessage + t.portNote()}
 	}
 	v := verdict{notFound: listed(t.missing)}

@@ -2,7 +2,6 @@ package policy
 
 import (
 	"fmt"
-	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -66,6 +65,9 @@ func Validate(p *v1alpha1.AuthorizationPolicy) []Problem {
 			names[rule.Name] = true
 		}
 		r.rule(path, rule)
+		if rule.Application != nil && spec.EnforcementLevel != v1alpha1.EnforcementApplication {
+			r.add(path+".application", "needs enforcementLevel: Application and a waypoint")
+		}
 	}
 	return r.problems
 }
@@ -160,8 +162,8 @@ func (r *report) rule(path string, rule *v1alpha1.AuthorizationRule) {
 		r.ports(path+".networkAttributes.ports", n.Ports)
 		r.ports(path+".networkAttributes.notPorts", n.NotPorts)
 	}
-	if a := rule.Application; a != nil && len(a.Methods)+len(a.Paths)+len(a.Hosts)+len(a.Headers) == 0 {
-		r.add(path+".application", "needs methods, paths, hosts or headers")
+	if rule.Application != nil {
+		r.application(path+".application", rule.Application)
 	}
 }
 
@@ -176,30 +178,4 @@ func (r *report) port(path string, p v1alpha1.PortNumber) {
 	if p < 1 || p > 65535 {
 		r.add(path, "%d is not a port; use 1 to 65535", p)
 	}
-}
-
-// waypointOnly names every field that only a waypoint can enforce.
-func waypointOnly(p *v1alpha1.AuthorizationPolicy) []Problem {
-	r := &report{}
-	const remedy = "can only be enforced by a waypoint, and no waypoint enforces this policy; use sources and networkAttributes alone"
-	for i := range p.Spec.Rules {
-		a := p.Spec.Rules[i].Application
-		if a == nil {
-			continue
-		}
-		var set []string
-		for _, f := range []struct {
-			name string
-			n    int
-		}{{"methods", len(a.Methods)}, {"paths", len(a.Paths)}, {"hosts", len(a.Hosts)}, {"headers", len(a.Headers)}} {
-			if f.n > 0 {
-				set = append(set, f.name)
-			}
-		}
-		r.add(fmt.Sprintf("spec.rules[%d].application", i), "%s %s", strings.Join(set, ", "), remedy)
-	}
-	if len(r.problems) == 0 && p.Spec.EnforcementLevel == v1alpha1.EnforcementApplication {
-		r.add("spec.enforcementLevel", "Application %s and enforcementLevel: Network", remedy)
-	}
-	return r.problems
 }

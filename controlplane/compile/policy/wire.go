@@ -82,6 +82,9 @@ func (t *translator) rule(r *v1alpha1.AuthorizationRule) *security.Rule {
 			out.Clauses = append(out.Clauses, &security.Clause{Matches: []*security.Match{where}})
 		}
 	}
+	if r.Application != nil {
+		out.Clauses = append(out.Clauses, requestClause(r.Application))
+	}
 	return out
 }
 

@@ -20,8 +20,11 @@ type Input struct {
 	// Service is nil when there is none of that name.
 	Service *corev1.Service
 	// Bound says that a waypoint serves it.
-	Bound  bool
-	Routes []graph.Object
+	Bound bool
+	// Unusable says why the waypoint cannot serve it, so that requests are
+	// refused; "" if it can.
+	Unusable string
+	Routes   []graph.Object
 	// Version says that routes of other Services send requests to this one, so
 	// that its Backend carries its rate limits.
 	Version bool
@@ -138,10 +141,13 @@ func kindOf(kind string) waypoint.RouteKind {
 
 // port builds what a waypoint is told of one port.
 func (t *translation) port(index int, p *corev1.ServicePort) *waypoint.Port {
-	kind := t.settle(index, p)
+	kind, owner := t.settle(index, p)
 	out := &waypoint.Port{
 		Number: uint32(p.Port), // #nosec G115 -- 1 to 65535
-		Name:   p.Name, Kind: kind, Protocol: protocol(p, kind),
+		Name:   p.Name, Kind: kind, Protocol: traffic.PortSpeaks(p).Protocol(),
+	}
+	if owner {
+		out.Protocol = protocol(p, kind)
 	}
 	tables := make(map[string]*waypoint.RouteTable)
 	for _, a := range t.routes {
@@ -173,7 +179,7 @@ func (t *translation) port(index int, p *corev1.ServicePort) *waypoint.Port {
 
 // protocol gives what is spoken on a port: what a route of the owner implies
 // comes before what is declared, because a GRPCRoute is of HTTP/2 wherever it is
-// attached (GEP-1016).
+// attached (GEP-1016). Routes of consumers imply nothing, for the others' sake.
 func protocol(p *corev1.ServicePort, kind waypoint.RouteKind) waypoint.Protocol {
 	speaks := traffic.PortSpeaks(p)
 	switch kind {
@@ -221,6 +227,7 @@ type compiled struct {
 	route    *waypoint.Route
 	problems []problem
 	rules    int
+	dead     map[int]bool
 	note     string
 }
 
@@ -233,7 +240,7 @@ func (t *translation) compile(a *attached, p *corev1.ServicePort) *compiled {
 	if c := a.compiled[section]; c != nil {
 		return c
 	}
-	w := &worker{t: t, key: a.key, object: a.object, section: section}
+	w := &worker{t: t, key: a.key, object: a.object, section: section, dead: make(map[int]bool)}
 	c := &compiled{route: &waypoint.Route{Kind: a.key.Kind, Namespace: a.key.Namespace, Name: a.key.Name}}
 	if created := a.object.GetCreationTimestamp(); !created.IsZero() {
 		c.route.Created = timestamppb.New(created.Time)
@@ -263,7 +270,7 @@ func (t *translation) compile(a *attached, p *corev1.ServicePort) *compiled {
 		}
 		c.rules = len(o.Spec.Rules)
 	}
-	c.problems = w.problems
+	c.problems, c.dead = w.problems, w.dead
 	a.compiled[section] = c
 	return c
 }

@@ -28,6 +28,7 @@ func (w *worker) grpcRule(index int, r *gatewayv1.GRPCRouteRule) *waypoint.Rule 
 		}
 	}
 	if len(r.Matches) > 0 && len(w.rule.GetMatches()) == 0 {
+		w.dead[index] = true
 		return nil
 	}
 	w.rule.Filters = w.httpFilters(w.at+".filters", asHTTP(r.Filters))

@@ -36,6 +36,7 @@ func (w *worker) httpRule(index int, r *gatewayv1.HTTPRouteRule) *waypoint.Rule 
 		}
 	}
 	if len(r.Matches) > 0 && len(w.rule.GetMatches()) == 0 {
+		w.dead[index] = true
 		return nil
 	}
 	w.rule.Filters = w.httpFilters(w.at+".filters", r.Filters)

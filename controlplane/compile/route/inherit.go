@@ -213,13 +213,15 @@ func (t *translation) authorize(rule *waypoint.Rule, c chain) {
 	if len(asked) == 0 {
 		return
 	}
-	at := 0
-	for i, f := range rule.GetFilters() {
+	var first, rest []*waypoint.Filter
+	for _, f := range rule.GetFilters() {
 		if f.GetCors() != nil {
-			at = i + 1
+			first = append(first, f)
+		} else {
+			rest = append(rest, f)
 		}
 	}
-	rule.Filters = slices.Insert(slices.Clone(rule.GetFilters()), at, asked...)
+	rule.Filters = slices.Concat(first, asked, rest)
 }
 
 // externalFilter gives the filter of a policy, or why it lets nothing through.

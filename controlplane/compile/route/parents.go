@@ -33,6 +33,9 @@ func (t *translation) resolve(a *attached, r *reference) {
 		r.refuse(v1alpha1.ReasonWaypointRequired, "no waypoint serves "+svc+", so the route has no effect; bind one with the label "+
 			graph.LabelUseWaypoint+" on the Service or its namespace")
 	}
+	if r.refused == "" && t.in.Unusable != "" {
+		r.refuse(v1alpha1.ReasonWaypointRequired, t.in.Unusable+", so that no request reaches "+svc)
+	}
 }
 
 func (r *reference) refuse(reason gatewayv1.RouteConditionReason, message string) {
@@ -112,9 +115,10 @@ func portList(s *corev1.Service) string {
 // settle decides which kind of routes a port has, and marks the references of
 // the others as lost. GEP-1294: GRPCRoute before HTTPRoute before TLSRoute before
 // TCPRoute. The owner's routes decide; routes of consumers give way to them.
-func (t *translation) settle(port int, p *corev1.ServicePort) waypoint.RouteKind {
-	kind := t.strongest(port, false)
-	if kind == waypoint.RouteKind_ROUTE_KIND_UNSPECIFIED {
+func (t *translation) settle(port int, p *corev1.ServicePort) (kind waypoint.RouteKind, owner bool) {
+	kind = t.strongest(port, false)
+	owner = kind != waypoint.RouteKind_ROUTE_KIND_UNSPECIFIED
+	if !owner {
 		kind = t.strongest(port, true)
 		speaks := traffic.PortSpeaks(p)
 		if layer4(kind) && speaks != traffic.SpeaksTCP && speaks != traffic.SpeaksTLS {
@@ -130,7 +134,7 @@ func (t *translation) settle(port int, p *corev1.ServicePort) waypoint.RouteKind
 			}
 		}
 	}
-	return kind
+	return kind, owner
 }
 
 func layer4(kind waypoint.RouteKind) bool {

@@ -40,9 +40,11 @@ func (t *translation) find(a *attached, field, message string) {
 
 // problems is what is wrong with a route, however many ports it is compiled for.
 type problems struct {
-	list  []problem
-	rules int
-	note  string
+	list []problem
+	// rules is how many there are, dead how many of them answer with an error or
+	// are left out.
+	rules, dead int
+	note        string
 }
 
 func (t *translation) problemsOf(a *attached) problems {
@@ -52,7 +54,7 @@ func (t *translation) problemsOf(a *attached) problems {
 	var out problems
 	seen := make(map[problem]bool)
 	for _, c := range a.compiled {
-		out.rules, out.note = c.rules, c.note
+		out.rules, out.dead, out.note = c.rules, len(c.dead), c.note
 	}
 	for _, section := range sortedKeys(a.compiled) {
 		for _, p := range a.compiled[section].problems {
@@ -75,7 +77,7 @@ func (t *translation) status(a *attached, r *reference, p problems) gatewayv1.Ro
 	if broken := p.broken(); accepted.Status == metav1.ConditionTrue && len(broken) > 0 {
 		conditions = append(conditions, metav1.Condition{
 			Type: string(gatewayv1.RouteConditionPartiallyInvalid), Status: metav1.ConditionTrue,
-			Reason: string(broken[0].reason), Message: "Dropped Rule: requests that match it are answered with an error: " + listed(broken),
+			Reason: string(broken[0].reason), Message: "Dropped Rule: requests that it matches are answered with an error, and a match that cannot be read matches nothing: " + listed(broken),
 		})
 	}
 	for i := range conditions {
@@ -91,8 +93,8 @@ func (t *translation) accepted(a *attached, r *reference, p problems) metav1.Con
 		c.Reason, c.Message = string(r.refused), r.message
 	case len(r.lost) > 0 && len(r.lost) == len(r.ports):
 		c.Reason, c.Message = v1alpha1.ReasonConflicted, t.lost(a, r)
-	case p.rules > 0 && len(rulesOf(broken)) == p.rules:
-		c.Reason, c.Message = string(broken[0].reason), "no rule can be carried out as written; every request is answered with an error: "+listed(broken)
+	case p.rules > 0 && p.dead == p.rules:
+		c.Reason, c.Message = string(broken[0].reason), "no rule can be carried out as written, so that requests are answered with an error: "+listed(broken)
 	default:
 		c.Status, c.Reason = metav1.ConditionTrue, string(gatewayv1.RouteReasonAccepted)
 		c.Message = t.acceptedMessage(a, r, p)
@@ -137,14 +139,6 @@ func (p problems) broken() []problem {
 		if !x.reference {
 			out = append(out, x)
 		}
-	}
-	return out
-}
-
-func rulesOf(list []problem) map[int]bool {
-	out := make(map[int]bool)
-	for _, p := range list {
-		out[p.rule] = true
 	}
 	return out
 }

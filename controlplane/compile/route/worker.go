@@ -29,6 +29,8 @@ type worker struct {
 	at   string // its path
 
 	problems []problem
+	// dead are the rules that answer with an error, or are left out.
+	dead map[int]bool
 }
 
 // begin starts a rule.
@@ -55,6 +57,9 @@ func (w *worker) note(field string, reference bool, reason gatewayv1.RouteCondit
 // invalid makes the whole rule answer with an error.
 func (w *worker) invalid(field string, reference bool, reason gatewayv1.RouteConditionReason, message string) {
 	w.note(field, reference, reason, message)
+	if !reference {
+		w.dead[int(w.rule.GetIndex())] = true
+	}
 	if w.rule.Invalid == "" {
 		w.rule.Invalid = field + ": " + message
 	}

@@ -69,7 +69,7 @@ func backendName(namespace string, b v1alpha1.TrafficBackend) types.NamespacedNa
 func missingBackends(mesh Mesh, namespace, at string, s *v1alpha1.TrafficSelector, r *Report) {
 	for i, b := range s.Backends {
 		if n := backendName(namespace, b); mesh.Service(n) == nil {
-			r.Add(fmt.Sprintf("%s.backends[%d]", at, i), "there is no Service %s", n)
+			r.Add(fmt.Sprintf("%s.backends[%d]", at, i), "there is no Service %s, so that the rule does nothing for it", n)
 		}
 	}
 }

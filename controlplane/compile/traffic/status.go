@@ -40,7 +40,7 @@ func statusOf(mesh Mesh, p v1alpha1.TrafficPolicy) (v1alpha1.PolicyStatus, []pol
 		whole = verdict{reason: string(gatewayv1.PolicyReasonInvalid), message: listed(problems) + consequence(p)}
 	} else if missing := unresolved(mesh, p); len(missing) > 0 {
 		problems = missing
-		whole = verdict{reason: v1alpha1.ReasonBackendNotFound, message: listed(missing) + consequence(p)}
+		whole = verdict{reason: v1alpha1.ReasonBackendNotFound, message: listed(missing)}
 	}
 	b := builder{generation: p.GetGeneration(), problems: problems}
 	for i, ref := range p.Targets() {
@@ -63,17 +63,18 @@ func consequence(p v1alpha1.TrafficPolicy) string {
 	return "; the policy has no effect"
 }
 
-// unresolved says which Services that a policy refers to cannot be used.
+// unresolved says which Services that a policy refers to cannot be used, and what
+// follows.
 func unresolved(mesh Mesh, p v1alpha1.TrafficPolicy) []policy.Problem {
 	r := &Report{}
-	resolve := func(field string, ref *gatewayv1.BackendObjectReference, use Use) {
+	resolve := func(field string, ref *gatewayv1.BackendObjectReference, use Use, follows string) {
 		if b := Resolve(mesh, p.GetNamespace(), ref, use); b.Reason != "" {
-			r.Add(field, "%s", b.Message)
+			r.Add(field, "%s; %s", b.Message, follows)
 		}
 	}
 	switch p := p.(type) {
 	case *v1alpha1.ExternalAuthorizationPolicy:
-		resolve("spec.backendRef", &p.Spec.BackendRef, externalUse(p))
+		resolve("spec.backendRef", &p.Spec.BackendRef, externalUse(p), "no request is let through where the policy is attached")
 	case *v1alpha1.FaultInjection:
 		for i := range p.Spec.Rules {
 			missingBackends(mesh, p.Namespace, fmt.Sprintf("spec.rules[%d]", i), &p.Spec.Rules[i].TrafficSelector, r)
@@ -82,9 +83,14 @@ func unresolved(mesh Mesh, p v1alpha1.TrafficPolicy) []policy.Problem {
 		for i := range p.Spec.Rules {
 			at, rule := fmt.Sprintf("spec.rules[%d]", i), &p.Spec.Rules[i]
 			missingBackends(mesh, p.Namespace, at, &rule.TrafficSelector, r)
-			if rule.Global != nil {
-				resolve(at+".global.backendRef", &rule.Global.BackendRef, UseGRPC)
+			if rule.Global == nil {
+				continue
 			}
+			follows := "no request that the rule counts is let through"
+			if rule.Global.FailOpen {
+				follows = "every request that the rule counts is let through, because failOpen is set"
+			}
+			resolve(at+".global.backendRef", &rule.Global.BackendRef, UseGRPC, follows)
 		}
 	}
 	return r.Problems
@@ -100,6 +106,12 @@ func judge(mesh Mesh, p v1alpha1.TrafficPolicy, t Target) verdict {
 		return verdict{
 			reason:  string(gatewayv1.PolicyReasonConflicted),
 			message: decides.PolicyKind() + " " + Name(decides) + " is older, has the very same target and decides; remove one of the two",
+		}
+	case blind(mesh, p, t):
+		return verdict{
+			reason: string(gatewayv1.RouteReasonUnsupportedProtocol),
+			message: "the ports of " + t.Key.String() + " that the policy is about are said to speak TCP or TLS (appProtocol or port name), " +
+				"where a waypoint sees no requests; set appProtocol if they speak HTTP",
 		}
 	case !bound:
 		return verdict{
@@ -141,6 +153,27 @@ func reach(mesh Mesh, p v1alpha1.TrafficPolicy, t Target) (missing string, bound
 		bound = bound || mesh.Bound(svc)
 	}
 	return "", bound
+}
+
+// blind says that a policy is about requests and is attached to ports in which
+// none are seen.
+func blind(mesh Mesh, p v1alpha1.TrafficPolicy, t Target) bool {
+	s := mesh.Service(t.Key.NamespacedName())
+	if t.Key.Kind != string(v1alpha1.TargetService) || s == nil || ofBackend(p) || p.PolicyKind() == v1alpha1.KindTimeoutPolicy {
+		return false
+	}
+	found := false
+	for i := range s.Spec.Ports {
+		port := &s.Spec.Ports[i]
+		if !TCP(port) || t.Section != "" && t.Section != port.Name {
+			continue
+		}
+		if speaks := PortSpeaks(port); speaks != SpeaksTCP && speaks != SpeaksTLS {
+			return false
+		}
+		found = true
+	}
+	return found
 }
 
 // receives says whether a policy holds for a Service to which routes of others

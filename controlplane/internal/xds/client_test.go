@@ -258,6 +258,77 @@ func TestAckedBy(t *testing.T) {
 	}
 }
 
+// A node whose stream is broken goes on with what it knew, and will be back.
+func TestKnownToWaitsForNodesThatAreAway(t *testing.T) {
+	h := serve(t, xds.Config{})
+	here, away, agent := h.connect("n1"), h.connect("n2"), h.connect("n2")
+	for _, p := range []*peer{here, away} {
+		p.send(wildcard(compile.TypeAddress))
+		p.next()
+	}
+	agent.send(wildcard(compile.TypePod))
+	agent.next()
+	away.cancel()
+	testkit.Until(t, "the stream is gone", func() bool { return len(h.Clients()) == 2 })
+	v := h.update(pod("a", "1", "10.0.0.1", "n1"))
+	here.next()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if behind, err := h.KnownTo(ctx, compile.TypeAddress, v); !errors.Is(err, context.DeadlineExceeded) || !slices.Equal(behind, []string{"n2"}) {
+		t.Fatalf("behind %v, %v", behind, err)
+	}
+	if _, err := h.AckedBy(t.Context(), compile.TypeAddress, v); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := h.KnownTo(t.Context(), compile.TypeAddress, v)
+		done <- err
+	}()
+	back := h.connect("n2")
+	back.send(wildcard(compile.TypeAddress))
+	pending := back.unanswered()
+	select {
+	case err := <-done:
+		t.Fatalf("known to one that has not acknowledged: %v", err)
+	default:
+	}
+	back.ack(pending)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// One that leaves in the middle is waited for as well, but not for ever: neither a
+// node that does not come back nor a waypoint, which may be gone for good.
+func TestKnownToForgets(t *testing.T) {
+	for name, tc := range map[string]struct {
+		caller string
+		cfg    xds.Config
+	}{
+		"a node that has been away for long": {"n2", xds.Config{AbsentFor: time.Nanosecond}},
+		"a waypoint":                         {shopWaypoint, xds.Config{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := serve(t, tc.cfg)
+			p := h.connect(tc.caller)
+			p.send(wildcard(compile.TypeAddress))
+			p.next()
+			v := h.update(pod("a", "1", "10.0.0.1", "n1"))
+			p.unanswered()
+			done := make(chan error, 1)
+			go func() {
+				_, err := h.KnownTo(t.Context(), compile.TypeAddress, v)
+				done <- err
+			}()
+			p.cancel()
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
 func TestRemovalsAreForgottenWhenEverybodyKnows(t *testing.T) {
 	h := serve(t, xds.Config{MaxTombstones: 300})
 	p, behind := h.connect("n1"), h.connect("n2")

@@ -23,6 +23,9 @@ type Config struct {
 	StreamRate     float64
 	StreamBurst    int
 	StreamsPerNode int
+	// AbsentFor is for how long a node whose stream has ended is expected to come
+	// back; 2 min, which is several times the longest pause of a client that tries.
+	AbsentFor time.Duration
 	// MaxNames is how many names a stream may subscribe to per type; 200,000.
 	MaxNames int
 	// MaxTombstones is how many gone names a type remembers for clients that
@@ -41,6 +44,7 @@ func (c Config) complete() Config {
 	orDefault(&c.StreamRate, 5)
 	orDefault(&c.StreamBurst, 30)
 	orDefault(&c.StreamsPerNode, 16)
+	orDefault(&c.AbsentFor, 2*time.Minute)
 	orDefault(&c.MaxNames, 200_000)
 	orDefault(&c.MaxTombstones, 1<<16)
 	if c.Log == nil {

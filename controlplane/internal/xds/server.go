@@ -2,7 +2,6 @@ package xds
 
 import (
 	"cmp"
-	"context"
 	"fmt"
 	"runtime"
 	"slices"
@@ -44,10 +43,13 @@ type Server struct {
 	moves     chan struct{}        // guarded by mu; closed and replaced when a client has moved or left
 }
 
-// admitted is how a caller has used streams lately.
+// admitted is how a caller has used streams lately. Guarded by the server's mu.
 type admitted struct {
 	limiter *rate.Limiter
-	open    int
+	streams []*client // open ones
+	// left is when a stream with a subscription to a type ended last. Of nodes
+	// only: a waypoint that is gone may be gone for good.
+	left map[string]time.Time
 }
 
 // New gives a server that distributes nothing yet.
@@ -136,34 +138,6 @@ func (s *Server) Connected() int {
 	return len(s.clients)
 }
 
-// AckedBy waits until every subscriber of a type that is connected now has
-// acknowledged everything up to a version, or is gone. When ctx ends first it
-// gives the nodes that have not.
-func (s *Server) AckedBy(ctx context.Context, typeURL string, version uint64) (behind []string, err error) {
-	waiting := s.connected()
-	for {
-		s.mu.Lock()
-		moved := s.moves
-		waiting = slices.DeleteFunc(waiting, func(c *client) bool {
-			_, connected := s.clients[c]
-			return !connected || !c.report.lacks(typeURL, version)
-		})
-		s.mu.Unlock()
-		if len(waiting) == 0 {
-			return nil, nil
-		}
-		select {
-		case <-moved:
-		case <-ctx.Done():
-			for _, c := range waiting {
-				behind = append(behind, c.name)
-			}
-			slices.Sort(behind)
-			return slices.Compact(behind), context.Cause(ctx)
-		}
-	}
-}
-
 // moved publishes how far a subscription has come.
 func (s *Server) moved(c *client, sub *subscription) {
 	if c.report.moved(sub) {
@@ -225,27 +199,28 @@ func (s *Server) admit(c *client) error {
 		if len(s.admission) >= maxAdmissions {
 			s.forgetAdmissions()
 		}
-		a = &admitted{limiter: rate.NewLimiter(rate.Limit(s.cfg.StreamRate), s.cfg.StreamBurst)}
+		a = &admitted{limiter: rate.NewLimiter(rate.Limit(s.cfg.StreamRate), s.cfg.StreamBurst), left: make(map[string]time.Time)}
 		s.admission[c.name] = a
 	}
 	switch {
-	case a.open >= s.cfg.StreamsPerNode:
+	case len(a.streams) >= s.cfg.StreamsPerNode:
 		s.disconnected("too_many")
-		return status.Errorf(codes.ResourceExhausted, "node %s has %d streams open, which is the limit", c.name, a.open)
+		return status.Errorf(codes.ResourceExhausted, "node %s has %d streams open, which is the limit", c.name, len(a.streams))
 	case !a.limiter.Allow():
 		s.disconnected("too_often")
 		return status.Errorf(codes.ResourceExhausted, "node %s connects more than %v times a second; back off", c.name, s.cfg.StreamRate)
 	}
-	a.open++
+	a.streams = append(a.streams, c)
 	s.clients[c] = struct{}{}
 	s.metrics.clients.Set(float64(len(s.clients)))
 	return nil
 }
 
-// forgetAdmissions drops callers that could connect freely. Called with mu held.
+// forgetAdmissions drops callers that could connect freely and that nobody waits
+// for. Called with mu held.
 func (s *Server) forgetAdmissions() {
 	for name, a := range s.admission {
-		if a.open == 0 && a.limiter.Tokens() >= float64(a.limiter.Burst()) {
+		if len(a.streams) == 0 && !a.missed(s.cfg.AbsentFor) && a.limiter.Tokens() >= float64(a.limiter.Burst()) {
 			delete(s.admission, name)
 		}
 	}
@@ -255,7 +230,7 @@ func (s *Server) leave(c *client) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.clients, c)
-	s.admission[c.name].open--
+	s.admission[c.name].remove(c)
 	s.metrics.clients.Set(float64(len(s.clients)))
 	s.notify()
 }

@@ -254,9 +254,16 @@ func FuzzEncode(f *testing.F) {
 }
 
 var requestFields = pairs{
-	{":method", "POST"}, {":scheme", "http"}, {":path", "/shop.Cart/Add"}, {":authority", "cart.shop.svc:8080"},
-	{"content-type", "application/grpc"}, {"user-agent", "grpc-go/1.85.0"}, {"te", "trailers"},
-	{"grpc-timeout", "999m"}, {"traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}, {"x-request-id", "af3ce6b0-1c35-44a7-9df5-3e2d5d6bb1a3"},
+	{":method", "POST"},
+	{":scheme", "http"},
+	{":path", "/shop.Cart/Add"},
+	{":authority", "cart.shop.svc:8080"},
+	{"content-type", "application/grpc"},
+	{"user-agent", "grpc-go/1.85.0"},
+	{"te", "trailers"},
+	{"grpc-timeout", "999m"},
+	{"traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"},
+	{"x-request-id", "af3ce6b0-1c35-44a7-9df5-3e2d5d6bb1a3"},
 }
 
 func BenchmarkEncode(b *testing.B) {

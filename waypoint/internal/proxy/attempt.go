@@ -68,6 +68,9 @@ func (x *exchange) forward(ctx context.Context) error {
 	}
 	defer leave()
 	a := x.newAttempts(cluster)
+	if a.body != nil {
+		defer a.body.close()
+	}
 	mirrors := x.mirrors(a)
 	defer x.sendMirrors(mirrors, a)
 	ans, err := a.run(ctx)
@@ -75,7 +78,7 @@ func (x *exchange) forward(ctx context.Context) error {
 		return err
 	}
 	defer ans.close()
-	return x.respond(ans, a)
+	return x.respond(ans)
 }
 
 func (x *exchange) newAttempts(cluster *upstream.Cluster) *attempts {
@@ -105,7 +108,6 @@ func (x *exchange) newAttempts(cluster *upstream.Cluster) *attempts {
 			a.proto = waypoint.Protocol_PROTOCOL_HTTP2
 		}
 	}
-	a.translateUpgrade()
 	if x.req.Body != nil && !x.req.Tunnel() && a.keeps() {
 		kept := int64(defaultKept)
 		if a.retry != nil && a.retry.MaxBodyBytes > 0 {

@@ -14,25 +14,40 @@ var errAbandoned = errors.New("the request is tried elsewhere")
 // errNotKept is a body that was too long to be sent again.
 var errNotKept = errors.New("body was not kept")
 
+// fetchSize is what is read of a body at a time while it is kept.
+const fetchSize = 16 << 10
+
 // replay keeps the beginning of a request's body, so that the request can be sent
-// again while all of what was sent is in there.
+// again while all of what was sent is in there. A body that grows beyond the limit
+// is read straight from then on, by the try whose turn it is.
+//
+// A try that ends must not wait for a client that sends nothing (message.Body,
+// Close), and what that client sends later is the next try's. So where there is
+// something to wait for, a goroutine waits, for all tries; it ends with the body.
 type replay struct {
 	src   message.Body
 	limit int
 
-	mu      sync.Mutex
-	changed sync.Cond
-	kept    []byte // guarded by mu
-	dropped bool   // more was read than is kept: there is one reader only; guarded by mu
-	reading bool   // somebody reads from src; guarded by mu
-	err     error  // io.EOF when all is there; guarded by mu
-	turn    *try   // who may read; guarded by mu
+	mu       sync.Mutex
+	changed  sync.Cond
+	kept     []byte // guarded by mu
+	straight bool   // kept is not the whole beginning of what was sent any more; guarded by mu
+	fetching bool   // a goroutine waits for the client; guarded by mu
+	err      error  // what the last read gave: io.EOF when all is there; guarded by mu
+	turn     *try   // who may read; guarded by mu
+	wg       sync.WaitGroup
 }
 
 func newReplay(src message.Body, limit int) *replay {
 	r := &replay{src: src, limit: limit}
 	r.changed.L = &r.mu
 	return r
+}
+
+// close ends the body and waits until nobody reads it.
+func (r *replay) close() {
+	_ = r.src.Close()
+	r.wg.Wait()
 }
 
 // try is the body as one attempt reads it.
@@ -46,7 +61,7 @@ type try struct {
 func (r *replay) next() *try {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.dropped {
+	if r.straight {
 		return nil
 	}
 	t := &try{r: r}
@@ -59,14 +74,14 @@ func (r *replay) next() *try {
 func (r *replay) repeatable() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return !r.dropped
+	return !r.straight
 }
 
 // whole gives the body if it has come to its end and was kept.
 func (r *replay) whole() ([]byte, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.kept, !r.dropped && r.err == io.EOF
+	return r.kept, !r.straight && r.err == io.EOF
 }
 
 // Read implements message.Body.
@@ -80,60 +95,83 @@ func (t *try) Read(p []byte) (int, error) {
 			return 0, errAbandoned
 		case t.at < len(r.kept):
 			n := copy(p, r.kept[t.at:])
-			t.at += n
+			if t.at += n; t.at == len(r.kept) && r.err != nil {
+				return n, r.err
+			}
 			return n, nil
 		case r.err != nil:
 			return 0, r.err
-		case !r.reading:
-			n, err := r.fetch(t, p)
-			if n > 0 || err != nil {
-				return n, err
-			}
-		default:
+		case r.straight:
+			r.kept, t.at = nil, 0
+			return r.readStraight(p)
+		case r.fetching:
 			r.changed.Wait()
+		case r.src.Buffered() > 0:
+			r.fetchLocked()
+		default:
+			r.fetching = true
+			r.wg.Go(r.fetch)
 		}
 	}
 }
 
-// fetch reads from the client. Bytes that are not kept go to p at once; n is 0
-// for those that are. The caller holds mu.
-func (r *replay) fetch(t *try, p []byte) (int, error) {
-	r.reading = true
+// readStraight reads for the only try that there will be. The caller holds mu.
+func (r *replay) readStraight(p []byte) (int, error) {
 	r.mu.Unlock()
 	n, err := r.src.Read(p)
 	r.mu.Lock()
-	r.reading = false
-	defer r.changed.Broadcast()
+	return n, err
+}
+
+// fetch waits for the client.
+func (r *replay) fetch() {
+	buf := make([]byte, fetchSize)
+	n, err := r.src.Read(buf)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.fetching = false
+	r.keep(buf[:n], err)
+	r.changed.Broadcast()
+}
+
+// fetchLocked takes what is there. The caller holds mu.
+func (r *replay) fetchLocked() {
+	if cap(r.kept)-len(r.kept) < fetchSize {
+		grown := make([]byte, len(r.kept), max(2*cap(r.kept), min(r.src.Buffered(), r.limit), len(r.kept)+fetchSize/8))
+		copy(grown, r.kept)
+		r.kept = grown
+	}
+	room := r.kept[len(r.kept):cap(r.kept)]
+	n, err := r.src.Read(room[:min(len(room), fetchSize)])
+	r.kept = r.kept[:len(r.kept)+n]
+	r.noted(err)
+}
+
+func (r *replay) keep(p []byte, err error) {
+	r.kept = append(r.kept, p...)
+	r.noted(err)
+}
+
+func (r *replay) noted(err error) {
 	if err != nil {
 		r.err = err
 	}
-	if n == 0 {
-		return 0, nil
+	if len(r.kept) > r.limit {
+		r.straight = true
 	}
-	if !r.dropped && len(r.kept)+n <= r.limit {
-		r.kept = append(r.kept, p[:n]...)
-		return 0, nil
-	}
-	if r.turn != t {
-		// Bytes that are lost to the try that has taken over.
-		r.dropped, r.kept, r.err = true, nil, errNotKept
-		return 0, errAbandoned
-	}
-	r.dropped, r.kept = true, nil
-	t.at = 0
-	return n, nil
 }
 
 // Buffered implements message.Body.
 func (t *try) Buffered() int {
-	t.r.mu.Lock()
-	defer t.r.mu.Unlock()
-	n := len(t.r.kept) - t.at
-	if t.r.turn != t || n < 0 {
+	r := t.r
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.turn != t {
 		return 0
 	}
-	if t.r.err == nil && !t.r.reading {
-		n += t.r.src.Buffered()
+	n := len(r.kept) - t.at
+	if r.err == nil && !r.fetching {
+		n += r.src.Buffered()
 	}
 	return n
 }
@@ -141,13 +179,19 @@ func (t *try) Buffered() int {
 // Trailers implements message.Body.
 func (t *try) Trailers() message.Fields { return t.r.src.Trailers() }
 
-// Close implements message.Body: the body stays for another try.
+// Close implements message.Body: the body stays for another try, if there can be
+// one.
 func (t *try) Close() error {
-	t.r.mu.Lock()
-	defer t.r.mu.Unlock()
-	if t.r.turn == t {
-		t.r.turn = nil
+	r := t.r
+	r.mu.Lock()
+	mine, straight := r.turn == t, r.straight
+	if mine {
+		r.turn = nil
 	}
-	t.r.changed.Broadcast()
+	r.changed.Broadcast()
+	r.mu.Unlock()
+	if mine && straight {
+		return r.src.Close()
+	}
 	return nil
 }

@@ -18,7 +18,7 @@ const copySize = 32 << 10
 var copyBuffers = sync.Pool{New: func() any { b := make([]byte, copySize); return &b }}
 
 // respond passes an answer on.
-func (x *exchange) respond(ans *answer, a *attempts) error {
+func (x *exchange) respond(ans *answer) error {
 	resp := ans.resp
 	if resp.Body != nil {
 		stop := context.AfterFunc(ans.ctx, func() { _ = resp.Body.Close() })
@@ -26,7 +26,7 @@ func (x *exchange) respond(ans *answer, a *attempts) error {
 	}
 	x.keepSession(ans)
 	x.marks(&resp.Fields)
-	a.translateAccepted(resp)
+	x.upgraded(resp)
 	x.record.HTTP.Status = resp.Status
 	x.noteGRPC(resp.Fields)
 	x.responded = true
@@ -42,6 +42,16 @@ func (x *exchange) respond(ans *answer, a *attempts) error {
 	trailers := resp.Body.Trailers()
 	x.noteGRPC(trailers)
 	return x.clientFailed(x.w.End(trailers))
+}
+
+// upgraded says on an accepted upgrade what was upgraded to; the codecs have each
+// client told in its own version of HTTP (RFC 9110 section 7.8, RFC 8441).
+func (x *exchange) upgraded(resp *message.Response) {
+	if x.req.Protocol == "" || resp.Status != 101 && resp.Status/100 != 2 {
+		return
+	}
+	resp.Protocol = x.req.Protocol
+	x.record.HTTP.Upgrade = x.req.Protocol
 }
 
 // clientFailed marks failures of the client's side.

@@ -4,8 +4,10 @@ import (
 	"net/netip"
 	"testing"
 
+	workloadpb "github.com/ambit-mesh/ambit/apis/workload"
 	"github.com/ambit-mesh/ambit/internal/hbone"
 	"github.com/ambit-mesh/ambit/internal/identity"
+	"github.com/ambit-mesh/ambit/internal/wds"
 )
 
 var (
@@ -77,4 +79,44 @@ func FuzzForwarded(f *testing.F) {
 			t.Fatalf("%s is not the address of a client", a)
 		}
 	})
+}
+
+// Only the waypoint of the pod is believed; from anybody else the fields mean
+// nothing.
+func TestWhoIsBelieved(t *testing.T) {
+	s := wds.New()
+	gateway := &workloadpb.GatewayAddress{Destination: &workloadpb.GatewayAddress_Hostname{Hostname: &workloadpb.NamespacedHostname{Namespace: "shop", Hostname: "wp"}}}
+	s.Update(func(c wds.Change) {
+		for name, a := range map[string]*workloadpb.Address{
+			"web": {Type: &workloadpb.Address_Workload{Workload: &workloadpb.Workload{Uid: "web", Name: "web", Namespace: "shop", Services: map[string]*workloadpb.PortList{"shop/web": {}}}}},
+			"wp": {Type: &workloadpb.Address_Workload{Workload: &workloadpb.Workload{
+				Uid: "wp", Name: "wp", Namespace: "shop", ServiceAccount: "wp", TunnelProtocol: workloadpb.TunnelProtocol_HBONE, NativeTunnel: true, Services: map[string]*workloadpb.PortList{"shop/wp": {}},
+			}}},
+			"shop/web": {Type: &workloadpb.Address_Service{Service: &workloadpb.Service{Name: "web", Namespace: "shop", Hostname: "web", Waypoint: gateway}}},
+		} {
+			if err := c.Put(name, a); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	p := &Pod{cfg: Config{Store: s}}
+	fields := []hbone.Field{{Name: fieldSource, Value: clientID.String()}, {Name: fieldForwarded, Value: `for="10.0.0.7:5000"`}}
+	stranger := identity.ID{TrustDomain: "cluster.local", Namespace: "shop", ServiceAccount: "stranger"}
+	for _, tc := range []struct {
+		peer, source identity.ID
+		addr         string
+	}{
+		{waypointID, clientID, "10.0.0.7:5000"},
+		{stranger, stranger, waypointAt.String()},
+	} {
+		c := &connection{srcID: tc.peer, srcAddr: waypointAt, dst: s.WorkloadByName("shop", "web")}
+		if err := p.identify(fields, c); err != nil || c.srcID != tc.source || c.peerID != tc.peer || c.srcAddr.String() != tc.addr {
+			t.Errorf("%s: taken for %s at %s with peer %s, %v", tc.peer, c.srcID, c.srcAddr, c.peerID, err)
+		}
+	}
+	// What a stranger sends is not even read.
+	c := &connection{srcID: stranger, srcAddr: waypointAt, dst: s.WorkloadByName("shop", "web")}
+	if err := p.identify([]hbone.Field{{Name: fieldSource, Value: "nonsense"}}, c); err != nil {
+		t.Error(err)
+	}
 }
