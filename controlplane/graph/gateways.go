@@ -160,8 +160,10 @@ func (g *Graph) dirtyGateway(n name, d *Dirty) {
 	}
 }
 
-// dirtyService marks a service and the policies about it.
+// dirtyService marks a service, the policies about it, and what waypoints are told
+// of it.
 func (g *Graph) dirtyService(n name, d *Dirty) {
 	d.Services[n] = struct{}{}
 	maps.Copy(d.AuthorizationPolicies, g.authzByService[n])
+	g.dirtyTraffic(n, d)
 }

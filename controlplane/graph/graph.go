@@ -146,9 +146,6 @@ func (g *Graph) Apply(ch Changes) *Dirty {
 	for _, e := range ch.Upserts {
 		g.upsert(e, d)
 	}
-	for n := range d.Services {
-		g.dirtyTraffic(n, d)
-	}
 	return d
 }
 

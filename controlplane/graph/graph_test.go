@@ -25,8 +25,10 @@ func meta(namespace, name string, pairs ...string) metav1.ObjectMeta {
 }
 
 func testPod(name, node, ip string, pairs ...string) *corev1.Pod {
-	return &corev1.Pod{ObjectMeta: meta("shop", name, pairs...), Spec: corev1.PodSpec{NodeName: node},
-		Status: corev1.PodStatus{PodIP: ip}}
+	return &corev1.Pod{
+		ObjectMeta: meta("shop", name, pairs...), Spec: corev1.PodSpec{NodeName: node},
+		Status: corev1.PodStatus{PodIP: ip},
+	}
 }
 
 // world is two services with a pod each, one by selector and one by an endpoint
@@ -43,10 +45,13 @@ func world() *Graph {
 		{Object: testPod("db", "n1", "10.0.0.2", "app", "db")},
 		{Object: testPod("listed", "n2", "10.0.0.3")},
 		{Object: &corev1.Service{ObjectMeta: meta("shop", "web"), Spec: corev1.ServiceSpec{
-			Selector: map[string]string{"app": "web"}, ClusterIP: "10.96.0.1"}}},
+			Selector: map[string]string{"app": "web"}, ClusterIP: "10.96.0.1",
+		}}},
 		{Object: &corev1.Service{ObjectMeta: meta("shop", "manual")}},
 		{Object: slice("10.0.0.3")},
 		{Object: policyFor("web")},
+		{Object: routeOf("web", "manual")},
+		{Object: retriesOf("web")},
 	}})
 	return g
 }
@@ -55,19 +60,77 @@ func world() *Graph {
 func selectingGateway() *gatewayv1.Gateway {
 	return &gatewayv1.Gateway{ObjectMeta: meta("infra", "w"), Spec: gatewayv1.GatewaySpec{Listeners: []gatewayv1.Listener{{
 		AllowedRoutes: &gatewayv1.AllowedRoutes{Namespaces: &gatewayv1.RouteNamespaces{
-			From: new(gatewayv1.NamespacesFromSelector), Selector: &metav1.LabelSelector{}}},
+			From: new(gatewayv1.NamespacesFromSelector), Selector: &metav1.LabelSelector{},
+		}},
 	}}}}
 }
 
 func slice(addr string) *discoveryv1.EndpointSlice {
-	return &discoveryv1.EndpointSlice{ObjectMeta: meta("shop", "manual-1", discoveryv1.LabelServiceName, "manual"),
-		AddressType: discoveryv1.AddressTypeIPv4, Endpoints: []discoveryv1.Endpoint{{Addresses: []string{addr}}}}
+	return &discoveryv1.EndpointSlice{
+		ObjectMeta:  meta("shop", "manual-1", discoveryv1.LabelServiceName, "manual"),
+		AddressType: discoveryv1.AddressTypeIPv4, Endpoints: []discoveryv1.Endpoint{{Addresses: []string{addr}}},
+	}
 }
 
 func policyFor(service string) *meshv1alpha1.AuthorizationPolicy {
 	return &meshv1alpha1.AuthorizationPolicy{ObjectMeta: meta("shop", "policy"), Spec: meshv1alpha1.AuthorizationPolicySpec{
 		TargetRefs: []meshv1alpha1.AuthorizationPolicyTargetReference{
-			{Kind: meshv1alpha1.TargetService, Name: new(gatewayv1.ObjectName(service))}}}}
+			{Kind: meshv1alpha1.TargetService, Name: new(gatewayv1.ObjectName(service))},
+		},
+	}}
+}
+
+// routeOf is a route that sends the requests to a service to another one.
+func routeOf(service, backend string) *gatewayv1.HTTPRoute {
+	r := &gatewayv1.HTTPRoute{ObjectMeta: meta("shop", "route")}
+	r.Spec.ParentRefs = []gatewayv1.ParentReference{{Group: new(gatewayv1.Group("")), Kind: new(gatewayv1.Kind("Service")), Name: gatewayv1.ObjectName(service)}}
+	r.Spec.Rules = []gatewayv1.HTTPRouteRule{{BackendRefs: []gatewayv1.HTTPBackendRef{{BackendRef: gatewayv1.BackendRef{
+		BackendObjectReference: gatewayv1.BackendObjectReference{Name: gatewayv1.ObjectName(backend)},
+	}}}}}
+	return r
+}
+
+func retriesOf(service string) *meshv1alpha1.RetryPolicy {
+	return &meshv1alpha1.RetryPolicy{ObjectMeta: meta("shop", "retries"), Spec: meshv1alpha1.RetryPolicySpec{
+		TargetRefs: []meshv1alpha1.TrafficTargetReference{{Kind: "Service", Name: gatewayv1.ObjectName(service)}},
+	}}
+}
+
+// trafficText gives the part of the dirty set that is about waypoints.
+func (d *Dirty) trafficText() string {
+	var out []string
+	for n := range d.Frontends {
+		out = append(out, "frontend:"+n.Name)
+	}
+	for n := range d.Backends {
+		out = append(out, "backend:"+n.Name)
+	}
+	for k := range d.Traffic {
+		out = append(out, k.Kind+":"+k.Name)
+	}
+	slices.Sort(out)
+	return strings.Join(out, " ")
+}
+
+// TestDirtyTraffic states what of the waypoints has to be compiled again.
+func TestDirtyTraffic(t *testing.T) {
+	for name, tc := range map[string]struct {
+		edit Object
+		want string
+	}{
+		"a pod":             {testPod("web", "n1", "10.0.0.1", "app", "web"), ""},
+		"an endpoint slice": {slice("10.0.0.2"), ""},
+		"a parent":          {&corev1.Service{ObjectMeta: meta("shop", "web")}, "RetryPolicy:retries backend:manual backend:web frontend:web"},
+		"a backend":         {&corev1.Service{ObjectMeta: meta("shop", "manual")}, "HTTPRoute:route backend:manual frontend:manual frontend:web"},
+		"a route moves":     {routeOf("manual", "web"), "HTTPRoute:route RetryPolicy:retries backend:manual backend:web frontend:manual frontend:web"},
+		"a policy moves":    {retriesOf("other"), "RetryPolicy:retries backend:other backend:web frontend:other frontend:web"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := world().Apply(Changes{Upserts: []Entry{{Object: tc.edit}}}).trafficText(); got != tc.want {
+				t.Errorf("dirty\n got %s\nwant %s", got, tc.want)
+			}
+		})
+	}
 }
 
 // text gives the dirty set as sorted words.
@@ -151,6 +214,8 @@ func TestDeletesLeaveNothing(t *testing.T) {
 		Key{Group: gatewayv1.GroupName, Kind: "Gateway", Namespace: "infra", Name: "w"}, Key{Kind: "Node", Name: "n1"},
 		Key{Group: discoveryv1.GroupName, Kind: "EndpointSlice", Namespace: "shop", Name: "manual-1"},
 		Key{Group: meshv1alpha1.GroupName, Kind: meshv1alpha1.KindAuthorizationPolicy, Namespace: "shop", Name: "policy"},
+		Key{Group: meshv1alpha1.GroupName, Kind: meshv1alpha1.KindRetryPolicy, Namespace: "shop", Name: "retries"},
+		RouteKey(KindHTTPRoute, "shop", "route"),
 		Key{Kind: "Pod", Namespace: "shop", Name: "never-was"})
 	g.Apply(ch)
 	sizes := map[string]int{
@@ -161,6 +226,7 @@ func TestDeletesLeaveNothing(t *testing.T) {
 		"serviceSelectors":  len(g.serviceSelectors.selectors) + len(g.serviceSelectors.byPair) + len(g.serviceSelectors.rest) + len(g.serviceSelectors.chosen),
 		"servicesByAddress": len(g.servicesByAddress), "slicesByService": len(g.slicesByService),
 		"slicesByAddress": len(g.slicesByAddress), "authzByService": len(g.authzByService),
+		"traffic": len(g.traffic.objects) + len(g.traffic.parents) + len(g.traffic.targets) + len(g.traffic.users),
 		"implied": len(g.implied), "namespacesByWaypoint": len(g.namespacesByWaypoint), "servicesByWaypoint": len(g.servicesByWaypoint),
 		"podsByWaypoint": len(g.podsByWaypoint), "selecting": len(g.selecting),
 	}

@@ -35,6 +35,7 @@ func (g *Graph) setService(n name, item *Item[*corev1.Service], d *Dirty) {
 		return
 	}
 	d.Services[n] = struct{}{}
+	g.dirtyTraffic(n, d)
 	if had {
 		g.dirtyBehind(n, old.Object, d)
 		g.servicesByNamespace.remove(n.Namespace, n)

@@ -69,7 +69,7 @@ func exchange(a, b *tls.Conn) error {
 // load makes connection after connection for a while, and uses an old one, too.
 func (p *pair) load(what string, d time.Duration, old [2]*tls.Conn) {
 	p.t.Helper()
-	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(3 * time.Second) {
+	for end := time.Now().Add(d); time.Now().Before(end); <-time.After(3 * time.Second) {
 		client, server, err := p.connect()
 		if err == nil {
 			err = errors.Join(exchange(client, server), exchange(old[0], old[1]))

@@ -20,14 +20,16 @@ import (
 	"github.com/ambit-mesh/ambit/internal/local/control"
 )
 
-// tellFlows is a proxy's admin port that tells of one connection that is over,
-// whose reason is the process that tells, and of others on and on.
-func tellFlows(ctx context.Context) error { return serveFlows(ctx, http.NewServeMux()) }
+func tellOnlyFlows(ctx context.Context) error { return tellFlows(ctx, http.NotFoundHandler()) }
 
-// serveFlows serves flows beside what mux has.
-func serveFlows(ctx context.Context, mux *http.ServeMux) error {
+// tellFlows is a proxy's admin port that tells of one connection that is over,
+// whose reason is the process that tells, and of others on and on. Rest answers
+// what is asked beside.
+func tellFlows(ctx context.Context, rest http.Handler) error {
 	log := flow.NewLog(16)
 	srv := flow.NewServer(log, cmp.Or(flagValue("node"), "pod"), prometheus.NewRegistry())
+	mux := http.NewServeMux()
+	mux.Handle("/", rest)
 	mux.Handle(flow.Path, srv.Handler())
 	l, err := admin.Listen("127.0.0.1:15000", true, mux)
 	if err != nil {

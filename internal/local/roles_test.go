@@ -55,7 +55,7 @@ func roleName() string {
 
 func roles() map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
-		"role-server": serve, "role-stubborn": stubborn, "role-get": get, "role-udp": askUDP, "role-hammer": hammer, "role-flows": tellFlows,
+		"role-server": serve, "role-stubborn": stubborn, "role-get": get, "role-udp": askUDP, "role-hammer": hammer, "role-flows": tellOnlyFlows,
 		"ambit-controlplane": fakeControlPlane, "ambit-nodeagent": fakeNodeAgent, "ambit-ztunnel": fakeZtunnel, "ambit-waypoint": fakeWaypoint,
 	}
 }
@@ -197,16 +197,16 @@ func fakeZtunnel(ctx context.Context) error {
 		return err
 	}
 	asked := false
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /config_dump", func(w http.ResponseWriter, _ *http.Request) {
-		known := []any{}
-		if asked {
-			known = overlayPods(filepath.Join(filepath.Dir(filepath.Dir(root)), "overlay"))
-		}
-		asked = true
-		_ = json.NewEncoder(w).Encode(map[string]any{"workloads": known})
-	})
-	go func() { _ = serveFlows(ctx, mux) }()
+	go func() {
+		_ = tellFlows(ctx, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			known := []any{}
+			if asked {
+				known = overlayPods(filepath.Join(filepath.Dir(filepath.Dir(root)), "overlay"))
+			}
+			asked = true
+			_ = json.NewEncoder(w).Encode(map[string]any{"workloads": known})
+		}))
+	}()
 	return ready(ctx, "15021")
 }
 

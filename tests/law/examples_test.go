@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"k8s.io/apimachinery/pkg/api/meta"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	meshv1alpha1 "github.com/ambit-mesh/ambit/apis/mesh/v1alpha1"
 	"github.com/ambit-mesh/ambit/controlplane/compile"
@@ -50,27 +51,41 @@ func examples(t *testing.T) map[string][]string {
 	return all
 }
 
+// standing begins a manifest that the others of its page build on.
+const standing = "# For all of this page."
+
 // Every manifest on a page can be put beside the shop's and does what the page
 // says: it is accepted or, where a comment "refused:" gives a reason, refused.
 func TestManifestsOnPages(t *testing.T) {
 	for _, p := range pages(t) {
+		dirs := []string{filepath.Join(root, shop)}
 		for i, block := range p.blocks("yaml") {
 			if !strings.Contains(block, "apiVersion:") {
 				continue
 			}
+			with := append(slices.Clone(dirs), write(t, block))
+			if strings.HasPrefix(block, standing) {
+				dirs = with
+			}
 			t.Run(fmt.Sprintf("%s/%d", p.path, i), func(t *testing.T) {
-				dir := t.TempDir()
-				if err := os.WriteFile(filepath.Join(dir, "page.yaml"), []byte(block), 0o600); err != nil {
-					t.Fatal(err)
-				}
 				if strings.Contains(block, "# refused: ") {
-					wantRefused(t, block, filepath.Join(root, shop), dir)
+					wantRefused(t, block, with...)
 					return
 				}
-				wantSound(t, filepath.Join(root, shop), dir)
+				wantSound(t, with...)
 			})
 		}
 	}
+}
+
+// write puts a manifest into a directory of its own.
+func write(t *testing.T, block string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "page.yaml"), []byte(block), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // judge compiles directories of manifests and gives what is wrong with them.
@@ -103,6 +118,21 @@ func judge(t *testing.T, dirs ...string) []string {
 		}
 		if cond := meta.FindStatusCondition(s.Status.Conditions, meshv1alpha1.ConditionAccepted); cond == nil || cond.Status != "True" {
 			wrong = append(wrong, fmt.Sprintf("%s: %s: %+v", s.Origin, s.Object, cond))
+		}
+	}
+	return append(wrong, judgeRoutes(c)...)
+}
+
+// judgeRoutes gives what is wrong with the routes.
+func judgeRoutes(c *compile.Compiler) []string {
+	var wrong []string
+	for _, s := range c.RouteStatuses() {
+		for _, parent := range s.Parents {
+			for _, cond := range parent.Conditions {
+				if (cond.Status == "True") == (cond.Type == string(gatewayv1.RouteConditionPartiallyInvalid)) {
+					wrong = append(wrong, fmt.Sprintf("%s: %s: %+v", s.Origin, s.Object, cond))
+				}
+			}
 		}
 	}
 	return wrong

@@ -22,8 +22,8 @@ const (
 const (
 	// ConditionAccepted says whether the policy is enforced as written.
 	ConditionAccepted = string(gatewayv1.PolicyConditionAccepted)
-	// ReasonWaypointRequired says that the policy has attributes that only a
-	// waypoint can enforce and that no waypoint enforces it.
+	// ReasonWaypointRequired says that the policy, or the route, can only be
+	// carried out by a waypoint and that no waypoint does.
 	ReasonWaypointRequired = "WaypointRequired"
 	// ReasonConflicted says that an older policy has the very same target and
 	// decides or, of a route, that routes of another kind decide.

@@ -16,7 +16,12 @@ func TestAddToScheme(t *testing.T) {
 	if err := v1alpha1.AddToScheme(scheme); err != nil {
 		t.Fatal(err)
 	}
-	for _, kind := range []string{v1alpha1.KindAuthorizationPolicy, v1alpha1.KindPeerAuthentication} {
+	for _, kind := range []string{
+		v1alpha1.KindAuthorizationPolicy, v1alpha1.KindPeerAuthentication, v1alpha1.KindRetryPolicy, v1alpha1.KindTimeoutPolicy,
+		v1alpha1.KindFaultInjection, v1alpha1.KindRateLimitPolicy, v1alpha1.KindLoadBalancingPolicy, v1alpha1.KindCircuitBreakerPolicy,
+		v1alpha1.KindOutlierDetectionPolicy, v1alpha1.KindHealthCheckPolicy, v1alpha1.KindSessionPersistencePolicy,
+		v1alpha1.KindJWTAuthentication, v1alpha1.KindExternalAuthorizationPolicy,
+	} {
 		for _, k := range []string{kind, kind + "List"} {
 			if _, err := scheme.New(v1alpha1.GroupVersion().WithKind(k)); err != nil {
 				t.Error(err)

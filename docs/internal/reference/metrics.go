@@ -24,7 +24,8 @@ var exposers = []struct{ folder, processes string }{
 	{"ztunnel", "ztunnel"},
 	{"waypoint", "waypoint"},
 	{"controlplane", "control plane"},
-	{"internal/xdsclient", "ztunnel, node agent"},
+	{"waypoint", "waypoint"},
+	{"internal/xdsclient", "ztunnel, waypoint, node agent"},
 	{"internal/zds", "node agent"},
 	{"internal/certs", "ztunnel, waypoint"},
 	{"internal/flow", "ztunnel, waypoint"},
@@ -73,7 +74,7 @@ func renderMetrics(all []Metric) string {
 		byProcess[process] = append(byProcess[process], m)
 	}
 	shared := labelSets(all)
-	for _, process := range []string{"ztunnel", "ztunnel, node agent", "ztunnel, waypoint", "waypoint", "node agent", "control plane"} {
+	for _, process := range []string{"ztunnel", "ztunnel, waypoint, node agent", "ztunnel, waypoint", "waypoint", "node agent", "control plane"} {
 		if len(byProcess[process]) == 0 {
 			continue
 		}

@@ -146,7 +146,9 @@ func conditions(b *strings.Builder, root string) error {
 	if err != nil {
 		return err
 	}
-	b.WriteString("\n## Conditions\n\nThe status of a policy has conditions for the policy as a whole and for each of its targets (`ancestors`).\n\n")
+	b.WriteString("\n## Conditions\n\nThe status of a policy has conditions for the policy as a whole and for each of its targets (`ancestors`). " +
+		"Routes have the conditions of Gateway API for each parent: `Accepted`, `ResolvedRefs` and, for rules that cannot be carried out, `PartiallyInvalid`; " +
+		"the reasons below that are about routes are reasons of theirs.\n\n")
 	b.WriteString("| condition | reason | what it says |\n|---|---|---|\n")
 	b.WriteString("| `Accepted` = True | `Accepted` | The policy is enforced as written. |\n")
 	for _, r := range [][2]string{

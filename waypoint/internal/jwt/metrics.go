@@ -24,7 +24,6 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	if r == nil {
 		return nil
 	}
-	uri := []string{"uri"}
 	m := &Metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "ambit_jwt_requests_total",
@@ -33,15 +32,15 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		fetches: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "ambit_jwks_fetches_total",
 			Help: "Fetches of keys by outcome: ok, timeout, error.",
-		}, append(uri, "outcome")),
+		}, []string{"uri", "outcome"}),
 		keys: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "ambit_jwks_keys",
 			Help: "Keys that can be used.",
-		}, uri),
+		}, []string{"uri"}),
 		success: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "ambit_jwks_last_success_timestamp_seconds",
 			Help: "When keys were fetched last, in seconds since the epoch.",
-		}, uri),
+		}, []string{"uri"}),
 		lookups: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "ambit_jwt_cache_lookups_total",
 			Help: "Tokens that were looked up among those that have been verified: hit, miss.",

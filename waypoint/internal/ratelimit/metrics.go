@@ -25,16 +25,15 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	if r == nil {
 		return nil
 	}
-	limit := []string{"policy", "rule"}
 	m := &Metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "ambit_ratelimit_requests_total",
 			Help: "Requests by limit and outcome: allowed, limited, or the service that counts could not be asked (failed: refused, failed_open: let through).",
-		}, append(limit, "outcome")),
+		}, []string{"policy", "rule", "outcome"}),
 		shared: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "ambit_ratelimit_shared_total",
 			Help: "Requests whose key shared a bucket with others because there were too many keys.",
-		}, limit),
+		}, []string{"policy", "rule"}),
 		keys: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "ambit_ratelimit_keys",
 			Help: "Keys that are being counted.",
