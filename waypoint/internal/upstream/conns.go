@@ -31,8 +31,16 @@ type conns struct {
 // plain is an HTTP/1.1 connection.
 type plain struct {
 	*http1.ClientConn
-	via   trace.Context
-	since time.Time // idle
+	via    trace.Context
+	since  time.Time // idle
+	closed sync.Once
+	gone   func() // called when it is closed
+}
+
+// Close ends the connection.
+func (p *plain) Close() error {
+	p.closed.Do(p.gone)
+	return p.ClientConn.Close()
 }
 
 // multiplexed is an HTTP/2 connection.
@@ -68,11 +76,11 @@ func (c *Cluster) roundTrip1(ctx context.Context, e *Endpoint, client *Client, t
 	key := client.key()
 	conn := e.conns.take(key)
 	if conn == nil {
-		raw, via, err := c.Connect(ctx, e, client, timeout)
+		raw, via, gone, err := c.connectHTTP(ctx, e, client, timeout)
 		if err != nil {
 			return nil, via, err
 		}
-		conn = &plain{ClientConn: http1.NewClientConn(raw, c.set.cfg.HTTP1), via: via}
+		conn = &plain{ClientConn: http1.NewClientConn(raw, c.set.cfg.HTTP1), via: via, gone: gone}
 	}
 	resp, err := conn.RoundTrip(ctx, req, inform)
 	if err != nil {
@@ -241,9 +249,10 @@ func (c *Cluster) shared(ctx context.Context, e *Endpoint, client *Client, timeo
 // setUp makes an HTTP/2 connection and serves it to its end.
 func (c *Cluster) setUp(e *Endpoint, client Client, key clientKey, timeout time.Duration, d *dialing) {
 	defer c.set.wg.Done()
-	raw, via, err := c.Connect(c.set.ctx, e, &client, timeout)
+	raw, via, gone, err := c.connectHTTP(c.set.ctx, e, &client, timeout)
 	var conn *multiplexed
 	if err == nil {
+		defer gone()
 		conn = &multiplexed{http2.NewClientConn(raw, c.set.cfg.HTTP2), via}
 	}
 	e.conns.mu.Lock()
