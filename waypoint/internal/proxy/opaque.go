@@ -172,6 +172,9 @@ func (o *opaqueConn) finish(err error) {
 	o.d.proxy.log(r)
 }
 
+// lastWord is how long a client that is not connected to anything may be silent.
+const lastWord = 10 * time.Second
+
 // serveSilent connects a client that says nothing to the service. If the service
 // speaks first it goes on so; if the client does after all, its protocol is told
 // from what it says, and the connection was for nothing.
@@ -179,8 +182,9 @@ func (d *downstream) serveSilent(ctx context.Context) {
 	o := &opaqueConn{d: d, record: d.recordOf(time.Now())}
 	up, done, err := o.connect(ctx, "")
 	if err != nil {
-		// Whether this is a failure depends on what the client would have said.
-		kind, first, serr := sniff(d.conn, time.Now().Add(firstWord))
+		// Whether this is a failure depends on what the client has to say: a request
+		// may be allowed, or routed, where a connection as such is not.
+		kind, first, serr := sniff(d.conn, time.Now().Add(lastWord))
 		if serr == nil && kind != opaque {
 			d.serveDialect(ctx, kind, first)
 			return
