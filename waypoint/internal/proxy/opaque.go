@@ -217,14 +217,15 @@ func (o *opaqueConn) listen(up upstream.Conn) (kind dialect, h heard, serverSpok
 		err error
 	}
 	server := make(chan result, 1)
+	_ = o.d.conn.SetReadDeadline(time.Time{})
 	go func() {
 		p := make([]byte, 4096)
 		n, err := up.Read(p)
-		server <- result{p[:n], err}
-		// The client is not waited for any more.
+		// The client is not waited for any more. Only then: what is set below counts.
 		_ = o.d.conn.SetReadDeadline(time.Unix(1, 0))
+		server <- result{p[:n], err}
 	}()
-	kind, h.client, _ = sniff(o.d.conn, time.Time{})
+	kind, h.client, _ = sniffed(o.d.conn)
 	_ = up.SetReadDeadline(time.Unix(1, 0))
 	r := <-server
 	_ = up.SetReadDeadline(time.Time{})
