@@ -303,9 +303,10 @@ func (s *Stream) took(n int, direct bool, frames []byte) []byte {
 	}
 	grant := s.freed
 	if direct && !s.lagged && s.window < s.c.cfg.MaxStreamWindow {
-		grown := min(2*s.window, s.c.cfg.MaxStreamWindow)
-		grant += grown - s.window
-		s.window = grown
+		if more := min(2*s.window, s.c.cfg.MaxStreamWindow) - s.window; s.c.grow(more) {
+			grant += more
+			s.window += more
+		}
 	}
 	s.avail += grant
 	s.freed, s.lagged = 0, false
