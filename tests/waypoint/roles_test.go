@@ -89,6 +89,10 @@ func role(args []string) int {
 		err = helper()
 	case "client":
 		err = client(os.Stdin, os.Stdout)
+	case "get":
+		if r := once(transport(false), request{URL: args[1]}); r.Status != 200 {
+			err = fmt.Errorf("%d %s", r.Status, r.Error)
+		}
 	case "interop":
 		err = interopClient(args[1], args[2:])
 	case "load":
@@ -160,7 +164,9 @@ func (e *echoServer) count(key string) int {
 
 // ServeHTTP answers with what it has seen. The query asks for other answers:
 // status, delay (ms), size (bytes), fail=n (503 for the first n with that key),
-// reset=n (the connection is broken off), trailer. On /ill?status=n this server
+// reset=n (the connection is broken off), slow=n (only the first n are delayed),
+// pause (ms, between the pieces of size), trailer. gRPC is answered with a status
+// only, UNAVAILABLE for a failure. On /ill?status=n this server
 // answers everything with n until it is told another.
 func (e *echoServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
@@ -189,7 +195,13 @@ func (e *echoServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		panic(http.ErrAbortHandler)
 	}
-	<-time.After(time.Duration(num("delay")) * time.Millisecond)
+	if slow := num("slow"); slow == 0 || count <= slow {
+		select {
+		case <-time.After(time.Duration(num("delay")) * time.Millisecond):
+		case <-r.Context().Done():
+			panic(http.ErrAbortHandler)
+		}
+	}
 	if count > 0 && count <= num("reset") {
 		panic(http.ErrAbortHandler)
 	}
@@ -197,6 +209,11 @@ func (e *echoServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	status := max(num("status"), 200)
 	if count > 0 && count <= num("fail") {
 		status = 503
+	}
+	if r.Header.Get("content-type") == "application/grpc" {
+		w.Header().Set("content-type", "application/grpc")
+		w.Header().Set("grpc-status", map[bool]string{true: "14", false: "0"}[status == 503])
+		return
 	}
 	if q.Has("trailer") {
 		w.Header().Set("trailer", "x-trailer")
@@ -207,6 +224,10 @@ func (e *echoServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		piece := bytes.Repeat([]byte("0123456789abcdef"), 4096)
 		for left := n; left > 0; left -= len(piece) {
 			_, _ = w.Write(piece[:min(left, len(piece))])
+			if ms := num("pause"); ms > 0 {
+				_ = http.NewResponseController(w).Flush()
+				<-time.After(time.Duration(ms) * time.Millisecond)
+			}
 		}
 		return
 	}
