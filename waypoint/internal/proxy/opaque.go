@@ -98,7 +98,9 @@ func (o *opaqueConn) dial(ctx context.Context, cluster *upstream.Cluster, timeou
 		o.record.Destination = flow.End{Workload: w, Identity: w.Identity(), Address: e.Address(o.d.client.Address.Addr().Is4())}
 		up, via, err := cluster.Connect(ctx, e, &o.d.client, timeout)
 		o.record.TunnelOut = via
-		use.Answered(err != nil)
+		if err == nil || endpointFailed(ctx, err) {
+			use.Answered(err != nil)
+		}
 		if err == nil {
 			return up, func() { _ = up.Close(); use.Done(); leave() }, nil
 		}

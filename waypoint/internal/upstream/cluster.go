@@ -39,8 +39,7 @@ type Cluster struct {
 
 	requests atomic.Int64 // under way
 	retries  atomic.Int64 // under way
-	pending  atomic.Int64 // connections that are being set up
-	conns    atomic.Int64 // HTTP connections
+	room     room         // for HTTP connections
 	used     atomic.Int64 // last, in nanoseconds
 	budget   budget
 }
@@ -184,53 +183,26 @@ func (c *Cluster) Service() string { return c.key.service }
 // what bounds the memory of a waypoint.
 const (
 	defaultMaxRequests    = 16384
-	defaultMaxPending     = 4096
 	defaultMaxConnections = 16384
+	defaultMaxPending     = 16384
 	defaultMaxRetries     = 1024
 )
 
 // Enter counts a request in, until leave is called; ErrOverloaded when there are
 // too many.
 func (c *Cluster) Enter() (leave func(), err error) {
-	if err := c.bound(&c.requests, c.policy.Load().GetCircuitBreaker().GetMaxRequests(), defaultMaxRequests, "requests"); err != nil {
-		return nil, err
+	limit := int64(c.policy.Load().GetCircuitBreaker().GetMaxRequests())
+	if limit == 0 {
+		limit = defaultMaxRequests
+	}
+	if n := c.requests.Add(1); n > limit {
+		c.requests.Add(-1)
+		c.set.metrics.overflow.WithLabelValues(c.key.service, "requests").Inc()
+		return nil, fmt.Errorf("service %s: %d requests are under way, max is %d: %w", c.key.service, n-1, limit, ErrOverloaded)
 	}
 	c.used.Store(time.Now().UnixNano())
 	c.budget.request(time.Now())
 	return c.leave, nil
-}
-
-// bound counts one more in, or says that there are too many.
-func (c *Cluster) bound(count *atomic.Int64, limit uint32, otherwise int64, what string) error {
-	most := int64(limit)
-	if most == 0 {
-		most = otherwise
-	}
-	if n := count.Add(1); n > most {
-		count.Add(-1)
-		c.set.metrics.overflow.WithLabelValues(c.key.service, what).Inc()
-		return fmt.Errorf("service %s: %d %s, max is %d: %w", c.key.service, n-1, what, most, ErrOverloaded)
-	}
-	return nil
-}
-
-// connectHTTP opens a connection for requests within the limits of the service.
-// gone has to be called when it has ended.
-func (c *Cluster) connectHTTP(ctx context.Context, e *Endpoint, client *Client, timeout time.Duration) (conn Conn, via trace.Context, gone func(), err error) {
-	limits := c.policy.Load().GetCircuitBreaker()
-	if err := c.bound(&c.pending, limits.GetMaxPending(), defaultMaxPending, "pending"); err != nil {
-		return nil, via, nil, err
-	}
-	defer c.pending.Add(-1)
-	if err := c.bound(&c.conns, limits.GetMaxConnections(), defaultMaxConnections, "connections"); err != nil {
-		return nil, via, nil, err
-	}
-	gone = func() { c.conns.Add(-1) }
-	if conn, via, err = c.Connect(ctx, e, client, timeout); err != nil {
-		gone()
-		return nil, via, nil, err
-	}
-	return conn, via, gone, nil
 }
 
 func (c *Cluster) leave() { c.requests.Add(-1) }
@@ -238,8 +210,14 @@ func (c *Cluster) leave() { c.requests.Add(-1) }
 // MayRetry counts a retry in, until leave is called, if the budget has room.
 func (c *Cluster) MayRetry() (leave func(), err error) {
 	policy := c.policy.Load()
-	if err := c.bound(&c.retries, policy.GetCircuitBreaker().GetMaxRetries(), defaultMaxRetries, "retries"); err != nil {
-		return nil, err
+	limit := int64(policy.GetCircuitBreaker().GetMaxRetries())
+	if limit == 0 {
+		limit = defaultMaxRetries
+	}
+	if c.retries.Add(1) > limit {
+		c.retries.Add(-1)
+		c.set.metrics.overflow.WithLabelValues(c.key.service, "retries").Inc()
+		return nil, fmt.Errorf("service %s: more than %d retries under way: %w", c.key.service, limit, ErrOverloaded)
 	}
 	if b := policy.GetRetryBudget(); b != nil && !c.budget.retry(b, time.Now()) {
 		c.retries.Add(-1)
