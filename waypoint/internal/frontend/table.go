@@ -32,8 +32,9 @@ type Entry struct {
 // Table is all services. Lookups take no lock; Update is for one goroutine at a
 // time.
 type Table struct {
-	tokens  *jwt.Manager // may be nil in tests
-	mu      sync.Mutex   // serialises updates
+	tokens  *jwt.Manager  // may be nil in tests
+	mu      sync.Mutex    // serialises updates
+	changed chan struct{} // closed and replaced at each update; guarded by mu
 	current atomic.Pointer[tables]
 }
 
@@ -45,7 +46,7 @@ type tables struct {
 
 // New makes an empty table whose services verify tokens with tokens.
 func New(tokens *jwt.Manager) *Table {
-	t := &Table{tokens: tokens}
+	t := &Table{tokens: tokens, changed: make(chan struct{})}
 	t.current.Store(&tables{byKey: map[string]*Entry{}, byAddr: map[netip.Addr]*Entry{}, byHost: map[string]*Entry{}})
 	return t
 }
@@ -59,14 +60,22 @@ func (t *Table) Address(a netip.Addr) *Entry { return t.current.Load().byAddr[a.
 // Host finds a service by its hostname.
 func (t *Table) Host(host string) *Entry { return t.current.Load().byHost[host] }
 
+// Changed gives a channel that is closed at the next update.
+func (t *Table) Changed() <-chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.changed
+}
+
 // All gives the services, sorted.
 func (t *Table) All() []*Entry {
 	return slices.SortedFunc(maps.Values(t.current.Load().byKey), func(a, b *Entry) int { return strings.Compare(a.Key, b.Key) })
 }
 
 // Update replaces and removes services at once, and gives what is wrong with
-// each by its key: the service is there all the same, and what is wrong with it
-// refuses requests.
+// each by its key. One that cannot be carried out as it was sent leaves the last
+// good one in place; where there is none it is taken all the same, and what is
+// wrong with it refuses requests.
 func (t *Table) Update(updated map[string]*waypoint.Frontend, removed []string) map[string]error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -83,22 +92,44 @@ func (t *Table) Update(updated map[string]*waypoint.Frontend, removed []string) 
 			wrong[key] = fmt.Errorf("frontend %s: under the resource name %s", want, key)
 			continue
 		}
-		routes, problems := route.Compile(pb)
-		if len(problems) > 0 {
-			wrong[key] = fmt.Errorf("frontend %s: %s", key, problems[0])
-		}
-		e := &Entry{Key: key, Routes: routes, Config: pb}
-		if t.tokens != nil {
-			var errs []error
-			if e.Tokens, errs = t.tokens.Set(key, pb.GetJwtProviders()); len(errs) > 0 {
-				wrong[key] = errors.Join(append(errs, wrong[key])...)
+		last := next.byKey[key]
+		e, err := t.entry(key, pb)
+		if err != nil {
+			wrong[key] = err
+			if last != nil {
+				t.restore(last)
+				continue
 			}
 		}
 		next.byKey[key] = e
 	}
 	next.index()
 	t.current.Store(next)
+	close(t.changed)
+	t.changed = make(chan struct{})
 	return wrong
+}
+
+// entry compiles a service.
+func (t *Table) entry(key string, pb *waypoint.Frontend) (*Entry, error) {
+	routes, problems := route.Compile(pb)
+	e := &Entry{Key: key, Routes: routes, Config: pb}
+	var errs []error
+	if len(problems) > 0 {
+		errs = append(errs, fmt.Errorf("frontend %s: %s", key, problems[0]))
+	}
+	if t.tokens != nil {
+		tokens, wrong := t.tokens.Set(key, pb.GetJwtProviders())
+		e.Tokens, errs = tokens, append(errs, wrong...)
+	}
+	return e, errors.Join(errs...)
+}
+
+// restore has the tokens of a service that stays verified as before.
+func (t *Table) restore(e *Entry) {
+	if t.tokens != nil {
+		_, _ = t.tokens.Set(e.Key, e.Config.GetJwtProviders())
+	}
 }
 
 func (n *tables) index() {

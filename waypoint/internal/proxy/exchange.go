@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	flowpb "github.com/ambit-mesh/ambit/apis/flow"
@@ -40,8 +41,9 @@ type exchange struct {
 	counted *countedBody // nil when the length was said
 	// marking are what is put on the response, whoever answers.
 	marking   []func(*message.Fields)
-	responded bool      // a final response has begun
-	first     [512]byte // for bytes that are waited for
+	cutBy     atomic.Pointer[error] // why an upgrade was ended by us
+	responded bool                  // a final response has begun
+	first     [512]byte             // for bytes that are waited for
 }
 
 // exchange answers one request.

@@ -57,6 +57,7 @@ type Proxy struct {
 	wg        sync.WaitGroup
 	mirroring chan struct{}
 	active    atomic.Int64
+	live      live
 
 	mu       sync.Mutex
 	servers  map[server]struct{} // guarded by mu

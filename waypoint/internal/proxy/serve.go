@@ -11,6 +11,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/http1"
 	"github.com/ambit-mesh/ambit/internal/http2"
 	"github.com/ambit-mesh/ambit/internal/message"
+	"github.com/ambit-mesh/ambit/waypoint/internal/frontend"
 )
 
 // serve finds out what the client speaks and serves it.
@@ -33,9 +34,19 @@ func (d *downstream) serve(ctx context.Context) {
 		d.serveHTTP(ctx)
 	case proto == waypoint.Protocol_PROTOCOL_TCP:
 		d.serveOpaque(ctx, nil, "")
+	case d.needsRequests(e):
+		d.serveHTTP(ctx)
 	default:
 		d.serveUnknown(ctx)
 	}
+}
+
+// needsRequests reports whether something is asked for that only requests can be
+// given: tokens, limits, filters. On such a port a client that speaks something
+// else, or makes its HTTP look so, must not get around it.
+func (d *downstream) needsRequests(e *frontend.Entry) bool {
+	r := e.Routes.MatchConnection(d.routeClient(), d.port, "").Rule
+	return e.Tokens != nil || r != nil && len(r.Filters)+len(r.RateLimits)+len(r.Faults) > 0
 }
 
 // firstWord is how long a client whose protocol is not known may be silent before
