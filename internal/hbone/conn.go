@@ -334,17 +334,22 @@ func (c *conn) lastCall() {
 	}
 }
 
+// aloneStreams is up to how many streams a connection counts as quiet, see readFD.
+const aloneStreams = 2
+
 // registerLocked makes a stream known; the caller holds mu.
 func (c *conn) registerLocked(s *Stream) {
 	s.sendWindow = c.peerWindow
 	c.streams[s.id] = s
 	c.idleSince = time.Time{}
+	c.under.alone.Store(len(c.streams) <= aloneStreams)
 }
 
 // forget removes an ended stream.
 func (c *conn) forget(s *Stream) {
 	c.mu.Lock()
 	delete(c.streams, s.id)
+	c.under.alone.Store(len(c.streams) <= aloneStreams)
 	last := c.leftLocked()
 	c.mu.Unlock()
 	if last {
