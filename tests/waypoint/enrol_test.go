@@ -1,6 +1,7 @@
 package waypoint_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strconv"
@@ -31,26 +32,43 @@ spec:
 
 const replicas = `ambit-mesh.io/waypoint-replicas: "2"`
 
-// condition waits until an object's status says so.
+// condition waits until the control plane's status of an object has all of words.
 func (m *mesh) condition(kind, name string, words ...string) {
 	m.t.Helper()
+	var said string
 	deadline := time.Now().Add(20 * time.Second)
 	for {
-		out, _ := m.command(m.t.Context(), "get", kind, name, "-n", "app", "-o", "json").CombinedOutput()
-		missing := ""
-		for _, w := range words {
-			if !strings.Contains(string(out), w) {
-				missing = w
-			}
-		}
-		if missing == "" {
+		said = m.statusOf(kind, name)
+		missing := slices.IndexFunc(words, func(w string) bool { return !strings.Contains(said, w) })
+		if missing < 0 {
 			return
 		}
 		if time.Now().After(deadline) {
-			m.t.Fatalf("%s %s does not say %q:\n%s", kind, name, missing, tail(out, 3000))
+			m.t.Errorf("%s %s does not say %q: %s", kind, name, words[missing], said)
+			return
 		}
 		pause(m.t)
 	}
+}
+
+// statusOf gives what the control plane says of an object, as JSON.
+func (m *mesh) statusOf(kind, name string) (said string) {
+	m.t.Helper()
+	r := m.askFrom("wire", request{URL: "http://127.0.0.1:15000/debug/status", Lines: "\n"})[0]
+	var st struct{ Statuses, Routes []json.RawMessage }
+	if err := json.Unmarshal([]byte(r.Body), &st); err != nil {
+		m.t.Fatalf("%v in %q %s", err, r.Body, r.Error)
+	}
+	for _, raw := range append(st.Statuses, st.Routes...) {
+		var of map[string]json.RawMessage
+		if json.Unmarshal(raw, &of) != nil {
+			continue
+		}
+		if object := string(of["object"]); strings.Contains(object, kind) && (strings.Contains(object, `"`+name+`"`) || strings.Contains(object, "/"+name+`"`)) {
+			said += string(raw)
+		}
+	}
+	return said
 }
 
 // refused is a connection that came to nothing.
@@ -72,7 +90,7 @@ metadata: {name: far}
 `))
 	fresh := request{URL: "http://lent/", Fresh: true}
 	m.until("the waypoint serves", fresh, func(r response) bool { return r.Status == 200 && r.Header.Get("x-through") != "" })
-	m.condition("services", "lent", "WaypointBound", `"Bound"`)
+	m.condition("Service", "lent", "WaypointBound", `"Bound"`, `"True"`)
 	for i := 0; i < 100; i++ {
 		fresh.Times = 20
 		if got := m.ask(fresh)[0]; got.Statuses[200] != 20 {
@@ -93,7 +111,7 @@ metadata: {name: far}
 	}
 	m.apply(lent + gateway("far", "shared", replicas, "Same"))
 	m.until("who is not admitted is refused", request{URL: "http://lent/", Fresh: true}, refused)
-	m.condition("services", "lent", "WaypointBound", "NotAllowedByListeners", "far/shared")
+	m.condition("Service", "lent", "WaypointBound", "NotAllowedByListeners", "far/shared")
 	m.accessLog(`"dst.service":"lent.app.svc.cluster.local"`, `far/shared`, `"direction":"outbound"`)
 }
 
@@ -104,7 +122,7 @@ func TestMissingWaypoint(t *testing.T) {
 	const label = "ambit-mesh.io/use-waypoint: nobody"
 	m.apply(bind(service("orphan", "v1"), label, ""))
 	m.until("it is refused", request{URL: "http://orphan/", Fresh: true}, refused)
-	m.condition("services", "orphan", "WaypointBound", "GatewayNotFound", "nobody")
+	m.condition("Service", "orphan", "WaypointBound", "GatewayNotFound", "nobody")
 	m.accessLog(`"dst.service":"orphan.app.svc.cluster.local"`, "nobody", `"response_flags":"CONNECT"`)
 	m.untilFrom("n1", "the failure is counted", request{URL: "http://127.0.0.1:15020/metrics", Lines: "istio_tcp_connections_failed_total"}, func(r response) bool {
 		return strings.Contains(r.Body, "orphan.app.svc.cluster.local")
@@ -158,18 +176,18 @@ func (m *mesh) loadFor(url string, d time.Duration) func() [2]loaded {
 // killed breaks what it had under way, and no more.
 func TestWaypointRestarts(t *testing.T) {
 	m := use(t)
-	mortal := bind(service("mortal", "v1"), "ambit-mesh.io/use-waypoint: mortal", "")
-	m.apply(mortal + gateway("app", "mortal", replicas, "Same"))
+	mortal := bind(service("mortal", "v1"), "ambit-mesh.io/use-waypoint: mortal-wp", "")
+	m.apply(mortal + gateway("app", "mortal-wp", replicas, "Same"))
 	m.until("the waypoint serves", request{URL: "http://mortal/"}, status(200))
-	m.until("by both pods", request{URL: "http://mortal/"}, func(response) bool { return len(m.names("mortal")) == 2 })
+	m.until("by both pods", request{URL: "http://mortal/"}, func(response) bool { return len(m.names("mortal-wp")) == 2 })
 
 	t.Run("replaced", func(t *testing.T) {
 		m := &mesh{t, m.bed}
-		before := m.names("mortal")
+		before := m.names("mortal-wp")
 		done := m.loadFor("http://mortal/", 6*time.Second)
-		m.write("testwaypointrestarts", mortal+gateway("app", "mortal", replicas+`, ambit-mesh.io/waypoint-cpu-request: 7m`, "Same"))
+		m.write("testwaypointrestarts", mortal+gateway("app", "mortal-wp", replicas+`, ambit-mesh.io/waypoint-cpu-request: 7m`, "Same"))
 		m.until("the pods are others", request{URL: "http://mortal/"}, func(response) bool {
-			now := m.names("mortal")
+			now := m.names("mortal-wp")
 			return len(now) == 2 && !slices.Contains(now, before[0]) && !slices.Contains(now, before[1])
 		})
 		m.unharmed(done())
@@ -177,13 +195,13 @@ func TestWaypointRestarts(t *testing.T) {
 	t.Run("stopped", func(t *testing.T) {
 		m := &mesh{t, m.bed}
 		done := m.loadFor("http://mortal/", 4*time.Second)
-		m.signal("mortal", syscall.SIGTERM)
+		m.signal("mortal-wp", syscall.SIGTERM)
 		m.unharmed(done())
 	})
 	t.Run("killed", func(t *testing.T) {
 		m := &mesh{t, m.bed}
 		done := m.loadFor("http://mortal/", 4*time.Second)
-		m.signal("mortal", syscall.SIGKILL)
+		m.signal("mortal-wp", syscall.SIGKILL)
 		for _, got := range done() {
 			n := 0
 			for _, k := range got.Failures {

@@ -194,7 +194,7 @@ func TestLimitsOfHeads(t *testing.T) {
 	if got := m.total("strained") - before; got != 0 {
 		t.Errorf("%d requests came to the backend", got)
 	}
-	for limit, status := range map[string]string{"header_bytes": "431", "header_fields": "431", "target_bytes": "414", "header_time": "408"} {
+	for limit, status := range map[string]string{"header_bytes": "431", "fields": "431", "target_bytes": "414", "header_timeout": "408"} {
 		m.counted("ambit_requests_rejected_total", `limit="`+limit+`"`, `status="`+status+`"`)
 	}
 	over := map[string]string{"x-long": strings.Repeat("a", 70<<10)}
@@ -238,10 +238,10 @@ rules: [{requests: 1}]
 		"wrong-filter": {`"False"`, "Magic"}, "wrong-kind": {"ResolvedRefs", "InvalidKind", "Bucket"}, "wrong-backend": {"ResolvedRefs", "BackendNotFound", "nobody"},
 		"wrong-port": {"ResolvedRefs", "81"}, "wrong-mirror": {"ResolvedRefs", "nobody"},
 	} {
-		m.condition("httproutes", name, words...)
+		m.condition("HTTPRoute", name, words...)
 	}
-	m.condition("retrypolicies", "wrong", "TargetNotFound", "nobody")
-	m.condition("ratelimitpolicies", "wrong", "TargetNotFound", "none")
+	m.condition("RetryPolicy", "wrong", "TargetNotFound", "nobody")
+	m.condition("RateLimitPolicy", "wrong", "TargetNotFound", "none")
 	out, _ := m.command(t.Context(), "status").CombinedOutput()
 	for _, name := range []string{"wrong-filter", "wrong-kind", "wrong-backend", "wrong-port", "wrong-mirror", "RetryPolicy app/wrong"} {
 		if !strings.Contains(string(out), name) {

@@ -35,6 +35,7 @@ type bed struct {
 	dir  string // of the manifests
 	bin  string
 	name string
+	race bool // the programs have the race detector
 }
 
 var shared bed
@@ -91,12 +92,14 @@ func (b *bed) up() error {
 
 // build makes the mesh's programs, with the race detector if that is possible.
 func (b *bed) build() error {
+	_, err := exec.LookPath("gcc")
+	b.race = err == nil && os.Getenv("CGO_ENABLED") != "0"
 	for _, name := range []string{"ambit", "controlplane", "nodeagent", "ztunnel", "waypoint"} {
 		out := filepath.Join(b.bin, "ambit-"+name)
 		args := []string{"build", "-o", out}
 		if name == "ambit" {
 			args[2] = filepath.Join(b.bin, name)
-		} else if _, err := exec.LookPath("gcc"); err == nil && os.Getenv("CGO_ENABLED") != "0" {
+		} else if b.race {
 			args = append(args, "-race")
 		}
 		if text, err := exec.Command("go", append(args, "../../cmd/"+name)...).CombinedOutput(); err != nil {

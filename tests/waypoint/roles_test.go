@@ -100,6 +100,10 @@ func role(args []string) int {
 		err = helper()
 	case "client":
 		err = client(os.Stdin, os.Stdout)
+	case "hold":
+		err = holdConns(os.Stdin, os.Stdout)
+	case "websocket":
+		err = webSocketClient(args[1], args[2] == "true")
 	case "speak":
 		err = speak(os.Stdin, os.Stdout)
 	case "signal":
@@ -187,6 +191,10 @@ func (e *echoServer) count(key string) int {
 func (e *echoServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	num := func(name string) int { n, _ := strconv.Atoi(q.Get(name)); return n }
+	if r.URL.Path == "/websocket" {
+		e.webSocket(w, r)
+		return
+	}
 	if strings.HasPrefix(r.URL.Path, "/upgrade") {
 		e.upgrade(w, r)
 		return
@@ -210,6 +218,12 @@ func (e *echoServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	count := 0
 	if key := q.Get("key"); key != "" {
 		count = e.count(key)
+	}
+	if ms := num("stall"); ms > 0 {
+		select {
+		case <-time.After(time.Duration(ms) * time.Millisecond):
+		case <-r.Context().Done():
+		}
 	}
 	sum := sha256.New()
 	size, err := io.Copy(sum, r.Body)
@@ -239,6 +253,12 @@ func (e *echoServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if q.Has("trailer") {
 		w.Header().Set("trailer", "x-trailer")
 		defer w.Header().Set("x-trailer", q.Get("trailer"))
+	}
+	if n := num("random"); n > 0 {
+		w.Header().Set("trailer", "x-sum")
+		_, _ = io.Copy(io.MultiWriter(w, sum), io.LimitReader(random(), int64(n)))
+		w.Header().Set("x-sum", hex.EncodeToString(sum.Sum(nil)))
+		return
 	}
 	w.WriteHeader(status)
 	if n := num("size"); n > 0 {
