@@ -226,6 +226,16 @@ func (m *mesh) unharmed(list [2]loaded) {
 			m.t.Errorf("of %d requests failed %v", got.Requests, got.Failures)
 		}
 	}
+	if m.t.Failed() {
+		for _, log := range []string{"n1/access", "n2/access"} {
+			out, _ := m.command(m.t.Context(), "logs", log).Output()
+			for line := range strings.Lines(string(out)) {
+				if strings.Contains(line, "mortal") && strings.Contains(line, `"level":"error"`) {
+					m.t.Log(log, line)
+				}
+			}
+		}
+	}
 }
 
 // signal ends the process of one pod of a waypoint.

@@ -1,117 +1,83 @@
 package waypoint_test
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net"
-	"net/http"
-	"net/netip"
 	"os"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
 
 // hold is connections that are held open while the waypoint is looked at.
 type hold struct {
-	Addr    string
-	Conns   int
-	Say     []byte // on each
-	Zeros   int64  // behind it
-	Settled time.Duration
-	Metrics string // of the waypoint
+	Addr  string
+	Conns int
+	Say   []byte // on each
+	Zeros int64  // behind it
+	For   time.Duration
 }
 
-// held is what the waypoint looked like.
+// held is what became of them.
 type held struct {
-	Resident, Goroutines float64
-	Written              int64 // by all
-	Failed               int
+	Written int64 // by all
+	Failed  int
 }
 
-// holdConns opens connections, says what is to be said, reads nothing, and looks
-// at the waypoint when nothing has moved for a while.
+// holdConns opens connections, says what is to be said and reads nothing.
 func holdConns(in io.Reader, out io.Writer) error {
 	var h hold
 	if err := json.NewDecoder(in).Decode(&h); err != nil {
 		return err
 	}
-	var mu sync.Mutex
+	var written, failed atomic.Int64
 	var wg sync.WaitGroup
-	var got held
-	moved := make(chan struct{}, 1)
-	open := make(chan struct{}, 64)
+	until := time.Now().Add(h.For)
 	for range h.Conns {
-		open <- struct{}{}
 		c, err := net.DialTimeout("tcp", h.Addr, 10*time.Second)
-		<-open
 		if err != nil {
-			got.Failed++
+			failed.Add(1)
 			continue
 		}
 		wg.Go(func() {
 			defer c.Close()
 			piece := make([]byte, 32<<10)
-			_ = c.SetWriteDeadline(time.Now().Add(60 * time.Second))
+			_ = c.SetWriteDeadline(until)
 			n, err := c.Write(h.Say)
+			if err != nil {
+				failed.Add(1)
+			}
 			for left := h.Zeros; err == nil && left > 0; left -= int64(n) {
 				n, err = c.Write(piece[:min(left, int64(len(piece)))])
-				mu.Lock()
-				got.Written += int64(n)
-				mu.Unlock()
-				select {
-				case moved <- struct{}{}:
-				default:
-				}
+				written.Add(int64(n))
 			}
-			if err == nil {
-				<-time.After(30 * time.Second)
-			}
+			<-time.After(time.Until(until))
 		})
 	}
-	for quiet := false; !quiet; {
-		select {
-		case <-moved:
-		case <-time.After(h.Settled):
-			quiet = true
-		}
-	}
-	mu.Lock()
-	defer mu.Unlock()
-	var err error
-	if got.Resident, got.Goroutines, err = lookAt(h.Metrics); err != nil {
-		return err
-	}
-	return json.NewEncoder(out).Encode(got) // the end of the process ends the rest
+	wg.Wait()
+	return json.NewEncoder(out).Encode(held{written.Load(), int(failed.Load())})
 }
 
-// lookAt reads the resident memory of a waypoint, and its goroutines.
-func lookAt(url string) (resident, goroutines float64, err error) {
-	resp, err := http.Get(url)
-	if err != nil {
-		return 0, 0, err
-	}
-	defer resp.Body.Close()
-	for s := bufio.NewScanner(resp.Body); s.Scan(); {
-		name, value, _ := strings.Cut(s.Text(), " ")
-		switch name {
-		case "process_resident_memory_bytes":
-			resident, err = strconv.ParseFloat(value, 64)
-		case "go_goroutines":
-			goroutines, err = strconv.ParseFloat(value, 64)
-		}
-		if err != nil {
-			return 0, 0, err
+// look gives a metric of the waypoint that has no labels.
+func (m *mesh) look(name string) float64 {
+	m.t.Helper()
+	r := m.askFrom("wp", request{URL: "http://127.0.0.1:15020/metrics", Lines: name + " "})[0]
+	for line := range strings.Lines(r.Body) {
+		if value, ok := strings.CutPrefix(line, name+" "); ok {
+			n, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+			if err != nil {
+				m.t.Fatal(err)
+			}
+			return n
 		}
 	}
-	if resident == 0 {
-		return 0, 0, fmt.Errorf("%s does not say how much memory is in use", url)
-	}
-	return resident, goroutines, nil
+	m.t.Fatalf("the waypoint does not count %s: %d %s", name, r.Status, r.Error)
+	return 0
 }
 
 // Clients that do not read, backends that do not read, and connections on which
@@ -120,22 +86,8 @@ func TestMemoryIsBounded(t *testing.T) {
 	m := use(t)
 	m.apply(service("held", "v1"))
 	m.until("the service answers", request{URL: "http://held/"}, status(200))
-	var metrics string
-	for _, a := range m.addresses("app", m.waypointPod()) {
-		if ip, err := netip.ParseAddr(a); err == nil && ip.Is4() {
-			metrics = "http://" + a + ":15020/metrics"
-		}
-	}
-	look := func(h hold) held {
-		t.Helper()
-		h.Addr, h.Metrics, h.Settled = "held:80", metrics, 500*time.Millisecond
-		var got held
-		m.run("client", h, &got, "hold")
-		t.Logf("%d connections: %+v", h.Conns, got)
-		return got
-	}
 	const get, post = "GET /%s HTTP/1.1\r\nHost: held\r\n\r\n", "POST /%s HTTP/1.1\r\nHost: held\r\nContent-Length: %d\r\n\r\n"
-	before := look(hold{Conns: 1, Say: fmt.Appendf(nil, get, "")})
+	before, goroutines := m.look("process_resident_memory_bytes"), m.look("go_goroutines")
 	for _, tc := range []struct {
 		name string
 		hold
@@ -145,24 +97,37 @@ func TestMemoryIsBounded(t *testing.T) {
 		{"backends that do not read", hold{Conns: 100, Say: fmt.Appendf(nil, post, "?stall=20000", 100_000_000), Zeros: 100_000_000}, 1 << 20},
 		{"idle connections", hold{Conns: 1000, Say: fmt.Appendf(nil, get, "")}, 100 << 10},
 	} {
-		got := look(tc.hold)
-		if grown := got.Resident - before.Resident; got.Failed > 0 || grown > tc.each*float64(tc.Conns) {
-			t.Errorf("%s: %d of %d failed; %.0f KiB each, want at most %.0f", tc.name, got.Failed, tc.Conns, grown/float64(tc.Conns)/1024, tc.each/1024)
+		tc.Addr, tc.For = "held:80", 4*time.Second
+		var got held
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			m.run("client", tc.hold, &got, "hold")
+		}()
+		most := before
+		for over := false; !over; {
+			most = max(most, m.look("process_resident_memory_bytes"))
+			select {
+			case <-done:
+				over = true
+			default:
+			}
 		}
-		if got.Written >= int64(tc.Conns)*100_000_000 {
+		each := (most - before) / float64(tc.Conns)
+		t.Logf("%s: %.0f KiB each", tc.name, each/1024)
+		if got.Failed > 0 || each > tc.each {
+			t.Errorf("%s: %d of %d failed; %.0f KiB each, want at most %.0f", tc.name, got.Failed, tc.Conns, each/1024, tc.each/1024)
+		}
+		if tc.Zeros > 0 && got.Written >= int64(tc.Conns)*tc.Zeros {
 			t.Errorf("%s: everything was taken", tc.name)
 		}
 	}
 	// Nothing of it stays.
-	m.until("all is released", request{URL: metrics, Lines: "go_goroutines "}, func(r response) bool {
-		n, err := strconv.ParseFloat(strings.TrimSpace(strings.TrimPrefix(lastLine(r.Body), "go_goroutines")), 64)
-		return err == nil && n < before.Goroutines+100
-	})
-}
-
-func lastLine(s string) string {
-	lines := strings.Split(strings.TrimSpace(s), "\n")
-	return lines[len(lines)-1]
+	for begin := time.Now(); m.look("go_goroutines") > goroutines+100; pause(t) {
+		if time.Since(begin) > 20*time.Second {
+			t.Fatalf("there were %.0f goroutines and are %.0f", goroutines, m.look("go_goroutines"))
+		}
+	}
 }
 
 // gigabyteEnv has bodies of 1 GB sent also where the programs are built with the

@@ -339,7 +339,13 @@ func (m *mesh) lineOf(words []string, logs ...[]string) string {
 			return line
 		}
 		if time.Now().After(deadline) {
-			m.t.Fatalf("no line with %q in\n%s", words, tail(all, 6000))
+			var near []byte
+			for line := range bytes.Lines(all) {
+				if bytes.Contains(line, []byte(words[0])) {
+					near = append(near, line...)
+				}
+			}
+			m.t.Fatalf("no line with %q; with the first:\n%s", words, tail(near, 6000))
 		}
 		pause(m.t)
 	}
