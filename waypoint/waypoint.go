@@ -175,6 +175,7 @@ func (w *Waypoint) Run(ctx context.Context) error {
 	group.Add("rate limits", w.limiter)
 	group.Add("traces", w.tracer)
 	group.Add("upstream", lifecycle.RunnerFunc(w.runUpstream))
+	group.Add("policy changes", w.proxy)
 	group.Add("readiness", lifecycle.RunnerFunc(func(ctx context.Context) error { return w.follow(ctx, awaited, certificate) }))
 	// Last, so that it is stopped first.
 	group.Add("tunnels", &tunnels{

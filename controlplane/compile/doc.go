@@ -1,6 +1,7 @@
 // Package compile turns the objects of a mesh into the resources that its
-// ztunnels and node agents are told: Address and Authorization for every
-// ztunnel, Pod and Namespace for the node agents.
+// ztunnels, waypoints and node agents are told: Address and Authorization for
+// every ztunnel, Frontend and Backend for the waypoints, Pod and Namespace for the
+// node agents.
 //
 // It takes batches of object changes and of capture reports (Input) and gives
 // the resources that differ (Result). A batch costs what it touches: an edit of

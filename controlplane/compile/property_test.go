@@ -203,8 +203,10 @@ func drawObject(t *rapid.T) graph.Object {
 	case 9:
 		return drawGateway(t)
 	case 10:
-		return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: pick(t, "node", "n1", "n2"),
-			Labels: map[string]string{corev1.LabelTopologyZone: pick(t, "zone", "z1", "z2")}}}
+		return &corev1.Node{ObjectMeta: metav1.ObjectMeta{
+			Name:   pick(t, "node", "n1", "n2"),
+			Labels: map[string]string{corev1.LabelTopologyZone: pick(t, "zone", "z1", "z2")},
+		}}
 	default:
 		m := drawMeta(t, "unused")
 		m.Name, m.Namespace = m.Namespace, ""
@@ -225,7 +227,8 @@ func drawGateway(t *rapid.T) *gatewayv1.Gateway {
 		}
 	}
 	return &gatewayv1.Gateway{ObjectMeta: m, Spec: gatewayv1.GatewaySpec{
-		GatewayClassName: pick[gatewayv1.ObjectName](t, "class", graph.WaypointClass, graph.WaypointClass, "other"), Listeners: []gatewayv1.Listener{l}}}
+		GatewayClassName: pick[gatewayv1.ObjectName](t, "class", graph.WaypointClass, graph.WaypointClass, "other"), Listeners: []gatewayv1.Listener{l},
+	}}
 }
 
 func drawAddress(t *rapid.T) string {
@@ -239,7 +242,8 @@ func drawPod(t *rapid.T) *corev1.Pod {
 	p.Spec.ServiceAccountName = pick(t, "sa", "", "s1")
 	p.Spec.HostNetwork = rapid.IntRange(0, 5).Draw(t, "host") == 0
 	p.Spec.Containers = []corev1.Container{{Name: "c", Ports: []corev1.ContainerPort{
-		{Name: "web", ContainerPort: int32(rapid.IntRange(8080, 8081).Draw(t, "port"))}}}}
+		{Name: "web", ContainerPort: int32(rapid.IntRange(8080, 8081).Draw(t, "port"))},
+	}}}
 	if rapid.Bool().Draw(t, "ready") {
 		p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
 	}
@@ -264,8 +268,10 @@ func drawService(t *rapid.T) *corev1.Service {
 		s.Annotations[graph.AnnotationRequireWaypoint] = pick(t, "required", "true", "false", "bad")
 	}
 	s.Spec.ClusterIP = s.Spec.ClusterIPs[0]
-	s.Spec.Ports = []corev1.ServicePort{{Name: pick(t, "port", "p", "http", "tcp"), Port: 80,
-		TargetPort: pick(t, "target", intstr.FromInt32(8080), intstr.FromString("web"))}}
+	s.Spec.Ports = []corev1.ServicePort{{
+		Name: pick(t, "port", "p", "http", "tcp"), Port: 80,
+		TargetPort: pick(t, "target", intstr.FromInt32(8080), intstr.FromString("web")),
+	}}
 	return s
 }
 
@@ -291,7 +297,8 @@ func drawSelector(t *rapid.T) *meshv1alpha1.PodSelector {
 		return &meshv1alpha1.PodSelector{MatchLabels: map[string]meshv1alpha1.LabelValue{"app": pick[meshv1alpha1.LabelValue](t, "app", "x", "y")}}
 	default:
 		return &meshv1alpha1.PodSelector{MatchExpressions: []meshv1alpha1.PodSelectorRequirement{
-			{Key: "app", Operator: metav1.LabelSelectorOpExists}}}
+			{Key: "app", Operator: metav1.LabelSelectorOpExists},
+		}}
 	}
 }
 

@@ -176,13 +176,16 @@ func drawFilter(t *rapid.T) gatewayv1.HTTPRouteFilter {
 	switch rapid.IntRange(0, 4).Draw(t, "filter") {
 	case 0:
 		return gatewayv1.HTTPRouteFilter{Type: gatewayv1.HTTPRouteFilterRequestMirror, RequestMirror: &gatewayv1.HTTPRequestMirrorFilter{
-			BackendRef: drawBackend(t).BackendObjectReference, Percent: new(rapid.Int32Range(-1, 101).Draw(t, "percent"))}}
+			BackendRef: drawBackend(t).BackendObjectReference, Percent: new(rapid.Int32Range(-1, 101).Draw(t, "percent")),
+		}}
 	case 1:
 		return gatewayv1.HTTPRouteFilter{Type: gatewayv1.HTTPRouteFilterExtensionRef, ExtensionRef: &gatewayv1.LocalObjectReference{
-			Group: meshv1alpha1.GroupName, Kind: meshv1alpha1.KindExternalAuthorizationPolicy, Name: pick[gatewayv1.ObjectName](t, "policy", "x1", "x2")}}
+			Group: meshv1alpha1.GroupName, Kind: meshv1alpha1.KindExternalAuthorizationPolicy, Name: pick[gatewayv1.ObjectName](t, "policy", "x1", "x2"),
+		}}
 	case 2:
 		return gatewayv1.HTTPRouteFilter{Type: gatewayv1.HTTPRouteFilterURLRewrite, URLRewrite: &gatewayv1.HTTPURLRewriteFilter{
-			Path: &gatewayv1.HTTPPathModifier{Type: gatewayv1.PrefixMatchHTTPPathModifier, ReplacePrefixMatch: new("/x")}}}
+			Path: &gatewayv1.HTTPPathModifier{Type: gatewayv1.PrefixMatchHTTPPathModifier, ReplacePrefixMatch: new("/x")},
+		}}
 	case 3:
 		return gatewayv1.HTTPRouteFilter{Type: gatewayv1.HTTPRouteFilterCORS, CORS: &gatewayv1.HTTPCORSFilter{AllowOrigins: []gatewayv1.CORSOrigin{"*"}}}
 	}
@@ -220,7 +223,8 @@ func drawPolicy(t *rapid.T) graph.Object {
 		return &meshv1alpha1.TimeoutPolicy{ObjectMeta: m, Spec: meshv1alpha1.TimeoutPolicySpec{TargetRefs: drawTargets(t), Request: drawDuration(t), Idle: drawDuration(t)}}
 	case 2:
 		return &meshv1alpha1.FaultInjection{ObjectMeta: m, Spec: meshv1alpha1.FaultInjectionSpec{TargetRefs: drawTargets(t), Rules: []meshv1alpha1.FaultRule{{
-			TrafficSelector: drawSelectorOfTraffic(t), Abort: &meshv1alpha1.FaultAbort{HTTPStatus: new(int32(503))}}}}}
+			TrafficSelector: drawSelectorOfTraffic(t), Abort: &meshv1alpha1.FaultAbort{HTTPStatus: new(int32(503))},
+		}}}}
 	case 3, 4:
 		rule := meshv1alpha1.RateLimitRule{TrafficSelector: drawSelectorOfTraffic(t), Requests: rapid.Int32Range(0, 2).Draw(t, "requests")}
 		if rapid.Bool().Draw(t, "global") {
@@ -228,8 +232,10 @@ func drawPolicy(t *rapid.T) graph.Object {
 		}
 		return &meshv1alpha1.RateLimitPolicy{ObjectMeta: m, Spec: meshv1alpha1.RateLimitPolicySpec{TargetRefs: drawTargets(t), Rules: []meshv1alpha1.RateLimitRule{rule}}}
 	case 5:
-		return &meshv1alpha1.LoadBalancingPolicy{ObjectMeta: m, Spec: meshv1alpha1.LoadBalancingPolicySpec{TargetRefs: drawServiceTargets(t),
-			Algorithm: pick(t, "algorithm", meshv1alpha1.RoundRobin, meshv1alpha1.Maglev)}}
+		return &meshv1alpha1.LoadBalancingPolicy{ObjectMeta: m, Spec: meshv1alpha1.LoadBalancingPolicySpec{
+			TargetRefs: drawServiceTargets(t),
+			Algorithm:  pick(t, "algorithm", meshv1alpha1.RoundRobin, meshv1alpha1.Maglev),
+		}}
 	case 6:
 		return &meshv1alpha1.CircuitBreakerPolicy{ObjectMeta: m, Spec: meshv1alpha1.CircuitBreakerPolicySpec{TargetRefs: drawServiceTargets(t), MaxRequests: new(int32(1))}}
 	case 7:
@@ -237,15 +243,20 @@ func drawPolicy(t *rapid.T) graph.Object {
 	case 8:
 		return &meshv1alpha1.SessionPersistencePolicy{ObjectMeta: m, Spec: meshv1alpha1.SessionPersistencePolicySpec{TargetRefs: drawTargets(t)}}
 	case 9:
-		return &meshv1alpha1.JWTAuthentication{ObjectMeta: m, Spec: meshv1alpha1.JWTAuthenticationSpec{TargetRefs: drawServiceTargets(t), Required: rapid.Bool().Draw(t, "required"),
-			Providers: []meshv1alpha1.JWTProvider{{Name: "p", Issuer: "i", JWKS: meshv1alpha1.JWTKeys{Inline: new(pick(t, "keys", `{"keys":[{}]}`, `{`))}}}}}
+		return &meshv1alpha1.JWTAuthentication{ObjectMeta: m, Spec: meshv1alpha1.JWTAuthenticationSpec{
+			TargetRefs: drawServiceTargets(t), Required: rapid.Bool().Draw(t, "required"),
+			Providers: []meshv1alpha1.JWTProvider{{Name: "p", Issuer: "i", JWKS: meshv1alpha1.JWTKeys{Inline: new(pick(t, "keys", `{"keys":[{}]}`, `{`))}}},
+		}}
 	case 10:
 		return &gatewayxv1alpha1.XBackendTrafficPolicy{ObjectMeta: m, Spec: gatewayxv1alpha1.BackendTrafficPolicySpec{
 			TargetRefs:      []gatewayv1.LocalPolicyTargetReference{{Kind: "Service", Name: pick[gatewayv1.ObjectName](t, "target", "s1", "s2")}},
-			RetryConstraint: &gatewayxv1alpha1.RetryConstraint{}}}
+			RetryConstraint: &gatewayxv1alpha1.RetryConstraint{},
+		}}
 	}
-	return &meshv1alpha1.ExternalAuthorizationPolicy{ObjectMeta: m, Spec: meshv1alpha1.ExternalAuthorizationPolicySpec{TargetRefs: drawTargets(t),
-		Protocol: pick(t, "protocol", gatewayv1.HTTPRouteExternalAuthGRPCProtocol, "WRONG"), BackendRef: drawBackend(t).BackendObjectReference}}
+	return &meshv1alpha1.ExternalAuthorizationPolicy{ObjectMeta: m, Spec: meshv1alpha1.ExternalAuthorizationPolicySpec{
+		TargetRefs: drawTargets(t),
+		Protocol:   pick(t, "protocol", gatewayv1.HTTPRouteExternalAuthGRPCProtocol, "WRONG"), BackendRef: drawBackend(t).BackendObjectReference,
+	}}
 }
 
 func drawSelectorOfTraffic(t *rapid.T) meshv1alpha1.TrafficSelector {

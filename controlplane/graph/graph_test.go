@@ -25,8 +25,10 @@ func meta(namespace, name string, pairs ...string) metav1.ObjectMeta {
 }
 
 func testPod(name, node, ip string, pairs ...string) *corev1.Pod {
-	return &corev1.Pod{ObjectMeta: meta("shop", name, pairs...), Spec: corev1.PodSpec{NodeName: node},
-		Status: corev1.PodStatus{PodIP: ip}}
+	return &corev1.Pod{
+		ObjectMeta: meta("shop", name, pairs...), Spec: corev1.PodSpec{NodeName: node},
+		Status: corev1.PodStatus{PodIP: ip},
+	}
 }
 
 // world is two services with a pod each, one by selector and one by an endpoint
@@ -43,7 +45,8 @@ func world() *Graph {
 		{Object: testPod("db", "n1", "10.0.0.2", "app", "db")},
 		{Object: testPod("listed", "n2", "10.0.0.3")},
 		{Object: &corev1.Service{ObjectMeta: meta("shop", "web"), Spec: corev1.ServiceSpec{
-			Selector: map[string]string{"app": "web"}, ClusterIP: "10.96.0.1"}}},
+			Selector: map[string]string{"app": "web"}, ClusterIP: "10.96.0.1",
+		}}},
 		{Object: &corev1.Service{ObjectMeta: meta("shop", "manual")}},
 		{Object: slice("10.0.0.3")},
 		{Object: policyFor("web")},
@@ -57,19 +60,24 @@ func world() *Graph {
 func selectingGateway() *gatewayv1.Gateway {
 	return &gatewayv1.Gateway{ObjectMeta: meta("infra", "w"), Spec: gatewayv1.GatewaySpec{Listeners: []gatewayv1.Listener{{
 		AllowedRoutes: &gatewayv1.AllowedRoutes{Namespaces: &gatewayv1.RouteNamespaces{
-			From: new(gatewayv1.NamespacesFromSelector), Selector: &metav1.LabelSelector{}}},
+			From: new(gatewayv1.NamespacesFromSelector), Selector: &metav1.LabelSelector{},
+		}},
 	}}}}
 }
 
 func slice(addr string) *discoveryv1.EndpointSlice {
-	return &discoveryv1.EndpointSlice{ObjectMeta: meta("shop", "manual-1", discoveryv1.LabelServiceName, "manual"),
-		AddressType: discoveryv1.AddressTypeIPv4, Endpoints: []discoveryv1.Endpoint{{Addresses: []string{addr}}}}
+	return &discoveryv1.EndpointSlice{
+		ObjectMeta:  meta("shop", "manual-1", discoveryv1.LabelServiceName, "manual"),
+		AddressType: discoveryv1.AddressTypeIPv4, Endpoints: []discoveryv1.Endpoint{{Addresses: []string{addr}}},
+	}
 }
 
 func policyFor(service string) *meshv1alpha1.AuthorizationPolicy {
 	return &meshv1alpha1.AuthorizationPolicy{ObjectMeta: meta("shop", "policy"), Spec: meshv1alpha1.AuthorizationPolicySpec{
 		TargetRefs: []meshv1alpha1.AuthorizationPolicyTargetReference{
-			{Kind: meshv1alpha1.TargetService, Name: new(gatewayv1.ObjectName(service))}}}}
+			{Kind: meshv1alpha1.TargetService, Name: new(gatewayv1.ObjectName(service))},
+		},
+	}}
 }
 
 // routeOf is a route that sends the requests to a service to another one.
@@ -77,13 +85,15 @@ func routeOf(service, backend string) *gatewayv1.HTTPRoute {
 	r := &gatewayv1.HTTPRoute{ObjectMeta: meta("shop", "route")}
 	r.Spec.ParentRefs = []gatewayv1.ParentReference{{Group: new(gatewayv1.Group("")), Kind: new(gatewayv1.Kind("Service")), Name: gatewayv1.ObjectName(service)}}
 	r.Spec.Rules = []gatewayv1.HTTPRouteRule{{BackendRefs: []gatewayv1.HTTPBackendRef{{BackendRef: gatewayv1.BackendRef{
-		BackendObjectReference: gatewayv1.BackendObjectReference{Name: gatewayv1.ObjectName(backend)}}}}}}
+		BackendObjectReference: gatewayv1.BackendObjectReference{Name: gatewayv1.ObjectName(backend)},
+	}}}}}
 	return r
 }
 
 func retriesOf(service string) *meshv1alpha1.RetryPolicy {
 	return &meshv1alpha1.RetryPolicy{ObjectMeta: meta("shop", "retries"), Spec: meshv1alpha1.RetryPolicySpec{
-		TargetRefs: []meshv1alpha1.TrafficTargetReference{{Kind: "Service", Name: gatewayv1.ObjectName(service)}}}}
+		TargetRefs: []meshv1alpha1.TrafficTargetReference{{Kind: "Service", Name: gatewayv1.ObjectName(service)}},
+	}}
 }
 
 // trafficText gives the part of the dirty set that is about waypoints.

@@ -95,3 +95,26 @@ func (w *Workload) address(v4 bool) (a netip.Addr, ok bool) {
 	}
 	return w.Addresses[len(w.Addresses)-1], true
 }
+
+// TargetPort gives the port that the workloads of a service listen on for one of
+// its ports: that of any of them where each has its own. Without workloads it is
+// the service's port.
+func (s *Store) TargetPort(key string, port uint16) uint16 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	svc := s.services[key]
+	if svc == nil {
+		return port
+	}
+	for _, p := range svc.Ports {
+		if p.Service == port && p.Target != 0 {
+			return p.Target
+		}
+	}
+	for _, e := range s.endpoints[key] {
+		if target, ok := svc.Target(e.m, port); ok {
+			return target
+		}
+	}
+	return port
+}

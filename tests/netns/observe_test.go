@@ -138,3 +138,33 @@ func TestFlowsAreObserved(t *testing.T) {
 		}
 	}
 }
+
+// A connection through a waypoint is one call with three hops, told while it is
+// followed. The waypoint's pod came before anybody asked.
+func TestFlowsThroughAWaypoint(t *testing.T) {
+	m := start(t, map[string]string{
+		"ns.yaml":   boundNamespace,
+		"pods.yaml": pod("in", "client", "n1") + "---\n" + pod("in", "server", "n2"), "svc.yaml": serviceWith(""),
+		"gw.yaml": "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: wp, namespace: in}\n" +
+			"spec: {gatewayClassName: ambit-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}\n",
+	})
+	target := "server.in.svc.cluster.local:8080"
+	m.until("the waypoint carries connections", func() bool {
+		return m.checks("in", "client", []check{{Kind: "echo", Addr: target, Size: 1000}})[0].Error == ""
+	})
+	node := ""
+	for _, p := range m.status().Pods {
+		if strings.HasPrefix(p.Name, "wp-") {
+			node = p.Node
+		}
+	}
+	l := m.whole("source@n1 waypoint@"+node+" destination@n2", "--from", "in/client", "--to", "in/server", "--verdict", "forwarded")
+	if l.Security != "mtls" || l.Service == nil || l.Service.Name != "server" || l.Destination.Workload != "server" || l.Source.Identity != "spiffe://cluster.local/ns/in/sa/client" {
+		t.Errorf("%+v", l)
+	}
+	for _, half := range m.observe("--last", "1000", "--verdict", "forwarded") {
+		if strings.HasPrefix(half.Destination.Workload, "wp-") || strings.HasPrefix(half.Source.Workload, "wp-") {
+			t.Errorf("a hop is told as a call of its own: %+v", half)
+		}
+	}
+}

@@ -22,10 +22,11 @@ func TestRetry(t *testing.T) {
 		request{URL: "http://flaky/retried?key=a&fail=2"},
 		request{URL: "http://flaky/retried?key=b&fail=9"},
 		request{URL: "http://flaky/once?key=c&fail=1"},
-		request{URL: "http://flaky/retried?key=d&fail=2", Method: "POST", Body: 20000},
-		request{URL: "http://flaky/retried?key=e&fail=2", Method: "POST", Body: 1 << 20},
+		request{URL: "http://flaky/retried?key=d&fail=2", Method: "PUT", Body: 20000},
+		request{URL: "http://flaky/retried?key=e&fail=2", Method: "PUT", Body: 1 << 20},
+		request{URL: "http://flaky/retried?key=f&fail=2", Method: "POST", Body: 20000},
 	)
-	for i, want := range []struct{ status, count int }{{200, 3}, {503, 4}, {503, 1}, {200, 3}, {503, 1}} {
+	for i, want := range []struct{ status, count int }{{200, 3}, {503, 4}, {503, 1}, {200, 3}, {503, 1}, {503, 1}} {
 		if got[i].Status != want.status || got[i].Seen.Count != want.count {
 			t.Errorf("request %d: status %d after %d tries, want %d after %d", i, got[i].Status, got[i].Seen.Count, want.status, want.count)
 		}

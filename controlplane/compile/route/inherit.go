@@ -55,6 +55,7 @@ type chain struct {
 	t      *translation
 	route  []traffic.Target // of the rule, of the route
 	parent []traffic.Target // of the port, of the Service
+	all    []traffic.Target
 }
 
 func (t *translation) chain(route *graph.Key, rule, section string) chain {
@@ -70,6 +71,7 @@ func (t *translation) chain(route *graph.Key, rule, section string) chain {
 		c.parent = append(c.parent, traffic.Target{Key: svc, Section: section})
 	}
 	c.parent = append(c.parent, traffic.Target{Key: svc})
+	c.all = slices.Concat(c.route, c.parent)
 	return c
 }
 
@@ -85,7 +87,7 @@ func (c chain) decides(kind string, targets ...traffic.Target) v1alpha1.TrafficP
 
 // inherited gives the policy of a kind that a rule inherits, if it is sound.
 func inherited[P v1alpha1.TrafficPolicy](c chain, kind string) (P, bool) {
-	p, ok := c.decides(kind, slices.Concat(c.route, c.parent)...).(P)
+	p, ok := c.decides(kind, c.all...).(P)
 	return p, ok && traffic.Refusal(p) == ""
 }
 
@@ -142,16 +144,13 @@ func mergeTimeouts(own, inherited *waypoint.Timeouts, layer7 bool) *waypoint.Tim
 
 // limit adds the rate limits of all levels, which hold side by side.
 func (t *translation) limit(rule *waypoint.Rule, c chain) {
-	for _, target := range slices.Concat(c.route, c.parent) {
+	for _, target := range c.all {
 		p, ok := traffic.Deciding(t.mesh, v1alpha1.KindRateLimitPolicy, target).(*v1alpha1.RateLimitPolicy)
 		if !ok {
 			continue
 		}
-		if why := traffic.Refusal(p); why != "" {
-			shut(rule, why)
-			continue
-		}
-		limits := traffic.RateLimits(t.mesh, p)
+		limits, why := traffic.RateLimits(t.mesh, p)
+		shut(rule, why)
 		if t.in.Version && target == (traffic.Target{Key: graph.ServiceKey(t.in.Name)}) {
 			limits = t.narrow(limits, rule)
 		}
@@ -162,10 +161,12 @@ func (t *translation) limit(rule *waypoint.Rule, c chain) {
 // refusedLimit says why nothing may be sent to a Service because of its limits,
 // which its Backend would have if they were sound.
 func (t *translation) refusedLimit(n types.NamespacedName) string {
-	if p := traffic.Deciding(t.mesh, v1alpha1.KindRateLimitPolicy, traffic.Target{Key: graph.ServiceKey(n)}); p != nil {
-		return traffic.Refusal(p)
+	p, ok := traffic.Deciding(t.mesh, v1alpha1.KindRateLimitPolicy, traffic.Target{Key: graph.ServiceKey(n)}).(*v1alpha1.RateLimitPolicy)
+	if !ok {
+		return ""
 	}
-	return ""
+	_, why := traffic.RateLimits(t.mesh, p)
+	return why
 }
 
 // narrow takes limits of the Service off the requests that go to the Service

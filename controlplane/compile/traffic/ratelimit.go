@@ -14,17 +14,29 @@ import (
 	"github.com/ambit-mesh/ambit/controlplane/graph"
 )
 
-// RateLimits gives the wire form of a sound policy.
-func RateLimits(mesh Mesh, p *v1alpha1.RateLimitPolicy) []*waypoint.RateLimit {
-	out := rateLimits(p, &Report{})
-	for i, l := range out {
+// RateLimits gives the wire form of a policy, or why it lets nothing through: it is
+// refused, or a service that counts cannot be found. A limit that fails open is
+// left out then.
+func RateLimits(mesh Mesh, p *v1alpha1.RateLimitPolicy) (limits []*waypoint.RateLimit, closed string) {
+	if why := Refusal(p); why != "" {
+		return nil, why
+	}
+	for i, l := range rateLimits(p, &Report{}) {
 		rule := &p.Spec.Rules[i]
 		l.Backends = chosenBackends(mesh, p.Namespace, &rule.TrafficSelector)
 		if rule.Global != nil {
-			l.Global.Backend = Resolve(mesh, p.Namespace, &rule.Global.BackendRef, UseGRPC).Ref
+			b := Resolve(mesh, p.Namespace, &rule.Global.BackendRef, UseGRPC)
+			switch {
+			case b.Reason != "" && rule.Global.FailOpen:
+				continue
+			case b.Reason != "":
+				return nil, "RateLimitPolicy " + Name(p) + " cannot be enforced: " + b.Message
+			}
+			l.Global.Backend = b.Ref
 		}
+		limits = append(limits, l)
 	}
-	return out
+	return limits, ""
 }
 
 const maxRequests = 1_000_000_000
@@ -126,12 +138,13 @@ func ForBackends(limits []*waypoint.RateLimit, self string, all []string) []*way
 // of others send to it.
 func backendLimits(mesh Mesh, n types.NamespacedName) []*waypoint.RateLimit {
 	p, ok := Deciding(mesh, v1alpha1.KindRateLimitPolicy, Target{Key: graph.ServiceKey(n)}).(*v1alpha1.RateLimitPolicy)
-	if !ok || Refusal(p) != "" {
+	if !ok {
 		return nil
 	}
 	self := mesh.ServiceName(n)
+	limits, _ := RateLimits(mesh, p) // one that is closed closes the rules that lead here
 	var out []*waypoint.RateLimit
-	for _, l := range RateLimits(mesh, p) {
+	for _, l := range limits {
 		if len(l.GetBackends()) > 0 && !slices.Contains(l.GetBackends(), self) {
 			continue
 		}

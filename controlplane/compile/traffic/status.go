@@ -86,7 +86,7 @@ func unresolved(mesh Mesh, p v1alpha1.TrafficPolicy) []policy.Problem {
 			if rule.Global == nil {
 				continue
 			}
-			follows := "no request that the rule counts is let through"
+			follows := "no request is let through where the policy is attached"
 			if rule.Global.FailOpen {
 				follows = "every request that the rule counts is let through, because failOpen is set"
 			}

@@ -89,17 +89,31 @@ func (q *queue) Shutdown(context.Context) error { return nil }
 // ForceFlush implements sdktrace.SpanProcessor.
 func (q *queue) ForceFlush(context.Context) error { return nil }
 
-// Run sends batches until ctx ends, and then what is left, within the timeout.
+// grace is how long after the end of Run's context spans are still sent.
+const grace = 3 * time.Second
+
+// Run sends batches until ctx ends, and then what is left, for a moment.
 func (q *queue) Run(ctx context.Context) error {
 	if err := q.exporter.Start(ctx); err != nil {
 		return fmt.Errorf("tracing: %w", err)
 	}
-	for q.gather(ctx) {
-	}
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), q.timeout)
+	// A batch that is on its way when ctx ends is given the moment, too.
+	sending, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
+	stop := context.AfterFunc(ctx, func() {
+		timer := time.NewTimer(grace)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			cancel()
+		case <-sending.Done():
+		}
+	})
+	defer stop()
+	for q.gather(ctx, sending) {
+	}
 	for batch := q.waiting(); len(batch) > 0; batch = q.waiting() {
-		q.send(last, batch)
+		q.send(sending, batch)
 	}
 	// It has a time of its own: the connection is closed in any case.
 	closing, cancelClosing := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
@@ -108,7 +122,7 @@ func (q *queue) Run(ctx context.Context) error {
 }
 
 // gather waits for spans and sends one batch; false when ctx has ended.
-func (q *queue) gather(ctx context.Context) bool {
+func (q *queue) gather(ctx, sending context.Context) bool {
 	var batch []sdktrace.ReadOnlySpan
 	select {
 	case s := <-q.spans:
@@ -128,8 +142,7 @@ func (q *queue) gather(ctx context.Context) bool {
 		}
 		break
 	}
-	// A batch that is on its way when ctx ends is still given its time.
-	q.send(context.WithoutCancel(ctx), batch)
+	q.send(sending, batch)
 	return ctx.Err() == nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/ambit-mesh/ambit/apis/waypoint"
 	"github.com/ambit-mesh/ambit/waypoint/internal/jwt"
@@ -27,13 +28,32 @@ type Entry struct {
 	Tokens *jwt.Verifier
 	// Config is what the control plane sent.
 	Config *waypoint.Frontend
+	// leaves is when a service that is no longer bound is forgotten; zero while
+	// it is bound.
+	leaves time.Time
+}
+
+// Linger is for how long a service that is no longer bound is served on: the
+// nodes of clients hear of it a moment earlier or later than the waypoint.
+const Linger = 5 * time.Second
+
+// Leaving reports whether the service is no longer bound.
+func (e *Entry) Leaving() bool { return !e.leaves.IsZero() }
+
+// present gives the entry unless it is to be forgotten.
+func (e *Entry) present() *Entry {
+	if e != nil && e.Leaving() && time.Now().After(e.leaves) {
+		return nil
+	}
+	return e
 }
 
 // Table is all services. Lookups take no lock; Update is for one goroutine at a
 // time.
 type Table struct {
-	tokens  *jwt.Manager // may be nil in tests
-	mu      sync.Mutex   // serialises updates
+	tokens  *jwt.Manager  // may be nil in tests
+	mu      sync.Mutex    // serialises updates
+	changed chan struct{} // closed and replaced at each update; guarded by mu
 	current atomic.Pointer[tables]
 }
 
@@ -45,70 +65,121 @@ type tables struct {
 
 // New makes an empty table whose services verify tokens with tokens.
 func New(tokens *jwt.Manager) *Table {
-	t := &Table{tokens: tokens}
+	t := &Table{tokens: tokens, changed: make(chan struct{})}
 	t.current.Store(&tables{byKey: map[string]*Entry{}, byAddr: map[netip.Addr]*Entry{}, byHost: map[string]*Entry{}})
 	return t
 }
 
 // Key finds a service by its key; nil when there is none.
-func (t *Table) Key(key string) *Entry { return t.current.Load().byKey[key] }
+func (t *Table) Key(key string) *Entry { return t.current.Load().byKey[key].present() }
 
 // Address finds a service by a virtual address.
-func (t *Table) Address(a netip.Addr) *Entry { return t.current.Load().byAddr[a.Unmap()] }
+func (t *Table) Address(a netip.Addr) *Entry { return t.current.Load().byAddr[a.Unmap()].present() }
 
 // Host finds a service by its hostname.
-func (t *Table) Host(host string) *Entry { return t.current.Load().byHost[host] }
+func (t *Table) Host(host string) *Entry { return t.current.Load().byHost[host].present() }
 
-// All gives the services, sorted.
+// Changed gives a channel that is closed at the next update.
+func (t *Table) Changed() <-chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.changed
+}
+
+// All gives the services that are bound, sorted.
 func (t *Table) All() []*Entry {
-	return slices.SortedFunc(maps.Values(t.current.Load().byKey), func(a, b *Entry) int { return strings.Compare(a.Key, b.Key) })
+	all := slices.SortedFunc(maps.Values(t.current.Load().byKey), func(a, b *Entry) int { return strings.Compare(a.Key, b.Key) })
+	return slices.DeleteFunc(all, (*Entry).Leaving)
 }
 
 // Update replaces and removes services at once, and gives what is wrong with
-// each by its key: the service is there all the same, and what is wrong with it
-// refuses requests.
+// each by its key. One that cannot be carried out as it was sent leaves the last
+// good one in place; where there is none it is taken all the same, and what is
+// wrong with it refuses requests.
 func (t *Table) Update(updated map[string]*waypoint.Frontend, removed []string) map[string]error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	next := &tables{byKey: maps.Clone(t.current.Load().byKey)}
-	for _, key := range removed {
-		delete(next.byKey, key)
-		if t.tokens != nil {
-			t.tokens.Delete(key)
-		}
-	}
+	t.leave(next.byKey, removed)
 	wrong := make(map[string]error)
 	for key, pb := range updated {
 		if want := pb.GetNamespace() + "/" + pb.GetHostname(); want != key {
 			wrong[key] = fmt.Errorf("frontend %s: under the resource name %s", want, key)
 			continue
 		}
-		routes, problems := route.Compile(pb)
-		if len(problems) > 0 {
-			wrong[key] = fmt.Errorf("frontend %s: %s", key, problems[0])
-		}
-		e := &Entry{Key: key, Routes: routes, Config: pb}
-		if t.tokens != nil {
-			var errs []error
-			if e.Tokens, errs = t.tokens.Set(key, pb.GetJwtProviders()); len(errs) > 0 {
-				wrong[key] = errors.Join(append(errs, wrong[key])...)
+		last := next.byKey[key]
+		e, err := t.entry(key, pb)
+		if err != nil {
+			wrong[key] = err
+			if last != nil && !last.Leaving() {
+				t.restore(last)
+				continue
 			}
 		}
 		next.byKey[key] = e
 	}
 	next.index()
 	t.current.Store(next)
+	close(t.changed)
+	t.changed = make(chan struct{})
 	return wrong
+}
+
+// leave forgets services that were removed a while ago, and lets those that are
+// removed now linger.
+func (t *Table) leave(all map[string]*Entry, removed []string) {
+	for key, e := range all {
+		if e.present() == nil {
+			delete(all, key)
+			if t.tokens != nil {
+				t.tokens.Delete(key)
+			}
+		}
+	}
+	for _, key := range removed {
+		if e := all[key]; e != nil && !e.Leaving() {
+			last := *e
+			last.leaves = time.Now().Add(Linger)
+			all[key] = &last
+		}
+	}
+}
+
+// entry compiles a service.
+func (t *Table) entry(key string, pb *waypoint.Frontend) (*Entry, error) {
+	routes, problems := route.Compile(pb)
+	e := &Entry{Key: key, Routes: routes, Config: pb}
+	var errs []error
+	if len(problems) > 0 {
+		errs = append(errs, fmt.Errorf("frontend %s: %s", key, problems[0]))
+	}
+	if t.tokens != nil {
+		tokens, wrong := t.tokens.Set(key, pb.GetJwtProviders())
+		e.Tokens, errs = tokens, append(errs, wrong...)
+	}
+	return e, errors.Join(errs...)
+}
+
+// restore has the tokens of a service that stays verified as before.
+func (t *Table) restore(e *Entry) {
+	if t.tokens != nil {
+		_, _ = t.tokens.Set(e.Key, e.Config.GetJwtProviders())
+	}
 }
 
 func (n *tables) index() {
 	n.byAddr = make(map[netip.Addr]*Entry, len(n.byKey))
 	n.byHost = make(map[string]*Entry, len(n.byKey))
-	for _, e := range n.byKey {
-		n.byHost[e.Config.GetHostname()] = e
-		for _, b := range e.Config.GetAddresses() {
-			if a, ok := netip.AddrFromSlice(b); ok {
-				n.byAddr[a.Unmap()] = e
+	for _, leaving := range []bool{true, false} { // what is bound has the last word
+		for _, e := range n.byKey {
+			if e.Leaving() != leaving {
+				continue
+			}
+			n.byHost[e.Config.GetHostname()] = e
+			for _, b := range e.Config.GetAddresses() {
+				if a, ok := netip.AddrFromSlice(b); ok {
+					n.byAddr[a.Unmap()] = e
+				}
 			}
 		}
 	}

@@ -323,15 +323,17 @@ func idempotent(method string) bool {
 // wanted reports whether the route wants such an outcome to be tried again.
 func (a *attempts) wanted(ans *answer, err error) bool {
 	r := a.retry
+	// RFC 9110 section 9.2.2: a proxy must not repeat what is not idempotent of its
+	// own accord. Whoever lists gRPC codes speaks of calls that are all POST.
+	safe := r.UnsafeMethods || idempotent(a.x.req.Method)
 	if err == nil {
-		if code, ok := grpcStatus(ans.resp); ok {
+		if code, ok := grpcStatus(ans.resp); ok && a.x.record.HTTP.GRPC {
 			return r.OnCode(code)
 		}
-		return r.OnStatus(ans.resp.Status)
+		return safe && r.OnStatus(ans.resp.Status)
 	}
 	var connect *upstream.ConnectError
 	var ex *message.ExchangeError
-	safe := r.UnsafeMethods || idempotent(a.x.req.Method)
 	switch {
 	case errors.As(err, &connect):
 		status, _, refused := upstream.Refused(err)

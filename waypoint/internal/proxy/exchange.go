@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	flowpb "github.com/ambit-mesh/ambit/apis/flow"
@@ -40,8 +41,9 @@ type exchange struct {
 	counted *countedBody // nil when the length was said
 	// marking are what is put on the response, whoever answers.
 	marking   []func(*message.Fields)
-	responded bool      // a final response has begun
-	first     [512]byte // for bytes that are waited for
+	cutBy     atomic.Pointer[error] // why an upgrade was ended by us
+	responded bool                  // a final response has begun
+	first     [512]byte             // for bytes that are waited for
 }
 
 // exchange answers one request.
@@ -76,6 +78,9 @@ var errClientGone = errors.New("client went away")
 func (x *exchange) run(ctx context.Context) error {
 	if x.entry = x.p.cfg.Frontends.Key(x.d.key); x.entry == nil {
 		return failed(503, flagInvalid, "destination_not_found", "service %s is no longer bound to waypoint %s", x.d.key, x.p.cfg.Gateway)
+	}
+	if x.entry.Leaving() {
+		x.d.server.Drain() // it was opened in the last moment
 	}
 	x.service = x.p.cfg.Store.Service(x.d.key)
 	path, err := route.NormalizePath(x.req.Path)

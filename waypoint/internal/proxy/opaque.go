@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	flowpb "github.com/ambit-mesh/ambit/apis/flow"
 	"github.com/ambit-mesh/ambit/internal/flow"
 	"github.com/ambit-mesh/ambit/internal/hbone"
 	"github.com/ambit-mesh/ambit/internal/wds"
@@ -21,6 +20,7 @@ type opaqueConn struct {
 	d              *downstream
 	record         flow.Record
 	sent, received atomic.Int64
+	cutBy          atomic.Pointer[error] // why it was ended by us
 }
 
 // serveOpaque passes the connection on. first are bytes that were read already;
@@ -35,22 +35,36 @@ func (d *downstream) serveOpaque(ctx context.Context, first []byte, server strin
 	o.finish(err)
 }
 
+// allowed asks the policies of the service.
+func (o *opaqueConn) allowed() error {
+	d := o.d
+	e := d.proxy.cfg.Frontends.Key(d.key)
+	if e == nil {
+		return failed(503, flagInvalid, "destination_not_found", "service %s is no longer bound to waypoint %s", d.key, d.proxy.cfg.Gateway)
+	}
+	if len(e.Config.GetAuthorizationPolicies()) == 0 {
+		return nil // the destination's node decides; see exchange.decide
+	}
+	v := d.evaluator(e.Config.GetNamespace(), e.Config.GetAuthorizationPolicies()).Decide(d.facts())
+	if v.Allowed {
+		o.record.Audits = audits(v.Audits)
+		return nil
+	}
+	return denied(&v)
+}
+
 // connect decides about the connection and reaches a backend for it.
 func (o *opaqueConn) connect(ctx context.Context, server string) (upstream.Conn, func(), error) {
 	d := o.d
 	if d.key == "" {
 		return o.connectWorkload(ctx)
 	}
+	if err := o.allowed(); err != nil {
+		return nil, nil, err
+	}
 	e := d.proxy.cfg.Frontends.Key(d.key)
 	if e == nil {
-		return nil, nil, failed(503, flagInvalid, "destination_not_found", "service %s is no longer bound to waypoint %s", d.key, d.proxy.cfg.Gateway)
-	}
-	v := d.evaluator(e.Config.GetNamespace(), e.Config.GetAuthorizationPolicies()).Decide(d.facts())
-	o.record.Audits = audits(v.Audits)
-	if !v.Allowed {
-		f := failed(403, flagDenied, "http_request_denied", "%s", v.Reason)
-		f.verdict, f.policy = flowpb.Verdict_VERDICT_DENIED, policyOf(&v)
-		return nil, nil, f
+		return nil, nil, failed(503, flagInvalid, "destination_not_found", "service %s is no longer bound", d.key)
 	}
 	decision := e.Routes.MatchConnection(o.d.routeClient(), d.port, server)
 	if decision.Rule == nil || decision.Rule.Invalid != "" {
@@ -122,7 +136,28 @@ func (o *opaqueConn) relay(ctx context.Context, up upstream.Conn, first []byte) 
 		_ = up.SetDeadline(time.Unix(1, 0))
 	})
 	defer stop()
-	return hbone.Relay(&prefixed{StreamConn: o.d.conn, rest: first}, up, &o.sent, &o.received)
+	if o.d.key != "" {
+		// Decided about before it is known to whoever asks again: once more.
+		defer o.d.proxy.live.add(&lasting{allowed: o.stillAllowed, cut: func(err error) { o.cut(up, err) }})()
+		if err := o.allowed(); err != nil {
+			return err
+		}
+	}
+	err := hbone.Relay(&prefixed{StreamConn: o.d.conn, rest: first}, up, &o.sent, &o.received)
+	if cut := o.cutBy.Load(); cut != nil {
+		return *cut
+	}
+	return err
+}
+
+// stillAllowed is allowed for another goroutine: the record is not its.
+func (o *opaqueConn) stillAllowed() error { return (&opaqueConn{d: o.d}).allowed() }
+
+// cut ends the connection for a reason.
+func (o *opaqueConn) cut(up upstream.Conn, err error) {
+	o.cutBy.CompareAndSwap(nil, &err)
+	o.d.conn.Stream().Reset(hbone.CodeCancel)
+	_ = up.SetDeadline(time.Unix(1, 0))
 }
 
 func (o *opaqueConn) finish(err error) {
@@ -139,6 +174,9 @@ func (o *opaqueConn) finish(err error) {
 	o.d.proxy.log(r)
 }
 
+// lastWord is how long a client that is not connected to anything may be silent.
+const lastWord = 10 * time.Second
+
 // serveSilent connects a client that says nothing to the service. If the service
 // speaks first it goes on so; if the client does after all, its protocol is told
 // from what it says, and the connection was for nothing.
@@ -146,8 +184,9 @@ func (d *downstream) serveSilent(ctx context.Context) {
 	o := &opaqueConn{d: d, record: d.recordOf(time.Now())}
 	up, done, err := o.connect(ctx, "")
 	if err != nil {
-		// Whether this is a failure depends on what the client would have said.
-		kind, first, serr := sniff(d.conn, time.Now().Add(firstWord))
+		// Whether this is a failure depends on what the client has to say: a request
+		// may be allowed, or routed, where a connection as such is not.
+		kind, first, serr := sniff(d.conn, time.Now().Add(lastWord))
 		if serr == nil && kind != opaque {
 			d.serveDialect(ctx, kind, first)
 			return
@@ -180,14 +219,15 @@ func (o *opaqueConn) listen(up upstream.Conn) (kind dialect, h heard, serverSpok
 		err error
 	}
 	server := make(chan result, 1)
+	_ = o.d.conn.SetReadDeadline(time.Time{})
 	go func() {
 		p := make([]byte, 4096)
 		n, err := up.Read(p)
-		server <- result{p[:n], err}
-		// The client is not waited for any more.
+		// The client is not waited for any more. Only then: what is set below counts.
 		_ = o.d.conn.SetReadDeadline(time.Unix(1, 0))
+		server <- result{p[:n], err}
 	}()
-	kind, h.client, _ = sniff(o.d.conn, time.Time{})
+	kind, h.client, _ = sniffed(o.d.conn)
 	_ = up.SetReadDeadline(time.Unix(1, 0))
 	r := <-server
 	_ = up.SetReadDeadline(time.Time{})

@@ -29,35 +29,56 @@ func (x *exchange) authenticate(ctx context.Context) error {
 
 // authorize asks the policies of the service about the request.
 func (x *exchange) authorize() error {
-	r := authz.Request{Method: x.req.Method, Path: x.record.HTTP.Path, Host: x.req.Authority, Header: x.header, Claim: x.claim}
-	if x.record.HTTP.GRPC {
-		r.GRPCService, r.GRPCMethod, _ = strings.Cut(strings.TrimPrefix(r.Path, "/"), "/")
-	}
-	d := x.d.evaluator(x.entry.Config.GetNamespace(), x.entry.Config.GetAuthorizationPolicies()).DecideRequest(x.d.facts(), &r)
+	d := x.decide()
 	x.record.Audits = audits(d.Audits)
 	if d.Allowed {
 		return nil
 	}
+	return denied(&d)
+}
+
+// denied is what a client is told of a denial.
+func denied(d *authz.Decision) *failure {
 	f := failed(403, flagDenied, "http_request_denied", "%s", d.Reason)
 	f.verdict = flowpb.Verdict_VERDICT_DENIED
-	f.policy = policyOf(&d)
+	f.policy = policyOf(d)
 	f.code, f.grpc = route.PermissionDenied, true
 	return f
+}
+
+// decide asks the policies of now about the request. Where no policy wants to see
+// requests the destination's node decides alone, which knows the policies of its
+// workloads, too.
+func (x *exchange) decide() authz.Decision {
+	e := x.p.cfg.Frontends.Key(x.d.key)
+	if e == nil {
+		e = x.entry
+	}
+	if len(e.Config.GetAuthorizationPolicies()) == 0 {
+		return authz.Decision{Allowed: true, Rule: authz.NoRule}
+	}
+	r := authz.Request{Method: x.req.Method, Path: x.record.HTTP.Path, Host: x.req.Authority, Header: x.header, Claim: x.claim}
+	if x.record.HTTP.GRPC {
+		r.GRPCService, r.GRPCMethod, _ = strings.Cut(strings.TrimPrefix(r.Path, "/"), "/")
+	}
+	return x.d.evaluator(e.Config.GetNamespace(), e.Config.GetAuthorizationPolicies()).DecideRequest(x.d.facts(), &r)
 }
 
 func (d *downstream) evaluator(namespace string, listed []string) *authz.Evaluator {
 	return d.proxy.cfg.Store.EvaluatorOf(namespace, listed)
 }
 
-// facts are what is known of the client's connection. Ports are those that
-// workloads listen on, which a waypoint decides only later: of the service, its
-// own port stands in.
+// facts are what is known of the client's connection, in the terms in which the
+// destination's node knows it: policies name the port that workloads listen on.
 func (d *downstream) facts() authz.Connection {
 	to := d.asked.Addr()
 	if !to.IsValid() {
 		to = d.local.Addr()
 	}
-	return authz.Connection{Source: d.client.ID, Peer: d.client.ID, SourceIP: d.client.Address.Addr(), DestIP: to, DestPort: d.port}
+	return authz.Connection{
+		Source: d.client.ID, Peer: d.client.ID, SourceIP: d.client.Address.Addr(),
+		DestIP: to, DestPort: d.proxy.cfg.Store.TargetPort(d.key, d.port),
+	}
 }
 
 func policyOf(d *authz.Decision) flow.Policy {

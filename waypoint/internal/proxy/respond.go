@@ -37,6 +37,9 @@ func (x *exchange) respond(ans *answer) error {
 	if resp.Body == nil {
 		return x.clientFailed(x.w.End(nil))
 	}
+	if x.record.HTTP.Upgrade != "" {
+		defer x.p.live.add(&lasting{allowed: x.stillAllowed, cut: func(err error) { x.cutBy.CompareAndSwap(nil, &err); _ = resp.Body.Close() }})()
+	}
 	if err := x.copy(ans); err != nil {
 		if !errors.Is(err, errClientGone) {
 			ans.use.Judge(true)
@@ -68,6 +71,14 @@ func (x *exchange) clientFailed(err error) error {
 	return errClientGone
 }
 
+// stillAllowed asks the policies again.
+func (x *exchange) stillAllowed() error {
+	if d := x.decide(); !d.Allowed {
+		return denied(&d)
+	}
+	return nil
+}
+
 // copy passes the body on as it comes.
 func (x *exchange) copy(ans *answer) error {
 	body := ans.resp.Body
@@ -88,6 +99,8 @@ func (x *exchange) copy(ans *answer) error {
 			return nil
 		case errors.Is(err, errClientGone):
 			return err
+		case x.cutBy.Load() != nil:
+			return *x.cutBy.Load()
 		case ans.ctx.Err() != nil:
 			return ended(ans.ctx)
 		default:

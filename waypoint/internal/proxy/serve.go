@@ -11,6 +11,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/http1"
 	"github.com/ambit-mesh/ambit/internal/http2"
 	"github.com/ambit-mesh/ambit/internal/message"
+	"github.com/ambit-mesh/ambit/waypoint/internal/frontend"
 )
 
 // serve finds out what the client speaks and serves it.
@@ -33,9 +34,19 @@ func (d *downstream) serve(ctx context.Context) {
 		d.serveHTTP(ctx)
 	case proto == waypoint.Protocol_PROTOCOL_TCP:
 		d.serveOpaque(ctx, nil, "")
+	case d.needsRequests(e):
+		d.serveHTTP(ctx)
 	default:
 		d.serveUnknown(ctx)
 	}
+}
+
+// needsRequests reports whether something is asked for that only requests can be
+// given: tokens, limits, filters. On such a port a client that speaks something
+// else, or makes its HTTP look so, must not get around it.
+func (d *downstream) needsRequests(e *frontend.Entry) bool {
+	r := e.Routes.MatchConnection(d.routeClient(), d.port, "").Rule
+	return e.Tokens != nil || r != nil && len(r.Filters)+len(r.RateLimits)+len(r.Faults) > 0
 }
 
 // firstWord is how long a client whose protocol is not known may be silent before
@@ -98,16 +109,17 @@ func (d *downstream) serveMessages(ctx context.Context, kind dialect, first []by
 		cfg.Rejected = d.rejected
 		s = http1.NewServerConn(conn, cfg, message.HandlerFunc(d.exchange))
 	}
-	forget := d.proxy.remember(s)
+	d.server = s
+	forget := d.proxy.remember(s, d.key)
 	defer forget()
 	_ = s.Run(ctx)
 }
 
-// remember keeps a connection to be drained.
-func (p *Proxy) remember(s server) (forget func()) {
+// remember keeps a connection to the service of a key to be drained.
+func (p *Proxy) remember(s server, key string) (forget func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.servers[s] = struct{}{}
+	p.servers[s] = key
 	if p.draining {
 		s.Drain()
 	}
@@ -125,5 +137,17 @@ func (p *Proxy) Drain() {
 	p.draining = true
 	for s := range p.servers {
 		s.Drain()
+	}
+}
+
+// release drains the connections to services that are no longer bound: their
+// clients come back by another way.
+func (p *Proxy) release() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for s, key := range p.servers {
+		if e := p.cfg.Frontends.Key(key); e == nil || e.Leaving() {
+			s.Drain()
+		}
 	}
 }

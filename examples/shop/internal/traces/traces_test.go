@@ -2,6 +2,7 @@ package traces
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http/httptest"
 	"testing"
@@ -22,9 +23,11 @@ func TestTraceAcrossServices(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 3)
-	go func() { done <- c.Run(ctx) }()
+	// Those who send are stopped first.
+	collecting, stop := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(collecting)
+	done, collected := make(chan error, 2), make(chan error, 1)
+	go func() { collected <- c.Run(collecting) }()
 	tracer := func(service string) *trace.Tracer {
 		tr, err := otlp.New(trace.Config{Endpoint: c.Addr().String(), Resource: trace.Resource{Service: service}, Interval: time.Millisecond})
 		if err != nil {
@@ -35,10 +38,10 @@ func TestTraceAcrossServices(t *testing.T) {
 	}
 	defer func() {
 		cancel()
-		for range 3 {
-			if err := <-done; err != nil {
-				t.Error(err)
-			}
+		errs := errors.Join(<-done, <-done)
+		stop()
+		if err := errors.Join(errs, <-collected); err != nil {
+			t.Error(err)
 		}
 	}()
 	web, cart := tracer("waypoint-web"), tracer("waypoint-cart")
@@ -80,8 +83,8 @@ func TestTraceAcrossServices(t *testing.T) {
 			t.Errorf("%s: %q, want %q", path, got, body)
 		}
 	}
-	short, stop := context.WithCancel(ctx)
-	stop()
+	short, cancelShort := context.WithCancel(ctx)
+	cancelShort()
 	if _, err := c.Await(short, "x", func([]Span) bool { return false }); err == nil {
 		t.Error("an unknown trace was found")
 	}

@@ -1,0 +1,2 @@
+// Package contract holds tests of what one component says to another.
+package contract
