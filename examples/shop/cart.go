@@ -13,6 +13,9 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 )
 
+// versionHeader says which version of the cart took an order.
+const versionHeader = "X-Cart-Version"
+
 // runCart takes orders: it asks the catalog for the price and the stock for the
 // number.
 func runCart(ctx context.Context) error {
@@ -22,13 +25,17 @@ func runCart(ctx context.Context) error {
 	}
 	defer conn.Close()
 	stock := setting("STOCK", "stock:9000")
+	version := setting("VERSION", "v1")
+	var orders sightings
 	mux := http.NewServeMux()
+	mux.HandleFunc("GET /seen", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, orders.of(r.FormValue("id"))) })
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("POST /order", func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), 4*time.Second)
 		defer cancel()
+		orders.note(r.FormValue("id"))
 		sku := r.FormValue("sku")
-		product, err := describe(ctx, conn, sku)
+		product, err := describe(carryRPC(ctx, r.Header), conn, sku)
 		if err != nil {
 			http.Error(w, "catalog: "+err.Error(), http.StatusBadGateway)
 			return
@@ -39,7 +46,8 @@ func runCart(ctx context.Context) error {
 			return
 		}
 		card := r.FormValue("card")
-		fmt.Fprintf(w, "1 x %s, paid with card %s. %s left.\n", product, card, left)
+		w.Header().Set(versionHeader, version)
+		fmt.Fprintf(w, "1 x %s, paid with card %s. %s left. Packed by cart %s.\n", product, card, left, version)
 	})
 	return serveHTTP(ctx, mux)
 }

@@ -6,5 +6,6 @@
 //
 //	shop web | cart | catalog | stock     serve; addresses come from the environment
 //	shop load                             buys without end, and counts what fails
-//	shop get URL                          fetches once; exit code 1 unless the status is 200
+//	shop collector                        keeps spans and shows traces as trees
+//	shop get [-n N] [-H FIELD] URL        fetches; exit code 1 unless each status is 200
 package main

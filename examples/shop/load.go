@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"strconv"
 	"sync"
 	"time"
@@ -116,27 +115,4 @@ func (l *load) serveStats(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	// A client that is gone needs no answer.
 	_ = json.NewEncoder(w).Encode(l.stats)
-}
-
-// runGet fetches one page.
-func runGet(ctx context.Context) error {
-	if len(os.Args) != 3 {
-		return fmt.Errorf("usage: shop get URL")
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, os.Args[2], nil)
-	if err != nil {
-		return err
-	}
-	resp, err := perRequest(10 * time.Second).Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if _, err := io.Copy(os.Stdout, resp.Body); err != nil {
-		return err
-	}
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("status %s", resp.Status)
-	}
-	return nil
 }

@@ -17,9 +17,10 @@ func main() {
 	defer stop()
 	roles := map[string]func(context.Context) error{
 		"web": runWeb, "cart": runCart, "catalog": runCatalog, "stock": runStock, "load": runLoad, "get": runGet,
+		"collector": runCollector,
 	}
 	if len(os.Args) < 2 || roles[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: shop web | cart | catalog | stock | load | get URL")
+		fmt.Fprintln(os.Stderr, "usage: shop web | cart | catalog | stock | load | collector | get URL")
 		os.Exit(2)
 	}
 	if err := roles[os.Args[1]](ctx); err != nil {

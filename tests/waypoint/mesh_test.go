@@ -126,7 +126,7 @@ func (b *bed) logs() string {
 		out, _ := b.command(context.Background(), "logs", c).CombinedOutput()
 		fmt.Fprintf(&all, "--- %s\n%s\n", c, tail(out, 3000))
 	}
-	out, _ := b.command(context.Background(), "get", "pods", "-A").CombinedOutput()
+	out, _ := b.command(context.Background(), "get", "pods").CombinedOutput()
 	all.Write(out)
 	return all.String()
 }
@@ -188,11 +188,15 @@ func (m *mesh) run(pod string, in, out any, args ...string) {
 	if ns, name, ok := strings.Cut(pod, "/"); ok {
 		namespace, pod = ns, name
 	}
+	target := "deploy/" + pod
+	if pod == "wp" {
+		target = m.waypointPod()
+	}
 	text, err := json.Marshal(in)
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	cmd := m.command(m.t.Context(), append([]string{"exec", "deploy/" + pod, "-n", namespace, "--", "/usr/bin/env", roleEnv + "=1", self}, args...)...)
+	cmd := m.command(m.t.Context(), append([]string{"exec", target, "-n", namespace, "--", "/usr/bin/env", roleEnv + "=1", self}, args...)...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(text), &stdout, &stderr
 	if err := cmd.Run(); err != nil {
@@ -285,4 +289,22 @@ func (m *mesh) logged(words ...string) string {
 		}
 		pause(m.t)
 	}
+}
+
+// counted waits until a metric of the waypoint, with labels that have all of
+// words, is above zero.
+func (m *mesh) counted(name string, words ...string) {
+	m.t.Helper()
+	m.untilFrom("wp", fmt.Sprintf("%s with %q is counted", name, words), request{URL: "http://127.0.0.1:15020/metrics", Lines: name}, func(r response) bool {
+	lines:
+		for line := range strings.Lines(r.Body) {
+			for _, w := range append(words, name) {
+				if !strings.Contains(line, w) || strings.HasSuffix(line, " 0\n") || strings.HasPrefix(line, "#") {
+					continue lines
+				}
+			}
+			return true
+		}
+		return false
+	})
 }

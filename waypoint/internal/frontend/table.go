@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/ambit-mesh/ambit/apis/waypoint"
 	"github.com/ambit-mesh/ambit/waypoint/internal/jwt"
@@ -27,6 +28,24 @@ type Entry struct {
 	Tokens *jwt.Verifier
 	// Config is what the control plane sent.
 	Config *waypoint.Frontend
+	// leaves is when a service that is no longer bound is forgotten; zero while
+	// it is bound.
+	leaves time.Time
+}
+
+// Linger is for how long a service that is no longer bound is served on: the
+// nodes of clients hear of it a moment earlier or later than the waypoint.
+const Linger = 5 * time.Second
+
+// Leaving reports whether the service is no longer bound.
+func (e *Entry) Leaving() bool { return !e.leaves.IsZero() }
+
+// present gives the entry unless it is to be forgotten.
+func (e *Entry) present() *Entry {
+	if e != nil && e.Leaving() && time.Now().After(e.leaves) {
+		return nil
+	}
+	return e
 }
 
 // Table is all services. Lookups take no lock; Update is for one goroutine at a
@@ -52,13 +71,13 @@ func New(tokens *jwt.Manager) *Table {
 }
 
 // Key finds a service by its key; nil when there is none.
-func (t *Table) Key(key string) *Entry { return t.current.Load().byKey[key] }
+func (t *Table) Key(key string) *Entry { return t.current.Load().byKey[key].present() }
 
 // Address finds a service by a virtual address.
-func (t *Table) Address(a netip.Addr) *Entry { return t.current.Load().byAddr[a.Unmap()] }
+func (t *Table) Address(a netip.Addr) *Entry { return t.current.Load().byAddr[a.Unmap()].present() }
 
 // Host finds a service by its hostname.
-func (t *Table) Host(host string) *Entry { return t.current.Load().byHost[host] }
+func (t *Table) Host(host string) *Entry { return t.current.Load().byHost[host].present() }
 
 // Changed gives a channel that is closed at the next update.
 func (t *Table) Changed() <-chan struct{} {
@@ -67,9 +86,10 @@ func (t *Table) Changed() <-chan struct{} {
 	return t.changed
 }
 
-// All gives the services, sorted.
+// All gives the services that are bound, sorted.
 func (t *Table) All() []*Entry {
-	return slices.SortedFunc(maps.Values(t.current.Load().byKey), func(a, b *Entry) int { return strings.Compare(a.Key, b.Key) })
+	all := slices.SortedFunc(maps.Values(t.current.Load().byKey), func(a, b *Entry) int { return strings.Compare(a.Key, b.Key) })
+	return slices.DeleteFunc(all, (*Entry).Leaving)
 }
 
 // Update replaces and removes services at once, and gives what is wrong with
@@ -80,12 +100,7 @@ func (t *Table) Update(updated map[string]*waypoint.Frontend, removed []string) 
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	next := &tables{byKey: maps.Clone(t.current.Load().byKey)}
-	for _, key := range removed {
-		delete(next.byKey, key)
-		if t.tokens != nil {
-			t.tokens.Delete(key)
-		}
-	}
+	t.leave(next.byKey, removed)
 	wrong := make(map[string]error)
 	for key, pb := range updated {
 		if want := pb.GetNamespace() + "/" + pb.GetHostname(); want != key {
@@ -96,7 +111,7 @@ func (t *Table) Update(updated map[string]*waypoint.Frontend, removed []string) 
 		e, err := t.entry(key, pb)
 		if err != nil {
 			wrong[key] = err
-			if last != nil {
+			if last != nil && !last.Leaving() {
 				t.restore(last)
 				continue
 			}
@@ -108,6 +123,26 @@ func (t *Table) Update(updated map[string]*waypoint.Frontend, removed []string) 
 	close(t.changed)
 	t.changed = make(chan struct{})
 	return wrong
+}
+
+// leave forgets services that were removed a while ago, and lets those that are
+// removed now linger.
+func (t *Table) leave(all map[string]*Entry, removed []string) {
+	for key, e := range all {
+		if e.present() == nil {
+			delete(all, key)
+			if t.tokens != nil {
+				t.tokens.Delete(key)
+			}
+		}
+	}
+	for _, key := range removed {
+		if e := all[key]; e != nil && !e.Leaving() {
+			last := *e
+			last.leaves = time.Now().Add(Linger)
+			all[key] = &last
+		}
+	}
 }
 
 // entry compiles a service.
@@ -135,11 +170,16 @@ func (t *Table) restore(e *Entry) {
 func (n *tables) index() {
 	n.byAddr = make(map[netip.Addr]*Entry, len(n.byKey))
 	n.byHost = make(map[string]*Entry, len(n.byKey))
-	for _, e := range n.byKey {
-		n.byHost[e.Config.GetHostname()] = e
-		for _, b := range e.Config.GetAddresses() {
-			if a, ok := netip.AddrFromSlice(b); ok {
-				n.byAddr[a.Unmap()] = e
+	for _, leaving := range []bool{true, false} { // what is bound has the last word
+		for _, e := range n.byKey {
+			if e.Leaving() != leaving {
+				continue
+			}
+			n.byHost[e.Config.GetHostname()] = e
+			for _, b := range e.Config.GetAddresses() {
+				if a, ok := netip.AddrFromSlice(b); ok {
+					n.byAddr[a.Unmap()] = e
+				}
 			}
 		}
 	}

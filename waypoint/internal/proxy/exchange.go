@@ -79,6 +79,9 @@ func (x *exchange) run(ctx context.Context) error {
 	if x.entry = x.p.cfg.Frontends.Key(x.d.key); x.entry == nil {
 		return failed(503, flagInvalid, "destination_not_found", "service %s is no longer bound to waypoint %s", x.d.key, x.p.cfg.Gateway)
 	}
+	if x.entry.Leaving() {
+		x.d.server.Drain() // it was opened in the last moment
+	}
 	x.service = x.p.cfg.Store.Service(x.d.key)
 	path, err := route.NormalizePath(x.req.Path)
 	if err != nil {

@@ -33,6 +33,7 @@ type downstream struct {
 	// tunnel is the context by which the client's node knows the connection.
 	tunnel trace.Context
 	conn   *hbone.StreamConn
+	server server // of requests; nil until they are served
 }
 
 // refusal is an answer to a CONNECT other than 200.

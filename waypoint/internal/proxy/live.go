@@ -49,7 +49,8 @@ func (l *live) all() []*lasting {
 // Run asks again at each change until ctx ends.
 func (p *Proxy) Run(ctx context.Context) error {
 	for {
-		changed := p.cfg.Store.Changed()
+		changed, bound := p.cfg.Store.Changed(), p.cfg.Frontends.Changed()
+		p.release()
 		for _, c := range p.live.all() {
 			if err := c.allowed(); err != nil {
 				c.cut(err)
@@ -59,7 +60,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-changed:
-		case <-p.cfg.Frontends.Changed():
+		case <-bound:
 		}
 	}
 }

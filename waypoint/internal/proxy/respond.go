@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ambit-mesh/ambit/internal/message"
+	"github.com/ambit-mesh/ambit/waypoint/route"
 )
 
 // copySize is what is passed on at a time. Buffers are taken when there are bytes
@@ -40,10 +41,14 @@ func (x *exchange) respond(ans *answer) error {
 		defer x.p.live.add(&lasting{allowed: x.stillAllowed, cut: func(err error) { x.cutBy.CompareAndSwap(nil, &err); _ = resp.Body.Close() }})()
 	}
 	if err := x.copy(ans); err != nil {
+		if !errors.Is(err, errClientGone) {
+			ans.use.Judge(true)
+		}
 		return err
 	}
 	trailers := resp.Body.Trailers()
 	x.noteGRPC(trailers)
+	ans.use.Judge(x.record.HTTP.GRPC && route.Code(x.record.HTTP.GRPCStatus).OfServer())
 	return x.clientFailed(x.w.End(trailers))
 }
 

@@ -109,16 +109,17 @@ func (d *downstream) serveMessages(ctx context.Context, kind dialect, first []by
 		cfg.Rejected = d.rejected
 		s = http1.NewServerConn(conn, cfg, message.HandlerFunc(d.exchange))
 	}
-	forget := d.proxy.remember(s)
+	d.server = s
+	forget := d.proxy.remember(s, d.key)
 	defer forget()
 	_ = s.Run(ctx)
 }
 
-// remember keeps a connection to be drained.
-func (p *Proxy) remember(s server) (forget func()) {
+// remember keeps a connection to the service of a key to be drained.
+func (p *Proxy) remember(s server, key string) (forget func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.servers[s] = struct{}{}
+	p.servers[s] = key
 	if p.draining {
 		s.Drain()
 	}
@@ -136,5 +137,17 @@ func (p *Proxy) Drain() {
 	p.draining = true
 	for s := range p.servers {
 		s.Drain()
+	}
+}
+
+// release drains the connections to services that are no longer bound: their
+// clients come back by another way.
+func (p *Proxy) release() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for s, key := range p.servers {
+		if e := p.cfg.Frontends.Key(key); e == nil || e.Leaving() {
+			s.Drain()
+		}
 	}
 }

@@ -3,6 +3,8 @@ package proxy
 import (
 	"net/netip"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	workloadpb "github.com/ambit-mesh/ambit/apis/workload"
 	"github.com/ambit-mesh/ambit/internal/hbone"
@@ -119,4 +121,54 @@ func TestWhoIsBelieved(t *testing.T) {
 	if err := p.identify([]hbone.Field{{Name: fieldSource, Value: "nonsense"}}, c); err != nil {
 		t.Error(err)
 	}
+}
+
+// A waypoint that is no longer bound is believed a little longer, if it was just
+// now, so that what is on its way through it stays what it is.
+func TestBelievedForAMoment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := wds.New()
+		bind := func(waypoint string) {
+			s.Update(func(c wds.Change) {
+				svc := &workloadpb.Service{Name: "web", Namespace: "shop", Hostname: "web"}
+				if waypoint != "" {
+					svc.Waypoint = &workloadpb.GatewayAddress{Destination: &workloadpb.GatewayAddress_Hostname{Hostname: &workloadpb.NamespacedHostname{Namespace: "shop", Hostname: waypoint}}}
+				}
+				if err := c.Put("shop/web", &workloadpb.Address{Type: &workloadpb.Address_Service{Service: svc}}); err != nil {
+					t.Fatal(err)
+				}
+			})
+		}
+		s.Update(func(c wds.Change) {
+			for name, w := range map[string]*workloadpb.Workload{
+				"web": {Uid: "web", Name: "web", Namespace: "shop", Services: map[string]*workloadpb.PortList{"shop/web": {}}},
+				"wp": {
+					Uid: "wp", Name: "wp", Namespace: "shop", ServiceAccount: "wp", TunnelProtocol: workloadpb.TunnelProtocol_HBONE, NativeTunnel: true,
+					Services: map[string]*workloadpb.PortList{"shop/wp": {}},
+				},
+			} {
+				if err := c.Put(name, &workloadpb.Address{Type: &workloadpb.Address_Workload{Workload: w}}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+		p := &Pod{cfg: Config{Store: s}}
+		web := s.WorkloadByName("shop", "web")
+		want := func(when string, want bool) {
+			t.Helper()
+			if got := p.believes(waypointID, web); got != want {
+				t.Errorf("%s: believed %v", when, got)
+			}
+		}
+		bind("")
+		want("never bound", false)
+		bind("wp")
+		want("bound", true)
+		bind("")
+		want("just unbound", true)
+		time.Sleep(linger)
+		want("still on its way", true)
+		time.Sleep(time.Millisecond)
+		want("unbound for a while, having asked meanwhile", false)
+	})
 }

@@ -82,6 +82,7 @@ type Pod struct {
 	mu      sync.Mutex
 	tunnels map[*hbone.ServerConn]struct{} // guarded by mu
 	closing bool                           // guarded by mu
+	spoke   map[identity.ID]time.Time      // waypoints, by when each last spoke for a client; guarded by mu
 }
 
 // Open opens the pod's listeners, all or none. Run has to be called next; it owns
