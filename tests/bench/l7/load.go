@@ -205,7 +205,7 @@ func (l *load) pace(rate float64, d time.Duration) ([]time.Duration, error) {
 			if due.After(end) {
 				return nil
 			}
-			time.Sleep(time.Until(due))
+			<-time.After(time.Until(due))
 			if err := c.get(l.paths[at], l.row.size); err != nil {
 				return err
 			}
