@@ -58,7 +58,8 @@ func (b *bench) idle(ctx context.Context) error {
 }
 
 // ztunnelMemory gives the resident memory of each ztunnel of a mesh in KB, by node.
-// Other meshes of the machine have nodes of the same names.
+// Other meshes of the machine have nodes of the same names; the state directory of
+// each has the mesh's name.
 func ztunnelMemory(ctx context.Context, mesh string) (map[string]int64, error) {
 	found := make(map[string]int64)
 	procs, _ := filepath.Glob("/proc/[0-9]*")
@@ -68,7 +69,7 @@ func ztunnelMemory(ctx context.Context, mesh string) (map[string]int64, error) {
 		}
 		cmdline, err := os.ReadFile(p + "/cmdline")
 		args := strings.Split(string(cmdline), "\x00")
-		if err != nil || filepath.Base(args[0]) != "ambit-ztunnel" || !belongs(p, mesh) {
+		if err != nil || filepath.Base(args[0]) != "ambit-ztunnel" || !strings.Contains(string(cmdline), "/"+mesh+"/logs/") {
 			continue
 		}
 		for i, a := range args {
@@ -85,33 +86,6 @@ func ztunnelMemory(ctx context.Context, mesh string) (map[string]int64, error) {
 		return nil, fmt.Errorf("no ztunnel runs: %w", exec.ErrNotFound)
 	}
 	return found, nil
-}
-
-// belongs reports whether a process descends from the keeper of a mesh.
-func belongs(proc, mesh string) bool {
-	for {
-		status, err := os.ReadFile(proc + "/status")
-		if err != nil {
-			return false
-		}
-		parent := "0"
-		for line := range strings.Lines(string(status)) {
-			if f := strings.Fields(line); len(f) == 2 && f[0] == "PPid:" {
-				parent = f[1]
-			}
-		}
-		if parent == "0" || parent == "1" {
-			return false
-		}
-		proc = "/proc/" + parent
-		cmdline, _ := os.ReadFile(proc + "/cmdline")
-		args := strings.Split(string(cmdline), "\x00")
-		for i, a := range args {
-			if a == "--name="+mesh || a == "--name" && i+1 < len(args) && args[i+1] == mesh {
-				return true
-			}
-		}
-	}
 }
 
 // residentKB reads from /proc/PID how much of a process' own memory is resident.
