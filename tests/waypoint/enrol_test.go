@@ -71,8 +71,10 @@ func (m *mesh) statusOf(kind, name string) (said string) {
 	return said
 }
 
-// refused is a connection that came to nothing.
-func refused(r response) bool { return r.Status == 0 && r.Error != "" }
+// refused is a connection that came to nothing, at an address that is known.
+func refused(r response) bool {
+	return r.Status == 0 && (strings.Contains(r.Error, "reset") || strings.Contains(r.Error, "refused") || strings.Contains(r.Error, "EOF"))
+}
 
 // One Service has a waypoint of another namespace, if that admits it; its
 // replicas share the connections.

@@ -212,6 +212,13 @@ func (e *echoServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if n := e.ill.Load(); n != 0 {
+		if r.Header.Get("content-type") == "application/grpc" {
+			w.Header().Set("content-type", "application/grpc")
+			w.Header().Set("trailer", "grpc-status")
+			_, _ = w.Write(make([]byte, 5))
+			w.Header().Set("grpc-status", "14")
+			return
+		}
 		w.WriteHeader(int(n))
 		return
 	}
