@@ -301,10 +301,10 @@ func TestBadConfig(t *testing.T) {
 			if err := os.MkdirAll(c.StateDir, 0o700); err != nil {
 				t.Error(err)
 			}
-			if err := os.WriteFile(filepath.Join(c.StateDir, "captured.json"), []byte("{"), 0o600); err != nil {
+			if err := os.WriteFile(filepath.Join(c.StateDir, "captured.journal"), []byte("{"), 0o600); err != nil {
 				t.Error(err)
 			}
-		}, "captured.json is damaged"},
+		}, "captured.journal is damaged"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newPlane(t, tc.change)

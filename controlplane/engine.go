@@ -37,7 +37,7 @@ type distributor interface {
 type engine struct {
 	compiler       *compile.Compiler
 	clients        distributor
-	capturedFile   string
+	captured       *capturedJournal
 	restored       []compile.CapturedPod // for the first batch; then nil
 	releaseTimeout time.Duration
 	log            *zap.Logger
@@ -68,12 +68,15 @@ type message struct {
 }
 
 func newEngine(c *compile.Compiler, d distributor, capturedFile string, cfg Config, m *metrics) (*engine, error) {
-	restored, err := loadCaptured(capturedFile)
+	captured, torn, err := openCaptured(capturedFile)
 	if err != nil {
 		return nil, err
 	}
+	if torn != nil {
+		cfg.Log.Warn("captured set: a change that was being written when the control plane ended is left out; nobody was told of it", zap.String("file", capturedFile), zap.Error(torn))
+	}
 	return &engine{
-		compiler: c, clients: d, capturedFile: capturedFile, restored: restored, releaseTimeout: cfg.ReleaseTimeout,
+		compiler: c, clients: d, captured: captured, restored: captured.pods, releaseTimeout: cfg.ReleaseTimeout,
 		log: cfg.Log, metrics: m,
 		inbox: make(chan message, 64), synced: make(chan struct{}), stopped: make(chan struct{}),
 		measuring: make(chan struct{}, maxMeasured),
@@ -204,7 +207,7 @@ func (e *engine) sync() {
 // fall back to plaintext.
 func (e *engine) persist(ctx context.Context) error {
 	for {
-		err := saveCaptured(e.capturedFile, e.compiler.Captured())
+		err := e.captured.save(e.compiler.Captured())
 		if err == nil {
 			return nil
 		}

@@ -103,7 +103,7 @@ func shop(mode string) compile.Input {
 func TestNothingIsDistributedThatASuccessorWouldNotKnow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := filepath.Join(t.TempDir(), "missing") // so that nothing can be written
-		e, _ := startEngine(t, filepath.Join(dir, "captured.json"), time.Second)
+		e, _ := startEngine(t, filepath.Join(dir, capturedName), time.Second)
 		e.Objects(shop("ambient"))
 		reported := make(chan error, 1)
 		go func() {
@@ -120,17 +120,21 @@ func TestNothingIsDistributedThatASuccessorWouldNotKnow(t *testing.T) {
 		if err := <-reported; err != nil {
 			t.Fatal(err)
 		}
-		pods, err := loadCaptured(filepath.Join(dir, "captured.json"))
-		if err != nil || len(pods) != 1 {
-			t.Fatalf("on disk %v, %v", pods, err)
+		j, torn, err := openCaptured(filepath.Join(dir, capturedName))
+		if err != nil || torn != nil || len(j.pods) != 1 {
+			t.Fatalf("on disk %v, %v, %v", j, torn, err)
 		}
 	})
 }
 
 func TestReleaseJustAfterAStartWaitsForClients(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		file := filepath.Join(t.TempDir(), "captured.json")
-		if err := saveCaptured(file, []compile.CapturedPod{{UID: "uid-cart", Node: "n1"}}); err != nil {
+		file := filepath.Join(t.TempDir(), capturedName)
+		j, _, err := openCaptured(file)
+		if err == nil {
+			err = j.save([]compile.CapturedPod{{UID: "uid-cart", Node: "n1"}})
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 		e, c := startEngine(t, file, 5*time.Second)

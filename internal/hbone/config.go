@@ -11,10 +11,12 @@ import (
 // means its default.
 type Config struct {
 	// StreamWindow is the receive window that a stream starts with, in bytes;
-	// 256 KiB. MaxStreamWindow is what it may grow to; 4 MiB.
+	// 64 KiB. MaxStreamWindow is what it may grow to; 4 MiB.
 	StreamWindow, MaxStreamWindow int
 	// ConnWindow bounds the bytes of all streams of a connection that their
-	// readers have not taken; 16 MiB.
+	// readers have not taken; 32 MiB. Streams' windows grow only as far as three
+	// quarters of it hold all of them, so that readers that take nothing never hold
+	// up others; for that, it must have room for MaxStreams that have not grown.
 	ConnWindow int
 	// MaxStreams is how many streams a peer may have open on a connection, and
 	// how many we open on one; 256.
@@ -41,9 +43,9 @@ func (c Config) withDefaults() Config {
 			*v = d
 		}
 	}
-	def(&c.StreamWindow, 256<<10)
+	def(&c.StreamWindow, 64<<10)
 	def(&c.MaxStreamWindow, 4<<20)
-	def(&c.ConnWindow, 16<<20)
+	def(&c.ConnWindow, 32<<20)
 	def(&c.MaxStreams, 256)
 	def(&c.MaxHeaderBytes, 16<<10)
 	defd(&c.HandshakeTimeout, 10*time.Second)
@@ -51,6 +53,12 @@ func (c Config) withDefaults() Config {
 	defd(&c.PingTimeout, 20*time.Second)
 	defd(&c.IdleTimeout, 5*time.Minute)
 	return c
+}
+
+// growth is what the windows of all streams together may grow by. A quarter of the
+// connection's window is what consumed may owe the peer.
+func (c Config) growth() int64 {
+	return max(0, int64(c.ConnWindow/4*3)-int64(c.MaxStreams)*int64(c.StreamWindow))
 }
 
 // Validate names the first field that cannot be used.

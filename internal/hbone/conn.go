@@ -49,6 +49,9 @@ type conn struct {
 	recvAvail atomic.Int64 // bytes that the peer may still send on the connection
 	recvFreed atomic.Int64 // bytes taken by readers and not yet given back to the peer
 
+	// spare is how much all streams' windows together may still grow by, in bytes.
+	spare atomic.Int64
+
 	mu           sync.Mutex
 	streams      map[uint32]*Stream // guarded by mu
 	sendWindow   int64              // guarded by mu
@@ -80,6 +83,7 @@ func newConn(t secured, under *rawConn, hold *coalescer, cfg Config, server bool
 	}
 	c.out = newSender(t, hold, c.writeFailed)
 	c.recvAvail.Store(int64(cfg.ConnWindow))
+	c.spare.Store(cfg.growth())
 	c.lastRead.Store(now.UnixNano())
 	return c
 }
@@ -330,17 +334,22 @@ func (c *conn) lastCall() {
 	}
 }
 
+// aloneStreams is up to how many streams a connection counts as quiet, see readFD.
+const aloneStreams = 2
+
 // registerLocked makes a stream known; the caller holds mu.
 func (c *conn) registerLocked(s *Stream) {
 	s.sendWindow = c.peerWindow
 	c.streams[s.id] = s
 	c.idleSince = time.Time{}
+	c.under.alone.Store(len(c.streams) <= aloneStreams)
 }
 
 // forget removes an ended stream.
 func (c *conn) forget(s *Stream) {
 	c.mu.Lock()
 	delete(c.streams, s.id)
+	c.under.alone.Store(len(c.streams) <= aloneStreams)
 	last := c.leftLocked()
 	c.mu.Unlock()
 	if last {
@@ -356,6 +365,20 @@ func (c *conn) leftLocked() (last bool) {
 	}
 	c.idleSince = time.Now()
 	return c.draining
+}
+
+// grow takes from spare what a stream's window is to grow by. One stream gets no more
+// than half of what is left, so that something is left for the others.
+func (c *conn) grow(n int) bool {
+	for {
+		spare := c.spare.Load()
+		if int64(n) > spare/2 {
+			return false
+		}
+		if c.spare.CompareAndSwap(spare, spare-int64(n)) {
+			return true
+		}
+	}
 }
 
 // consumed gives n bytes of connection window back to the peer, in large steps.

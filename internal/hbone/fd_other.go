@@ -2,22 +2,6 @@
 
 package hbone
 
-import "syscall"
+func readFD(fd uintptr, p []byte, _ bool) (int, error) { return announcedRead(fd, p) }
 
-func readFD(fd uintptr, p []byte) (int, error) {
-	for {
-		n, err := syscall.Read(int(fd), p)
-		if err != syscall.EINTR {
-			return n, err
-		}
-	}
-}
-
-func writeFD(fd uintptr, p []byte) (int, error) {
-	for {
-		n, err := syscall.Write(int(fd), p)
-		if err != syscall.EINTR {
-			return n, err
-		}
-	}
-}
+func writeFD(fd uintptr, p []byte, _ bool) (int, error) { return announcedWrite(fd, p) }

@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync/atomic"
 	"syscall"
 )
 
@@ -25,6 +26,8 @@ func (wouldBlock) Temporary() bool { return true }
 type rawConn struct {
 	net.Conn
 	raw syscall.RawConn // nil without a file descriptor
+	// alone says that hardly anything else goes over the connection.
+	alone atomic.Bool
 
 	// Used by the one goroutine that reads.
 	eager bool // do not wait
@@ -80,7 +83,7 @@ func (r *rawConn) Read(p []byte) (int, error) {
 
 // ready tries once; it reports false to wait for the socket.
 func (r *rawConn) ready(fd uintptr) bool {
-	r.n, r.err = readFD(fd, r.p)
+	r.n, r.err = readFD(fd, r.p, r.alone.Load())
 	if r.err == syscall.EAGAIN {
 		r.again = r.eager
 		r.short = true
@@ -109,7 +112,7 @@ func (r *rawConn) Write(p []byte) (int, error) {
 // writable writes until all is written; it reports false to wait for room.
 func (r *rawConn) writable(fd uintptr) bool {
 	for r.wn < len(r.wp) {
-		n, err := writeFD(fd, r.wp[r.wn:])
+		n, err := writeFD(fd, r.wp[r.wn:], r.alone.Load())
 		if n > 0 {
 			r.wn += n
 		}

@@ -17,7 +17,7 @@ import (
 // orderly end, and the reason otherwise. It does not close app, except that a
 // stream that breaks resets it; but app is of no other use afterwards.
 func (s *Stream) Splice(app net.Conn) error {
-	out := newOutlet(app)
+	out := newOutlet(app, &s.c.under.alone)
 	s.mu.Lock()
 	if s.ended {
 		err := s.err
@@ -104,8 +104,9 @@ func (s *Stream) sendData(buf []byte, n int) error {
 
 // outlet is the application's connection.
 type outlet struct {
-	conn net.Conn
-	raw  syscall.RawConn // nil without a file descriptor
+	conn  net.Conn
+	raw   syscall.RawConn // nil without a file descriptor
+	alone *atomic.Bool
 	// whole is set when a connection that cannot half-close was closed: that it
 	// cannot be read then is an end and no failure.
 	whole atomic.Bool
@@ -124,8 +125,10 @@ type outlet struct {
 	wfn  func(uintptr) bool
 }
 
-func newOutlet(c net.Conn) *outlet {
-	o := &outlet{conn: c}
+// newOutlet takes an application's connection, and whether it is carried alone; nil
+// where that is not known.
+func newOutlet(c net.Conn, alone *atomic.Bool) *outlet {
+	o := &outlet{conn: c, alone: alone}
 	if sc, ok := c.(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
 			o.raw = raw
@@ -166,7 +169,7 @@ func (o *outlet) read(max int) (buf *[]byte, n int, err error) {
 
 func (o *outlet) readReady(fd uintptr) bool {
 	b := takeBuffer()
-	o.rn, o.rerr = readFD(fd, (*b)[h2wire.FrameHeaderLen:h2wire.FrameHeaderLen+o.rmax])
+	o.rn, o.rerr = readFD(fd, (*b)[h2wire.FrameHeaderLen:h2wire.FrameHeaderLen+o.rmax], o.isAlone())
 	if o.rerr == nil && o.rn > 0 {
 		o.rbuf = b
 		return true
@@ -190,7 +193,7 @@ func (o *outlet) tryWrite(p []byte) (int, error) {
 }
 
 func (o *outlet) writeReady(fd uintptr) bool {
-	o.wn, o.werr = writeFD(fd, o.wp)
+	o.wn, o.werr = writeFD(fd, o.wp, o.isAlone())
 	if o.wn < 0 {
 		o.wn = 0
 	}
@@ -199,6 +202,8 @@ func (o *outlet) writeReady(fd uintptr) bool {
 	}
 	return true
 }
+
+func (o *outlet) isAlone() bool { return o.alone != nil && o.alone.Load() }
 
 func (o *outlet) write(p []byte) error {
 	_, err := o.conn.Write(p)
@@ -237,7 +242,7 @@ func Relay(a, b net.Conn, toB, toA *atomic.Int64) error {
 		}
 		return err
 	}
-	oa, ob := newOutlet(a), newOutlet(b)
+	oa, ob := newOutlet(a, nil), newOutlet(b, nil)
 	back := make(chan error, 1)
 	go func() { back <- one(ob, oa, toA) }()
 	err := one(oa, ob, toB)

@@ -290,6 +290,10 @@ func (s *Stream) drain(out *outlet) {
 	}
 }
 
+// reading is what the window of a stream that is read at all may grow to, in bytes: who
+// has to share a busy core falls behind for moments. Beyond it grows who keeps up.
+const reading = 256 << 10
+
 // took gives window back for n bytes that the application has taken. A reader that
 // keeps up gets a window twice as large each time, so that a fast path is not
 // limited by its round trip and a stuck reader holds little.
@@ -302,10 +306,11 @@ func (s *Stream) took(n int, direct bool, frames []byte) []byte {
 		return frames
 	}
 	grant := s.freed
-	if direct && !s.lagged && s.window < s.c.cfg.MaxStreamWindow {
-		grown := min(2*s.window, s.c.cfg.MaxStreamWindow)
-		grant += grown - s.window
-		s.window = grown
+	if keepsUp := direct && !s.lagged; s.window < s.c.cfg.MaxStreamWindow && (keepsUp || s.window < reading) {
+		if more := min(2*s.window, s.c.cfg.MaxStreamWindow) - s.window; s.c.grow(more) {
+			grant += more
+			s.window += more
+		}
 	}
 	s.avail += grant
 	s.freed, s.lagged = 0, false

@@ -117,7 +117,7 @@ func TestStreamConnEnds(t *testing.T) {
 // keeps up gets all of a large transfer unharmed.
 func TestStreamConnCarriesMuch(t *testing.T) {
 	a, b := connPair(t, hbone.Config{})
-	const window = 256 << 10
+	const window = 64 << 10
 	_ = a.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
 	n, err := a.Write(make([]byte, 4*window))
 	var timeout net.Error

@@ -76,7 +76,7 @@ func ztunnelMemory(ctx context.Context) (map[string]int64, error) {
 				node, ok = args[i+1], true
 			}
 			if ok {
-				found[node] = statusKB(p, "RssAnon:")
+				found[node] = residentKB(p)
 			}
 		}
 	}
@@ -86,11 +86,11 @@ func ztunnelMemory(ctx context.Context) (map[string]int64, error) {
 	return found, nil
 }
 
-// statusKB reads a value of /proc/PID/status.
-func statusKB(proc, field string) int64 {
+// residentKB reads from /proc/PID how much of a process' own memory is resident.
+func residentKB(proc string) int64 {
 	b, _ := os.ReadFile(proc + "/status")
 	for line := range strings.Lines(string(b)) {
-		if f := strings.Fields(line); len(f) == 3 && f[0] == field {
+		if f := strings.Fields(line); len(f) == 3 && f[0] == "RssAnon:" {
 			n, _ := strconv.ParseInt(f[1], 10, 64)
 			return n
 		}

@@ -8,17 +8,20 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/ambit-mesh/ambit/tests/bench/l7"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	commands := map[string]func(context.Context, []string) error{
-		"run":   run,   // the whole benchmark
-		"serve": serve, // in the server's pod
-		"relay": relay, // in both pods: what Ambit is compared with
-		"load":  load,  // in the client's pod
-		"hold":  hold,  // keeps a pod alive
+		"run":      run,     // the whole benchmark
+		"serve":    serve,   // in the server's pod
+		"relay":    relay,   // in both pods: what Ambit is compared with
+		"load":     load,    // in the client's pod
+		"hold":     hold,    // keeps a pod alive
+		"waypoint": l7.Main, // beside a proxy that is measured
 	}
 	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
 		fmt.Fprintln(os.Stderr, "usage: bench run | serve | relay | load | hold")

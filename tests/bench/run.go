@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/ambit-mesh/ambit/tests/bench/l7"
 )
 
 // Names of the chains that are compared.
@@ -42,7 +44,7 @@ func run(ctx context.Context, args []string) error {
 	cli := f.String("ambit", "bin/ambit", "the ambit program")
 	rounds := f.Int("rounds", 3, "rounds; the median counts")
 	duration := f.Duration("duration", 4*time.Second, "of each measurement")
-	only := f.String("only", "", "data, idle, or mesh: one part of it")
+	only := f.String("only", "", "data, idle, mesh, or waypoint: one part of it; flags of waypoint come after --")
 	chains := f.String("chains", "", "of the data path only the chains that this regular expression finds")
 	loads := f.String("loads", "", "of the data path only the rows that this regular expression finds")
 	if err := f.Parse(args); err != nil {
@@ -70,6 +72,14 @@ func run(ctx context.Context, args []string) error {
 	}
 	defer os.RemoveAll(dir)
 	b.self, b.cli, b.dir = self, path, dir
+	if *only == "" || *only == "waypoint" {
+		if err := l7.Run(ctx, self, append([]string{"-waypoint", b.sibling("ambit-waypoint")}, f.Args()...)); err != nil {
+			return fmt.Errorf("waypoint: %w", err)
+		}
+	}
+	if *only == "waypoint" {
+		return nil
+	}
 	if *only == "" || *only == "mesh" {
 		if err := b.mesh(ctx); err != nil {
 			return fmt.Errorf("mesh size: %w", err)

@@ -96,9 +96,7 @@ func load(in io.Reader, out io.Writer) error {
 	for range spec.Clients {
 		wg.Go(func() {
 			for ctx.Err() == nil {
-				var r response
-				r.Versions, r.Statuses = map[string]int{}, map[int]int{}
-				once(t, request{URL: spec.URL}, &r)
+				r := once(t, request{URL: spec.URL})
 				mu.Lock()
 				total.Requests++
 				if r.Error != "" || r.Status != http.StatusOK {

@@ -1,9 +1,7 @@
 package waypoint_test
 
 import (
-	"bufio"
 	"bytes"
-	"context"
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/hex"
@@ -17,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -44,8 +43,20 @@ metadata:
   name: other
   labels: {ambit-mesh.io/dataplane-mode: ambient}
 `)
-	pod := func(namespace, name, app, version, account, role string) {
-		fmt.Fprintf(&b, `---
+	deploy(&b, self, 1, "app", "client", "client", "v1", "client", "idle")
+	deploy(&b, self, 1, "app", "tester", "tester", "v1", "tester", "idle")
+	deploy(&b, self, 1, "other", "client", "client", "v1", "client", "idle")
+	deploy(&b, self, 1, "app", "echo-v1", "echo", "v1", "echo-v1", "echo")
+	deploy(&b, self, 1, "app", "echo-v2", "echo", "v2", "echo-v2", "echo")
+	deploy(&b, self, 3, "app", "many", "many", "v1", "many", "echo")
+	deploy(&b, self, 1, "app", "helper", "helper", "v1", "helper", "helper")
+	return b.String(), nil
+}
+
+// deploy writes a Deployment whose pods play a role.
+func deploy(b *strings.Builder, self string, replicas int, namespace, name, app, version, account, role string) {
+	fmt.Fprintf(b, `
+---
 apiVersion: v1
 kind: ServiceAccount
 metadata: {name: %[5]s, namespace: %[1]s}
@@ -54,7 +65,7 @@ apiVersion: apps/v1
 kind: Deployment
 metadata: {name: %[2]s, namespace: %[1]s}
 spec:
-  replicas: 1
+  replicas: %[9]d
   selector: {matchLabels: {app: %[3]s, version: %[4]s}}
   template:
     metadata: {labels: {app: %[3]s, version: %[4]s}}
@@ -64,14 +75,15 @@ spec:
       - name: main
         command: [%[6]s, %[7]s]
         env: [{name: %[8]s, value: "1"}, {name: VERSION, value: %[4]s}]
-`, namespace, name, app, version, account, self, role, roleEnv)
-	}
-	pod("app", "client", "client", "v1", "client", "idle")
-	pod("app", "tester", "tester", "v1", "tester", "idle")
-	pod("other", "client", "client", "v1", "client", "idle")
-	pod("app", "echo-v1", "echo", "v1", "echo-v1", "echo")
-	pod("app", "echo-v2", "echo", "v2", "echo-v2", "echo")
-	return b.String(), nil
+`, namespace, name, app, version, account, self, role, roleEnv, replicas)
+}
+
+// pods is a Service with an echo pod of its own, for policies about pods.
+func pods(name string) string {
+	self, _ := os.Executable()
+	var b strings.Builder
+	deploy(&b, self, 1, "app", name, name, "v1", name, "echo")
+	return b.String() + strings.ReplaceAll(service(name, ""), "app: echo", "app: "+name)
 }
 
 // role is what the test binary does in a pod.
@@ -84,8 +96,22 @@ func role(args []string) int {
 		<-c
 	case "echo":
 		err = echo()
+	case "helper":
+		err = helper()
 	case "client":
 		err = client(os.Stdin, os.Stdout)
+	case "hold":
+		err = holdConns(os.Stdin, os.Stdout)
+	case "websocket":
+		err = webSocketClient(args[1], args[2] == "true")
+	case "speak":
+		err = speak(os.Stdin, os.Stdout)
+	case "signal":
+		err = signalled(args[1], args[2])
+	case "get":
+		if r := once(transport(false), request{URL: args[1]}); r.Status != 200 {
+			err = fmt.Errorf("%d %s", r.Status, r.Error)
+		}
 	case "interop":
 		err = interopClient(args[1], args[2:])
 	case "load":
@@ -105,6 +131,7 @@ func role(args []string) int {
 // seen is what the echo server says of a request.
 type seen struct {
 	Version string      `json:"version"`
+	Pod     string      `json:"pod"` // its address
 	Proto   string      `json:"proto"`
 	Method  string      `json:"method"`
 	Host    string      `json:"host"`
@@ -144,6 +171,8 @@ type echoServer struct {
 	version string
 	mu      sync.Mutex
 	counts  map[string]int // guarded by mu
+	ill     atomic.Int32   // the status of all answers; 0 when well
+	total   atomic.Int64   // requests, but for those to /total
 }
 
 func (e *echoServer) count(key string) int {
@@ -155,47 +184,96 @@ func (e *echoServer) count(key string) int {
 
 // ServeHTTP answers with what it has seen. The query asks for other answers:
 // status, delay (ms), size (bytes), fail=n (503 for the first n with that key),
-// reset=n (the connection is broken off), trailer.
+// reset=n (the connection is broken off), slow=n (only the first n are delayed),
+// pause (ms, between the pieces of size), trailer. gRPC is answered with a status
+// only, UNAVAILABLE for a failure. On /ill?status=n this server
+// answers everything with n until it is told another.
 func (e *echoServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	num := func(name string) int { n, _ := strconv.Atoi(q.Get(name)); return n }
+	if r.URL.Path == "/websocket" {
+		e.webSocket(w, r)
+		return
+	}
 	if strings.HasPrefix(r.URL.Path, "/upgrade") {
 		e.upgrade(w, r)
+		return
+	}
+	pod := r.Context().Value(http.LocalAddrContextKey).(net.Addr).(*net.TCPAddr).IP.String()
+	w.Header().Set("x-version", e.version)
+	w.Header().Set("x-pod", pod)
+	if r.URL.Path == "/total" {
+		_ = json.NewEncoder(w).Encode(seen{Count: int(e.total.Load())})
+		return
+	}
+	e.total.Add(1)
+	if r.URL.Path == "/ill" {
+		e.ill.Store(int32(num("status")))
+		return
+	}
+	if n := e.ill.Load(); n != 0 {
+		w.WriteHeader(int(n))
 		return
 	}
 	count := 0
 	if key := q.Get("key"); key != "" {
 		count = e.count(key)
 	}
+	if ms := num("stall"); ms > 0 {
+		select {
+		case <-time.After(time.Duration(ms) * time.Millisecond):
+		case <-r.Context().Done():
+		}
+	}
 	sum := sha256.New()
 	size, err := io.Copy(sum, r.Body)
 	if err != nil {
 		panic(http.ErrAbortHandler)
 	}
-	<-time.After(time.Duration(num("delay")) * time.Millisecond)
+	if slow := num("slow"); slow == 0 || count <= slow {
+		select {
+		case <-time.After(time.Duration(num("delay")) * time.Millisecond):
+		case <-r.Context().Done():
+			panic(http.ErrAbortHandler)
+		}
+	}
 	if count > 0 && count <= num("reset") {
 		panic(http.ErrAbortHandler)
 	}
-	w.Header().Set("x-version", e.version)
 	w.Header().Set("content-type", "application/json")
 	status := max(num("status"), 200)
 	if count > 0 && count <= num("fail") {
 		status = 503
 	}
+	if r.Header.Get("content-type") == "application/grpc" {
+		w.Header().Set("content-type", "application/grpc")
+		w.Header().Set("grpc-status", map[bool]string{true: "14", false: "0"}[status == 503])
+		return
+	}
 	if q.Has("trailer") {
 		w.Header().Set("trailer", "x-trailer")
 		defer w.Header().Set("x-trailer", q.Get("trailer"))
+	}
+	if n := num("random"); n > 0 {
+		w.Header().Set("trailer", "x-sum")
+		_, _ = io.Copy(io.MultiWriter(w, sum), io.LimitReader(random(), int64(n)))
+		w.Header().Set("x-sum", hex.EncodeToString(sum.Sum(nil)))
+		return
 	}
 	w.WriteHeader(status)
 	if n := num("size"); n > 0 {
 		piece := bytes.Repeat([]byte("0123456789abcdef"), 4096)
 		for left := n; left > 0; left -= len(piece) {
 			_, _ = w.Write(piece[:min(left, len(piece))])
+			if ms := num("pause"); ms > 0 {
+				_ = http.NewResponseController(w).Flush()
+				<-time.After(time.Duration(ms) * time.Millisecond)
+			}
 		}
 		return
 	}
 	_ = json.NewEncoder(w).Encode(seen{
-		Version: e.version, Proto: r.Proto, Method: r.Method, Host: r.Host, Path: r.URL.RequestURI(), Header: r.Header, Remote: r.RemoteAddr,
+		Version: e.version, Pod: pod, Proto: r.Proto, Method: r.Method, Host: r.Host, Path: r.URL.RequestURI(), Header: r.Header, Remote: r.RemoteAddr,
 		Size: size, Sum: hex.EncodeToString(sum.Sum(nil)), Count: count,
 	})
 }
@@ -243,175 +321,18 @@ func (e *echoServer) serveTLS(addr string) error {
 	return s.ListenAndServeTLS("", "")
 }
 
-// request is what the client sends.
-type request struct {
-	URL      string            `json:"url"`
-	Method   string            `json:"method,omitempty"`
-	Host     string            `json:"host,omitempty"`
-	Header   map[string]string `json:"header,omitempty"`
-	Body     int64             `json:"body,omitempty"` // bytes
-	Chunked  bool              `json:"chunked,omitempty"`
-	HTTP2    bool              `json:"http2,omitempty"`
-	Insecure bool              `json:"insecure,omitempty"`
-	Times    int               `json:"times,omitempty"`
-	Fresh    bool              `json:"fresh,omitempty"` // a connection of its own
-	Upgrade  string            `json:"upgrade,omitempty"`
-}
-
-// response is what came back.
-type response struct {
-	Status  int           `json:"status"`
-	Header  http.Header   `json:"header"`
-	Trailer http.Header   `json:"trailer"`
-	Body    string        `json:"body"` // of at most 4 KiB
-	Size    int64         `json:"size"`
-	Seen    seen          `json:"seen"`
-	Took    time.Duration `json:"took"`
-	Error   string        `json:"error"`
-	// Of Times requests: how many by version and by status.
-	Versions map[string]int `json:"versions"`
-	Statuses map[int]int    `json:"statuses"`
-}
-
-// client sends requests.
-func client(in io.Reader, out io.Writer) error {
-	var list []request
-	if err := json.NewDecoder(in).Decode(&list); err != nil {
-		return err
-	}
-	one, two := transport(false), transport(true)
-	answers := make([]response, len(list))
-	for i, r := range list {
-		t := one
-		if r.HTTP2 {
-			t = two
-		}
-		answers[i] = send(t, r)
-	}
-	return json.NewEncoder(out).Encode(answers)
-}
-
-func transport(h2 bool) *http.Transport {
-	p := new(http.Protocols)
-	p.SetHTTP1(!h2)
-	p.SetUnencryptedHTTP2(h2)
-	return &http.Transport{Protocols: p, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableCompression: true} // the test's own certificate
-}
-
-func send(t *http.Transport, r request) response {
-	if r.Upgrade != "" {
-		return sendUpgrade(r)
-	}
-	out := response{Versions: map[string]int{}, Statuses: map[int]int{}}
-	for range max(1, r.Times) {
-		once(t, r, &out)
-	}
-	return out
-}
-
-func once(t *http.Transport, r request, out *response) {
-	begin := time.Now()
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
-	defer cancel()
-	method := r.Method
-	if method == "" {
-		method = "GET"
-	}
-	var body io.Reader
-	if r.Body > 0 {
-		body = io.LimitReader(zeros{}, r.Body)
-	}
-	req, err := http.NewRequestWithContext(ctx, method, r.URL, body)
-	if err != nil {
-		out.Error = err.Error()
-		return
-	}
-	if r.Body > 0 && !r.Chunked {
-		req.ContentLength = r.Body
-	}
-	req.Close = r.Fresh
-	for k, v := range r.Header {
-		req.Header.Set(k, v)
-	}
-	req.Host = r.Host
-	resp, err := t.RoundTrip(req)
-	if err != nil {
-		out.Error, out.Status = err.Error(), 0
-		out.Statuses[0]++
-		return
-	}
-	defer resp.Body.Close()
-	var first bytes.Buffer
-	n, err := io.Copy(&first, io.LimitReader(resp.Body, 4096))
-	if err == nil {
-		var m int64
-		m, err = io.Copy(io.Discard, resp.Body)
-		n += m
-	}
-	out.Status, out.Header, out.Trailer, out.Size, out.Body, out.Took, out.Error = resp.StatusCode, resp.Header, resp.Trailer, n, first.String(), time.Since(begin), ""
-	if err != nil {
-		out.Error = err.Error()
-	}
-	out.Seen = seen{}
-	_ = json.Unmarshal(first.Bytes(), &out.Seen)
-	out.Statuses[resp.StatusCode]++
-	out.Versions[resp.Header.Get("x-version")]++
-}
-
-type zeros struct{}
-
-func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
-
-// sendUpgrade upgrades a connection and expects what it says to come back.
-func sendUpgrade(r request) (out response) {
-	host, path, _ := strings.Cut(strings.TrimPrefix(r.URL, "http://"), "/")
-	c, err := net.DialTimeout("tcp", host, 10*time.Second)
-	if err != nil {
-		return response{Error: err.Error()}
-	}
-	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
-	fmt.Fprintf(c, "GET /%s HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\nearly ", path, host, r.Upgrade)
-	br := bufio.NewReader(c)
-	resp, err := http.ReadResponse(br, nil)
-	if err != nil {
-		return response{Error: err.Error()}
-	}
-	out.Status, out.Header = resp.StatusCode, resp.Header
-	if resp.StatusCode != 101 {
-		return out
-	}
-	fmt.Fprint(c, "and late")
-	if tc, ok := c.(*net.TCPConn); ok {
-		_ = tc.CloseWrite()
-	}
-	text, err := io.ReadAll(br)
-	out.Body = string(text)
-	if err != nil {
-		out.Error = err.Error()
-	}
-	return out
-}
-
-// tcpClient says something after it has been greeted, or before.
-func tcpClient(addr, say string) error {
-	c, err := net.DialTimeout("tcp", addr, 10*time.Second)
+// signalled sends a signal to a process of the sandbox.
+func signalled(pid, number string) error {
+	p, err := strconv.Atoi(pid)
 	if err != nil {
 		return err
 	}
-	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
-	begin := time.Now()
-	br := bufio.NewReader(c)
-	greeting, err := br.ReadString('\n')
+	n, err := strconv.Atoi(number)
 	if err != nil {
 		return err
 	}
-	took := time.Since(begin)
-	fmt.Fprintln(c, say)
-	answer, err := br.ReadString('\n')
-	if err != nil {
+	if err := syscall.Kill(p, syscall.Signal(n)); err != nil {
 		return err
 	}
-	return json.NewEncoder(os.Stdout).Encode(response{Body: greeting + answer, Took: took})
+	return json.NewEncoder(os.Stdout).Encode(response{Status: 200})
 }

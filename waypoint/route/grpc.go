@@ -44,6 +44,10 @@ func (c Code) String() string {
 	return "UNKNOWN"
 }
 
+// OfServer reports whether a code blames the server, and not the caller or the
+// call.
+func (c Code) OfServer() bool { return c == Unknown || c == Internal || c == Unavailable }
+
 // ParseCode reads the name of a code in any case. CANCELED is accepted beside
 // CANCELLED.
 func ParseCode(name string) (Code, bool) {

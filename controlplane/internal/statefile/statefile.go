@@ -46,6 +46,23 @@ func Write(path string, data []byte, mode fs.FileMode) (err error) {
 	return syncDir(dir)
 }
 
+// Append adds data to an existing file, and has it on disk when it returns. After an
+// error, or a crash, any part of data may be there.
+func Append(path string, data []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return fmt.Errorf("append: %w", err)
+	}
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("append to %s: %w", path, err)
+	}
+	return nil
+}
+
 // syncDir makes a rename in dir durable.
 func syncDir(dir string) error {
 	d, err := os.Open(dir)

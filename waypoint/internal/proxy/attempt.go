@@ -211,7 +211,9 @@ func (a *attempts) once(ctx context.Context) (*answer, error) {
 		if cause := context.Cause(ans.ctx); ctx.Err() == nil && errors.Is(cause, errTimeout) {
 			err = cause
 		}
-		ans.use.Answered(true)
+		if endpointFailed(ctx, err) {
+			ans.use.Answered(true)
+		}
 		if ans.span != nil {
 			ans.span.Attributes.Error = failureOf(err).flag
 		}
@@ -221,11 +223,36 @@ func (a *attempts) once(ctx context.Context) (*answer, error) {
 	}
 	x.record.TunnelOut = via
 	ans.resp = resp
-	ans.use.Answered(resp.Status >= 500)
+	a.judge(ans)
 	if ans.span != nil {
 		ans.span.Attributes.Status = resp.Status
 	}
 	return ans, nil
+}
+
+// endpointFailed tells whether an error is the endpoint's: not that of a client
+// that has gone away or may not go there, and not that of too many requests.
+// Otherwise one client could have the endpoint ejected for all.
+func endpointFailed(ctx context.Context, err error) bool {
+	if ctx.Err() != nil && !errors.Is(context.Cause(ctx), errTimeout) || errors.Is(err, upstream.ErrOverloaded) {
+		return false
+	}
+	status, _, refused := upstream.Refused(err)
+	return !refused || status != 401
+}
+
+// judge tells of the endpoint how it has answered. Of a gRPC call that is known
+// when the trailers have come.
+func (a *attempts) judge(ans *answer) {
+	code, given := grpcStatus(ans.resp)
+	switch {
+	case !a.x.record.HTTP.GRPC || ans.resp.Status != 200:
+		ans.use.Answered(ans.resp.Status >= 500)
+	case given:
+		ans.use.Answered(code.OfServer())
+	default:
+		ans.use.Began(false)
+	}
 }
 
 // fieldsOfTry are the fields with the place in the trace of this try.

@@ -44,6 +44,7 @@ type exchange struct {
 	cutBy     atomic.Pointer[error] // why an upgrade was ended by us
 	responded bool                  // a final response has begun
 	first     [512]byte             // for bytes that are waited for
+	more      bool                  // the last read filled its buffer
 }
 
 // exchange answers one request.

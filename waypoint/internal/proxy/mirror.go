@@ -149,7 +149,9 @@ func (p *Proxy) ask(ctx context.Context, b *route.Backend, client *upstream.Clie
 	defer use.Done()
 	resp, _, err := cluster.RoundTrip(ctx, e, client, proto, 0, req, nil)
 	if err != nil {
-		use.Answered(true)
+		if endpointFailed(ctx, err) {
+			use.Answered(true)
+		}
 		return err
 	}
 	use.Answered(resp.Status >= 500)

@@ -98,7 +98,9 @@ func (o *opaqueConn) dial(ctx context.Context, cluster *upstream.Cluster, timeou
 		o.record.Destination = flow.End{Workload: w, Identity: w.Identity(), Address: e.Address(o.d.client.Address.Addr().Is4())}
 		up, via, err := cluster.Connect(ctx, e, &o.d.client, timeout)
 		o.record.TunnelOut = via
-		use.Answered(err != nil)
+		if err == nil || endpointFailed(ctx, err) {
+			use.Answered(err != nil)
+		}
 		if err == nil {
 			return up, func() { _ = up.Close(); use.Done(); leave() }, nil
 		}
@@ -172,6 +174,9 @@ func (o *opaqueConn) finish(err error) {
 	o.d.proxy.log(r)
 }
 
+// lastWord is how long a client that is not connected to anything may be silent.
+const lastWord = 10 * time.Second
+
 // serveSilent connects a client that says nothing to the service. If the service
 // speaks first it goes on so; if the client does after all, its protocol is told
 // from what it says, and the connection was for nothing.
@@ -179,8 +184,9 @@ func (d *downstream) serveSilent(ctx context.Context) {
 	o := &opaqueConn{d: d, record: d.recordOf(time.Now())}
 	up, done, err := o.connect(ctx, "")
 	if err != nil {
-		// Whether this is a failure depends on what the client would have said.
-		kind, first, serr := sniff(d.conn, time.Now().Add(firstWord))
+		// Whether this is a failure depends on what the client has to say: a request
+		// may be allowed, or routed, where a connection as such is not.
+		kind, first, serr := sniff(d.conn, time.Now().Add(lastWord))
 		if serr == nil && kind != opaque {
 			d.serveDialect(ctx, kind, first)
 			return
@@ -213,14 +219,15 @@ func (o *opaqueConn) listen(up upstream.Conn) (kind dialect, h heard, serverSpok
 		err error
 	}
 	server := make(chan result, 1)
+	_ = o.d.conn.SetReadDeadline(time.Time{})
 	go func() {
 		p := make([]byte, 4096)
 		n, err := up.Read(p)
-		server <- result{p[:n], err}
-		// The client is not waited for any more.
+		// The client is not waited for any more. Only then: what is set below counts.
 		_ = o.d.conn.SetReadDeadline(time.Unix(1, 0))
+		server <- result{p[:n], err}
 	}()
-	kind, h.client, _ = sniff(o.d.conn, time.Time{})
+	kind, h.client, _ = sniffed(o.d.conn)
 	_ = up.SetReadDeadline(time.Unix(1, 0))
 	r := <-server
 	_ = up.SetReadDeadline(time.Time{})

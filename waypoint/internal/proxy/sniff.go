@@ -105,9 +105,14 @@ func begins(b, want []byte) dialect {
 // the first byte until deadline (zero: for ever); os.ErrDeadlineExceeded says
 // that none came.
 func sniff(c *hbone.StreamConn, deadline time.Time) (dialect, []byte, error) {
-	buf := make([]byte, 0, maxSniffed)
 	_ = c.SetReadDeadline(deadline)
 	defer func() { _ = c.SetReadDeadline(time.Time{}) }()
+	return sniffed(c)
+}
+
+// sniffed is sniff with the deadline that c has.
+func sniffed(c *hbone.StreamConn) (dialect, []byte, error) {
+	buf := make([]byte, 0, maxSniffed)
 	for {
 		n, err := c.Read(buf[len(buf):cap(buf)])
 		buf = buf[:len(buf)+n]

@@ -39,7 +39,7 @@ type Cluster struct {
 
 	requests atomic.Int64 // under way
 	retries  atomic.Int64 // under way
-	conns    atomic.Int64 // HTTP connections
+	room     room         // for HTTP connections
 	used     atomic.Int64 // last, in nanoseconds
 	budget   budget
 }
@@ -184,6 +184,7 @@ func (c *Cluster) Service() string { return c.key.service }
 const (
 	defaultMaxRequests    = 16384
 	defaultMaxConnections = 16384
+	defaultMaxPending     = 16384
 	defaultMaxRetries     = 1024
 )
 

@@ -28,13 +28,6 @@ type conns struct {
 	dialing map[clientKey]*dialing       // of an HTTP/2 connection; guarded by mu
 }
 
-// plain is an HTTP/1.1 connection.
-type plain struct {
-	*http1.ClientConn
-	via   trace.Context
-	since time.Time // idle
-}
-
 // multiplexed is an HTTP/2 connection.
 type multiplexed struct {
 	*http2.ClientConn
@@ -66,25 +59,46 @@ func (c *Cluster) RoundTrip(ctx context.Context, e *Endpoint, client *Client, pr
 
 func (c *Cluster) roundTrip1(ctx context.Context, e *Endpoint, client *Client, timeout time.Duration, req *message.Request, inform message.Informer) (*message.Response, trace.Context, error) {
 	key := client.key()
-	conn := e.conns.take(key)
-	if conn == nil {
-		raw, via, err := c.Connect(ctx, e, client, timeout)
-		if err != nil {
-			return nil, via, err
-		}
-		conn = &plain{ClientConn: http1.NewClientConn(raw, c.set.cfg.HTTP1), via: via}
+	conn, err := c.plain(ctx, e, client, key, timeout)
+	if err != nil {
+		return nil, trace.Context{}, err
 	}
 	resp, err := conn.RoundTrip(ctx, req, inform)
 	if err != nil {
 		_ = conn.Close()
 		return nil, conn.via, err
 	}
-	if resp.Body == nil {
+	give := func() {
 		e.conns.give(key, conn)
+		c.room.wake()
+	}
+	if resp.Body == nil {
+		give()
 		return resp, conn.via, nil
 	}
-	resp.Body = &returning{Body: resp.Body, give: func() { e.conns.give(key, conn) }}
+	resp.Body = &returning{Body: resp.Body, give: give}
 	return resp, conn.via, nil
+}
+
+// plain gives an HTTP/1.1 connection that nobody else uses.
+func (c *Cluster) plain(ctx context.Context, e *Endpoint, client *Client, key clientKey, timeout time.Duration) (*plain, error) {
+	conn := e.conns.take(key)
+	if conn != nil {
+		return conn, nil
+	}
+	_, err := c.reserve(ctx, func() bool {
+		conn = e.conns.take(key)
+		return conn != nil
+	})
+	if conn != nil || err != nil {
+		return conn, err
+	}
+	raw, via, err := c.Connect(ctx, e, client, timeout)
+	if err != nil {
+		c.room.leave()
+		return nil, err
+	}
+	return &plain{ClientConn: http1.NewClientConn(raw, c.set.cfg.HTTP1), via: via, leave: c.room.leave}, nil
 }
 
 // returning gives a connection back when the response has been read.
@@ -202,6 +216,11 @@ func (c *Cluster) roundTrip2(ctx context.Context, e *Endpoint, client *Client, t
 		if errors.As(err, &ex) && ex.Stage == message.Unprocessed && conn.Room() == 0 && ctx.Err() == nil {
 			continue // others were faster, or the connection is going away
 		}
+		if err == nil && resp.Body != nil && c.policy.Load().GetCircuitBreaker().GetMaxConnections() != 0 {
+			resp.Body = &returning{Body: resp.Body, give: c.room.wake}
+		} else {
+			c.room.wake()
+		}
 		return resp, conn.via, err
 	}
 	return nil, trace.Context{}, &message.ExchangeError{Stage: message.Unprocessed, Err: errBusy}
@@ -211,6 +230,12 @@ func (c *Cluster) roundTrip2(ctx context.Context, e *Endpoint, client *Client, t
 // there is none.
 func (c *Cluster) shared(ctx context.Context, e *Endpoint, client *Client, timeout time.Duration) (*multiplexed, error) {
 	key := client.key()
+	reserved := false
+	defer func() {
+		if reserved {
+			c.room.leave() // others had made one meanwhile
+		}
+	}()
 	for {
 		e.conns.mu.Lock()
 		for _, conn := range e.conns.shared[key] {
@@ -220,7 +245,16 @@ func (c *Cluster) shared(ctx context.Context, e *Endpoint, client *Client, timeo
 			}
 		}
 		d := e.conns.dialing[key]
+		if d == nil && !reserved {
+			e.conns.mu.Unlock()
+			var err error
+			if reserved, err = c.reserve(ctx, func() bool { return e.conns.roomy(key) }); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		if d == nil {
+			reserved = false // it is the connection's now
 			d = &dialing{done: make(chan struct{})}
 			e.conns.dialing[key] = d
 			c.set.wg.Add(1)
@@ -238,9 +272,11 @@ func (c *Cluster) shared(ctx context.Context, e *Endpoint, client *Client, timeo
 	}
 }
 
-// setUp makes an HTTP/2 connection and serves it to its end.
+// setUp makes an HTTP/2 connection, for which there is room, and serves it to its
+// end.
 func (c *Cluster) setUp(e *Endpoint, client Client, key clientKey, timeout time.Duration, d *dialing) {
 	defer c.set.wg.Done()
+	defer c.room.leave()
 	raw, via, err := c.Connect(c.set.ctx, e, &client, timeout)
 	var conn *multiplexed
 	if err == nil {

@@ -53,18 +53,27 @@ func (e *Endpoint) Use() *Use {
 	return &Use{endpoint: e, start: time.Now()}
 }
 
-// Use is a request or connection under way.
+// Use is a request or connection under way. It counts towards the endpoint's
+// latency and health as far as it is told.
 type Use struct {
 	endpoint *Endpoint
 	start    time.Time
 	once     sync.Once
-	answered atomic.Bool
+	began    atomic.Bool
+	judged   atomic.Bool
 }
 
 // Answered notes the response's beginning; failed says that it is an error of the
 // endpoint.
 func (u *Use) Answered(failed bool) {
-	if u.answered.Swap(true) {
+	u.Began(failed)
+	u.Judge(failed)
+}
+
+// Began notes the response's beginning, from which it is not yet clear whether the
+// endpoint has done well, or that there is none.
+func (u *Use) Began(failed bool) {
+	if u.began.Swap(true) {
 		return
 	}
 	now := time.Now()
@@ -73,7 +82,13 @@ func (u *Use) Answered(failed bool) {
 		took = max(took, failureCost)
 	}
 	u.endpoint.latency.observe(took, now)
-	u.endpoint.cluster.outlier(u.endpoint, failed, now)
+}
+
+// Judge notes whether the endpoint has done well.
+func (u *Use) Judge(failed bool) {
+	if !u.judged.Swap(true) {
+		u.endpoint.cluster.outlier(u.endpoint, failed, time.Now())
+	}
 }
 
 // Done ends the use.

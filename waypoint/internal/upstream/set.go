@@ -42,6 +42,9 @@ type Set struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
+	// news wakes Run when there is something new to probe.
+	news chan struct{}
+
 	mu       sync.RWMutex
 	clusters map[clusterKey]*Cluster      // guarded by mu
 	policies map[string]*waypoint.Backend // by service; guarded by mu
@@ -66,7 +69,7 @@ func NewSet(cfg Config) *Set {
 	}
 	s := &Set{
 		store: cfg.Store, dialer: cfg.Dialer, cfg: cfg, self: cfg.Self,
-		clusters: make(map[clusterKey]*Cluster), policies: make(map[string]*waypoint.Backend),
+		news: make(chan struct{}, 1), clusters: make(map[clusterKey]*Cluster), policies: make(map[string]*waypoint.Backend),
 		metrics: metrics{
 			ejections: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ambit_upstream_ejections_total", Help: "Endpoints that were taken out because of how they answered."}, []string{"service"}),
 			overflow:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ambit_upstream_overflow_total", Help: "Requests and retries that were refused because a limit of the service was reached."}, []string{"service", "limit"}),
@@ -101,7 +104,17 @@ func (s *Set) Cluster(service string, port uint16) *Cluster {
 	c.used.Store(time.Now().UnixNano())
 	c.policy.Store(s.policyLocked(service))
 	s.clusters[key] = c
+	if c.policy.Load().GetHealthCheck() != nil {
+		s.tell()
+	}
 	return c
+}
+
+func (s *Set) tell() {
+	select {
+	case s.news <- struct{}{}:
+	default:
+	}
 }
 
 func (s *Set) policyLocked(service string) *waypoint.Backend {
@@ -123,6 +136,7 @@ func (s *Set) SetPolicy(service string, p *waypoint.Backend) {
 	for key, c := range s.clusters {
 		if key.service == service {
 			c.policy.Store(s.policyLocked(service))
+			s.tell()
 		}
 	}
 }
@@ -155,6 +169,7 @@ func (s *Set) Run(ctx context.Context) error {
 			for _, c := range s.list() {
 				c.current()
 			}
+		case <-s.news:
 		case now := <-tidy.C:
 			s.tidy(now)
 		}
