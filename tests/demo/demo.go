@@ -161,11 +161,11 @@ func (d *demo) finish() error {
 			"exec visitor -- shop get -n 20 'http://web:8080/buy?sku=mug&card=1'", "logs n1/access", "logs controlplane", "down",
 		} {
 			verb, rest, _ := strings.Cut(c, " ")
-			fmt.Fprintf(d.out, "  %s local %s --name %s %s\n", d.ambit, verb, d.name, rest)
+			fmt.Fprintln(d.out, strings.TrimRight(fmt.Sprintf("  %s local %s --name %s %s", d.ambit, verb, d.name, rest), " "))
 		}
-		fmt.Fprintf(d.out, "It follows edits of the manifests in %s. Enrol it again, and then with a waypoint and a canary:\n", d.files)
-		for _, names := range []string{"waypoint,namespace", "canary"} {
-			fmt.Fprintf(d.out, "  cp %s/%s/{%s}.yaml %s\n", d.example, trafficDir, names, d.files)
+		fmt.Fprintf(d.out, "It follows edits of the manifests in %s. Enrol it again, with a waypoint and a canary:\n", d.files)
+		for _, f := range []string{waypointFile, namespaceFile, canaryFile} {
+			fmt.Fprintf(d.out, "  cp %s %s\n", filepath.Join(d.example, trafficDir, f), d.files)
 		}
 		fmt.Fprintln(d.out, "Delete that directory when you are done.")
 		return err

@@ -26,6 +26,7 @@ const (
 
 // waypoint starts one, and binds the namespace to it when it is ready.
 func (d *demo) waypoint(ctx context.Context) error {
+	d.say("%s/ is in %s, and DIR is what the mesh follows", trafficDir, d.example)
 	if err := d.add(waypointFile, collectorFile); err != nil {
 		return err
 	}
@@ -113,8 +114,11 @@ func (d *demo) testers(ctx context.Context) error {
 	if others.ok() < many || others.Versions["v1"] < many {
 		return fmt.Errorf("of %d others some were not answered by the old cart: %v %v", many, others.Versions, others.Statuses)
 	}
+	if err := d.unharmed(ctx); err != nil {
+		return err
+	}
 	d.prove("a header shows a new version to testers only", "%d of %d testers got v2, %d of %d others v1", testers.Versions["v2"], some, others.Versions["v1"], many)
-	return d.unharmed(ctx)
+	return nil
 }
 
 // split says which versions answered.
@@ -149,8 +153,11 @@ func (d *demo) mirror(ctx context.Context) error {
 	if old != 1 || fresh != 1 || a.ok() != 1 || a.Versions["v1"] != 1 {
 		return fmt.Errorf("want one order at each cart and the answer of v1: %v %v", a.Statuses, a.Versions)
 	}
+	if err := errors.Join(d.take(mirrorFile), d.unharmed(ctx)); err != nil {
+		return err
+	}
 	d.prove("a mirrored order arrives at both, one answers", "order %s: %d at v1, %d at v2, answered by v1", id, old, fresh)
-	return errors.Join(d.take(mirrorFile), d.unharmed(ctx))
+	return nil
 }
 
 func lastLine(s string) string {
@@ -191,8 +198,11 @@ func (d *demo) canary(ctx context.Context) error {
 		d.say("$ edit %s: weight %3d / %-3d  →  %s", canaryFile, 100-share, share, split(a))
 		observed = append(observed, fmt.Sprintf("%g", float64(100*a.Versions["v2"])/sampleSize))
 	}
+	if err := d.unharmed(ctx); err != nil {
+		return err
+	}
 	d.prove("a canary moves by editing a file", "0, 10, 50, 100 %% wanted, %s %% observed, 0 of %d failed", strings.Join(observed, ", "), total)
-	return d.unharmed(ctx)
+	return nil
 }
 
 // near reports whether n of a sample is what a share makes probable: within four
