@@ -60,7 +60,9 @@ func objectTable(w *tabwriter.Writer, items []json.RawMessage) {
 		if i == 0 {
 			row(w, append([]any{"NAMESPACE", "NAME"}, columns.headings...)...)
 		}
-		row(w, append([]any{o.Namespace, o.Name}, columns.cells(raw)...)...)
+		for _, cells := range columns.rows(raw) {
+			row(w, append([]any{o.Namespace, o.Name}, cells...)...)
+		}
 	}
 	if len(items) == 0 {
 		fmt.Fprintln(w, "none")
@@ -70,22 +72,32 @@ func objectTable(w *tabwriter.Writer, items []json.RawMessage) {
 // columns are those of a kind, after namespace and name.
 type columns struct {
 	headings []any
-	cells    func(json.RawMessage) []any
+	rows     func(json.RawMessage) [][]any
 }
 
-// as decodes an object that came from its own type.
-func as[T any](f func(*T) []any) func(json.RawMessage) []any {
-	return func(raw json.RawMessage) []any {
+// as decodes an object that came from its own type and has one row.
+func as[T any](f func(*T) []any) func(json.RawMessage) [][]any {
+	return asMany(func(o *T) [][]any { return [][]any{f(o)} })
+}
+
+// asMany is as for an object that may have several rows.
+func asMany[T any](f func(*T) [][]any) func(json.RawMessage) [][]any {
+	return func(raw json.RawMessage) [][]any {
 		var o T
 		if json.Unmarshal(raw, &o) != nil {
-			return nil
+			return [][]any{nil}
 		}
 		return f(&o)
 	}
 }
 
 func columnsOf(kind string) columns {
+	if isPolicy(kind) {
+		return columns{[]any{"TARGET", "ACCEPTED", "MESSAGE"}, asMany(policyRows)}
+	}
 	switch kind {
+	case "HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute", "UDPRoute":
+		return columns{[]any{"PARENT", "ACCEPTED", "RESOLVED-REFS", "INVALID", "MESSAGE"}, asMany(routeRows)}
 	case "Pod":
 		return columns{[]any{"PHASE", "READY", "IPS", "NODE", "AGE"}, as(podCells)}
 	case "Service":
