@@ -38,6 +38,10 @@ func (m mesh) Object(k graph.Key) graph.Object {
 
 func (m mesh) Bound(n types.NamespacedName) bool { return m.c.serviceBinding(n).bound() }
 
+func (m mesh) BoundIn(namespace string) bool {
+	return slices.ContainsFunc(m.c.graph.ServicesIn(namespace), m.Bound)
+}
+
 func (m mesh) Users(n types.NamespacedName) []graph.Object {
 	return m.c.graph.UsersOf(graph.ServiceKey(n))
 }
@@ -130,7 +134,7 @@ func (c *Compiler) compileFrontend(n types.NamespacedName) {
 func (c *Compiler) frontend(n types.NamespacedName, s *corev1.Service, out route.Output) *waypoint.Frontend {
 	body := &waypoint.Frontend{
 		Namespace: n.Namespace, Name: n.Name, Hostname: c.hostname(n), Ports: out.Ports,
-		AuthorizationPolicies: c.frontendPolicies(n), JwtProviders: out.Providers,
+		AuthorizationPolicies: c.frontendPolicies(n), JwtProviders: out.Providers, Tracing: out.Tracing,
 	}
 	for _, a := range graph.VirtualAddresses(s) {
 		body.Addresses = append(body.Addresses, a.AsSlice())

@@ -100,6 +100,18 @@ kind: RateLimitPolicy
 metadata: {name: ten, namespace: shop}
 spec: {targetRefs: [{kind: Service, name: version}], rules: [{requests: 0}]}
 `, "Frontend cart,Frontend version"},
+		"a policy of a namespace": {`
+apiVersion: ambit-mesh.io/v1alpha1
+kind: TracingPolicy
+metadata: {name: some, namespace: shop}
+spec: {targetRefs: [{kind: Namespace}], sampling: {percent: 1}}
+`, "Frontend cart,Frontend version,Frontend web"},
+		"a policy of a namespace without services": {`
+apiVersion: ambit-mesh.io/v1alpha1
+kind: TracingPolicy
+metadata: {name: some, namespace: bank}
+spec: {targetRefs: [{kind: Namespace}], sampling: {percent: 1}}
+`, ""},
 		"a policy of nothing": {`
 apiVersion: ambit-mesh.io/v1alpha1
 kind: TimeoutPolicy

@@ -216,7 +216,7 @@ func drawServiceTargets(t *rapid.T) []meshv1alpha1.ServiceTargetReference {
 
 func drawPolicy(t *rapid.T) graph.Object {
 	m := drawTrafficMeta(t, "x1", "x2")
-	switch rapid.IntRange(0, 11).Draw(t, "policy") {
+	switch rapid.IntRange(0, 12).Draw(t, "policy") {
 	case 0:
 		return &meshv1alpha1.RetryPolicy{ObjectMeta: m, Spec: meshv1alpha1.RetryPolicySpec{TargetRefs: drawTargets(t), Attempts: new(rapid.Int32Range(-1, 11).Draw(t, "attempts"))}}
 	case 1:
@@ -247,6 +247,18 @@ func drawPolicy(t *rapid.T) graph.Object {
 			TargetRefs: drawServiceTargets(t), Required: rapid.Bool().Draw(t, "required"),
 			Providers: []meshv1alpha1.JWTProvider{{Name: "p", Issuer: "i", JWKS: meshv1alpha1.JWTKeys{Inline: new(pick(t, "keys", `{"keys":[{}]}`, `{`))}}},
 		}}
+	case 11:
+		p := &meshv1alpha1.TracingPolicy{ObjectMeta: m, Spec: meshv1alpha1.TracingPolicySpec{Disabled: rapid.Bool().Draw(t, "disabled")}}
+		if rapid.Bool().Draw(t, "sampling") {
+			p.Spec.Sampling = &meshv1alpha1.TracingSampling{Share: meshv1alpha1.Share{Percent: new(rapid.Int32Range(-1, 101).Draw(t, "percent"))}}
+		}
+		for _, ref := range drawTargets(t) {
+			p.Spec.TargetRefs = append(p.Spec.TargetRefs, meshv1alpha1.TracingTargetReference{Group: ref.Group, Kind: ref.Kind, Name: &ref.Name, SectionName: ref.SectionName})
+		}
+		if rapid.Bool().Draw(t, "namespace") {
+			p.Spec.TargetRefs = append(p.Spec.TargetRefs, meshv1alpha1.TracingTargetReference{Kind: meshv1alpha1.TargetNamespace})
+		}
+		return p
 	case 10:
 		return &gatewayxv1alpha1.XBackendTrafficPolicy{ObjectMeta: m, Spec: gatewayxv1alpha1.BackendTrafficPolicySpec{
 			TargetRefs:      []gatewayv1.LocalPolicyTargetReference{{Kind: "Service", Name: pick[gatewayv1.ObjectName](t, "target", "s1", "s2")}},

@@ -89,6 +89,11 @@ func (g *Graph) Services() map[types.NamespacedName]struct{} {
 	return out
 }
 
+// ServicesIn gives the services of a namespace, in no order.
+func (g *Graph) ServicesIn(namespace string) []types.NamespacedName {
+	return unsorted(g.servicesByNamespace[namespace])
+}
+
 // ServicesAt gives the services that have a virtual address, sorted.
 func (g *Graph) ServicesAt(a netip.Addr) []types.NamespacedName {
 	return sorted(g.servicesByAddress[a])

@@ -50,14 +50,23 @@ func ParentServices(obj Object) []name {
 	return out
 }
 
+// TargetKey names what a policy of a namespace is attached to. A Namespace is that
+// of the policy, whatever is written.
+func TargetKey(namespace, group, kind, n string) Key {
+	if group == "core" {
+		group = ""
+	}
+	if group == "" && kind == string(meshv1alpha1.TargetNamespace) {
+		return NamespaceKey(namespace)
+	}
+	return Key{Group: group, Kind: kind, Namespace: namespace, Name: n}
+}
+
 // Targets gives what a policy is attached to.
 func Targets(obj Object) []Key {
 	var out []Key
 	add := func(group, kind, n string) {
-		k := Key{Group: group, Kind: kind, Namespace: obj.GetNamespace(), Name: n}
-		if group == "core" {
-			k.Group = ""
-		}
+		k := TargetKey(obj.GetNamespace(), group, kind, n)
 		if !slices.Contains(out, k) {
 			out = append(out, k)
 		}

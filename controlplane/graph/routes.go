@@ -1,6 +1,7 @@
 package graph
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -45,6 +46,9 @@ func newTraffic() traffic {
 
 // ServiceKey names a Service.
 func ServiceKey(n name) Key { return Key{Kind: "Service", Namespace: n.Namespace, Name: n.Name} }
+
+// NamespaceKey names a Namespace.
+func NamespaceKey(n string) Key { return Key{Kind: "Namespace", Name: n} }
 
 // RouteKey names a route.
 func RouteKey(kind, namespace, name string) Key {
@@ -166,6 +170,10 @@ func (g *Graph) dirtyDependents(k Key, obj Object, d *Dirty) {
 		g.dirtyFrontendsOf(user, d)
 	}
 	for _, target := range Targets(obj) {
+		if target.Kind == "Namespace" {
+			maps.Copy(d.Frontends, g.servicesByNamespace[target.Name])
+			continue
+		}
 		if target.Kind == "Service" {
 			d.Frontends[target.NamespacedName()] = struct{}{}
 			d.Backends[target.NamespacedName()] = struct{}{}
@@ -194,8 +202,10 @@ func (g *Graph) dirtyTraffic(svc name, d *Dirty) {
 	for user := range g.traffic.users[k] {
 		g.dirtyDependents(user, g.traffic.objects[user].Object, d)
 	}
-	for attached := range g.traffic.targets[k] {
-		d.Traffic[attached] = struct{}{}
+	for _, target := range []Key{k, NamespaceKey(svc.Namespace)} {
+		for attached := range g.traffic.targets[target] {
+			d.Traffic[attached] = struct{}{}
+		}
 	}
 	for route := range g.traffic.parents[svc] {
 		for attached := range g.traffic.targets[route] {

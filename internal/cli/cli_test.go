@@ -117,12 +117,14 @@ func TestStatusTable(t *testing.T) {
 
 func TestObjectTables(t *testing.T) {
 	for object, want := range map[string]string{
-		`{"kind":"Pod","metadata":{"namespace":"a","name":"p"},"spec":{"nodeName":"n1"},"status":{"phase":"Running","podIPs":[{"ip":"10.0.0.1"}],"containerStatuses":[{"ready":true},{}]}}`:        "a p Running 1/2 10.0.0.1 n1 -",
-		`{"kind":"Service","metadata":{"namespace":"a","name":"s"},"spec":{"type":"ClusterIP","clusterIPs":["10.96.0.1"],"ports":[{"port":80,"protocol":"TCP"}],"selector":{"app":"x"}}}`:          "a s ClusterIP 10.96.0.1 80/TCP app=x",
-		`{"kind":"EndpointSlice","metadata":{"namespace":"a","name":"e"},"endpoints":[{"addresses":["10.0.0.1"],"conditions":{"ready":false}}],"ports":[{"port":8080}]}`:                           "a e 10.0.0.1(not ready) 8080",
-		`{"kind":"AuthorizationPolicy","metadata":{"namespace":"a","name":"z","labels":{"l":"1"}}}`:                                                                                                "a z l=1",
-		`{"kind":"Deployment","metadata":{"namespace":"a","name":"d"},"spec":{"replicas":3,"selector":{},"template":{"spec":{"containers":[{"name":"c","command":["web","-x"]}]}}}}`:               "a d 3 web -x",
-		`{"kind":"Node","metadata":{"name":"n1"},"spec":{"podCIDRs":["10.244.1.0/24"]},"status":{"addresses":[{"type":"Hostname","address":"n1"},{"type":"InternalIP","address":"172.18.0.11"}]}}`: "- n1 172.18.0.11 10.244.1.0/24 -",
+		`{"kind":"Pod","metadata":{"namespace":"a","name":"p"},"spec":{"nodeName":"n1"},"status":{"phase":"Running","podIPs":[{"ip":"10.0.0.1"}],"containerStatuses":[{"ready":true},{}]}}`:                                  "a p Running 1/2 10.0.0.1 n1 -",
+		`{"kind":"Service","metadata":{"namespace":"a","name":"s"},"spec":{"type":"ClusterIP","clusterIPs":["10.96.0.1"],"ports":[{"port":80,"protocol":"TCP"}],"selector":{"app":"x"}}}`:                                    "a s ClusterIP 10.96.0.1 80/TCP app=x",
+		`{"kind":"EndpointSlice","metadata":{"namespace":"a","name":"e"},"endpoints":[{"addresses":["10.0.0.1"],"conditions":{"ready":false}}],"ports":[{"port":8080}]}`:                                                     "a e 10.0.0.1(not ready) 8080",
+		`{"kind":"ServiceAccount","metadata":{"namespace":"a","name":"z","labels":{"l":"1"}}}`:                                                                                                                               "a z l=1",
+		`{"kind":"RetryPolicy","metadata":{"namespace":"a","name":"r"},"spec":{"targetRefs":[{"kind":"Service","name":"web"},{"kind":"HTTPRoute","name":"web","sectionName":"buy"}]}}`:                                       "a r Service web, HTTPRoute web/buy",
+		`{"kind":"HTTPRoute","metadata":{"namespace":"a","name":"h"},"spec":{"parentRefs":[{"kind":"Service","name":"web"}],"rules":[{"name":"all","backendRefs":[{"name":"v1","weight":9},{"name":"v2","weight":1}]},{}]}}`: "a h Service web all: v1 x 9, v2 x 1; 1: none",
+		`{"kind":"Deployment","metadata":{"namespace":"a","name":"d"},"spec":{"replicas":3,"selector":{},"template":{"spec":{"containers":[{"name":"c","command":["web","-x"]}]}}}}`:                                         "a d 3 web -x",
+		`{"kind":"Node","metadata":{"name":"n1"},"spec":{"podCIDRs":["10.244.1.0/24"]},"status":{"addresses":[{"type":"Hostname","address":"n1"},{"type":"InternalIP","address":"172.18.0.11"}]}}`:                           "- n1 172.18.0.11 10.244.1.0/24 -",
 	} {
 		var b strings.Builder
 		w := tabwriter.NewWriter(&b, 0, 4, 1, ' ', 0)

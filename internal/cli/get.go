@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -102,11 +103,58 @@ func columnsOf(kind string) columns {
 		return columns{[]any{"REPLICAS", "COMMAND"}, as(func(d *appsv1.Deployment) []any {
 			return []any{*d.Spec.Replicas, strings.Join(d.Spec.Template.Spec.Containers[0].Command, " ")}
 		})}
+	case "HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute":
+		return columns{[]any{"PARENTS", "BACKENDS"}, as(routeCells)}
+	case "FaultInjection", "JWTAuthentication", "AuthorizationPolicy", "RetryPolicy", "TimeoutPolicy", "RateLimitPolicy",
+		"SessionPersistencePolicy", "LoadBalancingPolicy", "CircuitBreakerPolicy", "OutlierDetectionPolicy", "HealthCheckPolicy",
+		"ExternalAuthorizationPolicy", "XBackendTrafficPolicy":
+		return columns{[]any{"TARGETS"}, as(func(o *attached) []any { return []any{references(o.Spec.TargetRefs)} })}
 	default:
 		return columns{[]any{"LABELS"}, as(func(m *metav1.PartialObjectMetadata) []any {
 			return []any{labelList(m.Labels)}
 		})}
 	}
+}
+
+// attached is what routes and policies have in common.
+type attached struct {
+	Spec struct {
+		ParentRefs, TargetRefs []reference
+		Rules                  []struct {
+			Name        string
+			BackendRefs []reference
+		}
+	}
+}
+
+// reference is a parent, a backend or a target.
+type reference struct {
+	Kind, Name, SectionName string
+	Weight                  *int32
+}
+
+func references(all []reference) string {
+	var parts []string
+	for _, r := range all {
+		text := strings.TrimSpace(r.Kind + " " + r.Name)
+		if r.SectionName != "" {
+			text += "/" + r.SectionName
+		}
+		if r.Weight != nil {
+			text += fmt.Sprintf(" x %d", *r.Weight)
+		}
+		parts = append(parts, text)
+	}
+	return strings.Join(parts, ", ")
+}
+
+// routeCells shows where the rules of a route send requests.
+func routeCells(o *attached) []any {
+	var rules []string
+	for i, r := range o.Spec.Rules {
+		rules = append(rules, fmt.Sprintf("%s: %s", cmp.Or(r.Name, fmt.Sprint(i)), cmp.Or(references(r.BackendRefs), "none")))
+	}
+	return []any{references(o.Spec.ParentRefs), strings.Join(rules, "; ")}
 }
 
 func podCells(p *corev1.Pod) []any {

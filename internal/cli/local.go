@@ -32,7 +32,7 @@ func newLocal(s Streams) *cobra.Command {
 	}
 	cmd.PersistentFlags().StringVar(&f.name, "name", "default", "name of the local mesh")
 	cmd.PersistentFlags().StringVar(&f.runtimeDir, "runtime-dir", sandbox.RuntimeDir(), "where the state of local meshes is kept while they run")
-	cmd.AddCommand(newUp(s, &f), newDown(s, &f), newStatus(s, &f), newGet(s, &f), newExec(s, &f), newLogs(s, &f), newObserve(s, &f), newEdges(s, &f), newRestart(&f))
+	cmd.AddCommand(newUp(s, &f), newDown(s, &f), newStatus(s, &f), newGet(s, &f), newExec(s, &f), newLogs(s, &f), newObserve(s, &f), newEdges(s, &f), newExplain(s, &f), newRestart(&f))
 	return cmd
 }
 

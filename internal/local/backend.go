@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/ambit-mesh/ambit/internal/local/control"
+	"github.com/ambit-mesh/ambit/internal/local/explain"
 	"github.com/ambit-mesh/ambit/internal/local/system"
 )
 
@@ -25,6 +26,8 @@ func (b *backend) Call(ctx context.Context, op string, args json.RawMessage) (an
 		return s.status(ctx), nil
 	case control.OpGet:
 		return with(args, s.get)
+	case control.OpExplain:
+		return with(args, func(a control.ExplainArgs) (explain.Report, error) { return s.explain(ctx, a) })
 	case control.OpLogs:
 		return with(args, s.logs)
 	case control.OpRestart:

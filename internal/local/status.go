@@ -3,6 +3,7 @@ package local
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -166,25 +167,33 @@ func (c complaint) object() string {
 	return ""
 }
 
-// askControlPlane gives the uids of captured pods, and the manifests' problems
-// as the control plane sees them; ok is false where it does not answer.
-func (s *supervisor) askControlPlane(ctx context.Context) (captured map[string]bool, problems []string, ok bool) {
+// askAdmin reads JSON from the control plane's admin port.
+func (s *supervisor) askAdmin(ctx context.Context, path string, into any) error {
 	if !s.options.Mesh {
-		return nil, nil, false
+		return errors.New("this local mesh runs without the mesh's processes (--mesh=false)")
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/debug/status", portAdmin), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d%s", portAdmin, path), nil)
 	if err != nil {
-		return nil, nil, false
+		return err
 	}
 	resp, err := system.Client(nil).Do(req)
 	if err != nil {
-		return nil, nil, false
+		return fmt.Errorf("ask the control plane: %w", err)
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("ask the control plane for %s: %s", path, resp.Status)
+	}
+	return json.NewDecoder(resp.Body).Decode(into)
+}
+
+// askControlPlane gives the uids of captured pods, and the manifests' problems
+// as the control plane sees them; ok is false where it does not answer.
+func (s *supervisor) askControlPlane(ctx context.Context) (captured map[string]bool, problems []string, ok bool) {
 	var st controlPlaneStatus
-	if resp.StatusCode != http.StatusOK || json.NewDecoder(resp.Body).Decode(&st) != nil {
+	if s.askAdmin(ctx, "/debug/status", &st) != nil {
 		return nil, nil, false
 	}
 	captured = make(map[string]bool)

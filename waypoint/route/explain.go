@@ -46,8 +46,8 @@ type ExplainedRule struct {
 	Match      int      `json:"match"`
 	Conditions []string `json:"conditions,omitempty"`
 	Prefix     string   `json:"prefix,omitempty"`
-
-	label string
+	// Label names the rule for people.
+	Label string `json:"label"`
 }
 
 // Share is a backend and what part of the requests it gets.
@@ -160,7 +160,7 @@ func (f *Frontend) because(s Source, client *Client, number uint16) string {
 }
 
 func explained(r *Rule, number int, m *match) *ExplainedRule {
-	out := &ExplainedRule{Route: r.Route, Index: r.Index, Name: r.Name, Match: number, label: r.label}
+	out := &ExplainedRule{Route: r.Route, Index: r.Index, Name: r.Name, Match: number, Label: r.label}
 	if m != nil {
 		out.Conditions = m.conditions()
 	}

@@ -58,9 +58,9 @@ func (x *Explanation) result() string {
 // String names rule and match.
 func (r *ExplainedRule) String() string {
 	if r.Match < 0 {
-		return r.label
+		return r.Label
 	}
-	return fmt.Sprintf("%s match %d", r.label, r.Match)
+	return fmt.Sprintf("%s match %d", r.Label, r.Match)
 }
 
 func (x *Explanation) shares() []string {

@@ -28,6 +28,7 @@ const (
 	KindSessionPersistencePolicy    = "SessionPersistencePolicy"
 	KindJWTAuthentication           = "JWTAuthentication"
 	KindExternalAuthorizationPolicy = "ExternalAuthorizationPolicy"
+	KindTracingPolicy               = "TracingPolicy"
 )
 
 // GroupVersion gives group and version of every kind in this package.
@@ -53,6 +54,7 @@ func AddToScheme(scheme *runtime.Scheme) error {
 		&SessionPersistencePolicy{}, &SessionPersistencePolicyList{},
 		&JWTAuthentication{}, &JWTAuthenticationList{},
 		&ExternalAuthorizationPolicy{}, &ExternalAuthorizationPolicyList{},
+		&TracingPolicy{}, &TracingPolicyList{},
 	)
 	metav1.AddToGroupVersion(scheme, gv)
 	return nil

@@ -20,7 +20,7 @@ func TestAddToScheme(t *testing.T) {
 		v1alpha1.KindAuthorizationPolicy, v1alpha1.KindPeerAuthentication, v1alpha1.KindRetryPolicy, v1alpha1.KindTimeoutPolicy,
 		v1alpha1.KindFaultInjection, v1alpha1.KindRateLimitPolicy, v1alpha1.KindLoadBalancingPolicy, v1alpha1.KindCircuitBreakerPolicy,
 		v1alpha1.KindOutlierDetectionPolicy, v1alpha1.KindHealthCheckPolicy, v1alpha1.KindSessionPersistencePolicy,
-		v1alpha1.KindJWTAuthentication, v1alpha1.KindExternalAuthorizationPolicy,
+		v1alpha1.KindJWTAuthentication, v1alpha1.KindExternalAuthorizationPolicy, v1alpha1.KindTracingPolicy,
 	} {
 		for _, k := range []string{kind, kind + "List"} {
 			if _, err := scheme.New(v1alpha1.GroupVersion().WithKind(k)); err != nil {

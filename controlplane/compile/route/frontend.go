@@ -34,6 +34,8 @@ type Input struct {
 type Output struct {
 	Ports     []*waypoint.Port
 	Providers []*waypoint.JWTProvider
+	// Tracing is for rules that say nothing of it; nil is the waypoint's own.
+	Tracing *waypoint.Tracing
 	// Parents has an entry for each reference of a route to the Service.
 	Parents  []Parent
 	Findings []Finding
@@ -103,6 +105,7 @@ func Translate(in Input, mesh traffic.Mesh) Output {
 	if in.Service != nil {
 		t.findSections()
 		t.providers()
+		t.trace()
 		for i := range in.Service.Spec.Ports {
 			if p := &in.Service.Spec.Ports[i]; traffic.TCP(p) {
 				t.out.Ports = append(t.out.Ports, t.port(i, p))

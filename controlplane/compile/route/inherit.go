@@ -17,7 +17,7 @@ import (
 func ruleKinds() []string {
 	return []string{
 		v1alpha1.KindRetryPolicy, v1alpha1.KindTimeoutPolicy, v1alpha1.KindFaultInjection, v1alpha1.KindRateLimitPolicy,
-		v1alpha1.KindSessionPersistencePolicy, v1alpha1.KindExternalAuthorizationPolicy,
+		v1alpha1.KindSessionPersistencePolicy, v1alpha1.KindExternalAuthorizationPolicy, v1alpha1.KindTracingPolicy,
 	}
 }
 
@@ -48,6 +48,11 @@ func (t *translation) providers() {
 	if p.Spec.Required {
 		t.signedIn = "JWTAuthentication " + traffic.Name(p) + " requires a token of every request, and none is seen where the port is passed through as TCP or TLS"
 	}
+}
+
+// trace settles what is recorded where no rule says more.
+func (t *translation) trace() {
+	t.out.Tracing = t.tracing(traffic.Target{Key: graph.ServiceKey(t.in.Name)}, traffic.Target{Key: graph.NamespaceKey(t.in.Name.Namespace)})
 }
 
 // chain is where a rule inherits from, the most specific target first: GEP-713.
@@ -115,8 +120,21 @@ func (t *translation) inherit(rule *waypoint.Rule, route *graph.Key, name, secti
 	if p, ok := inherited[*v1alpha1.FaultInjection](c, v1alpha1.KindFaultInjection); ok {
 		rule.Faults = traffic.Faults(t.mesh, p)
 	}
+	// What the Service and its namespace say is told once, in the frontend.
+	rule.Tracing = t.tracing(c.all[:len(c.all)-1]...)
 	t.limit(rule, c)
 	t.authorize(rule, c)
+}
+
+// tracing gives the setting of the first of some targets that has a policy. One
+// that is refused has no effect, on this side of the frontend as on the other.
+func (t *translation) tracing(targets ...traffic.Target) *waypoint.Tracing {
+	for _, target := range targets {
+		if p, ok := traffic.Deciding(t.mesh, v1alpha1.KindTracingPolicy, target).(*v1alpha1.TracingPolicy); ok && traffic.Refusal(p) == "" {
+			return traffic.Tracing(p, &traffic.Report{})
+		}
+	}
+	return nil
 }
 
 // shut makes a rule answer with an error.

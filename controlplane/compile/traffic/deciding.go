@@ -10,8 +10,8 @@ import (
 	"github.com/ambit-mesh/ambit/controlplane/graph"
 )
 
-// Target is what a policy is attached to: a Service or a route, or a section of
-// it, which is the name of a port or of a rule.
+// Target is what a policy is attached to: a Namespace, a Service or a route, or a
+// section of it, which is the name of a port or of a rule.
 type Target struct {
 	Key     graph.Key
 	Section string
@@ -62,11 +62,7 @@ func names(p v1alpha1.TrafficPolicy, target Target) bool {
 }
 
 func targetOf(p v1alpha1.TrafficPolicy, ref v1alpha1.TrafficTargetReference) Target {
-	group := string(ref.Group)
-	if group == "core" {
-		group = ""
-	}
-	t := Target{Key: graph.Key{Group: group, Kind: string(ref.Kind), Namespace: p.GetNamespace(), Name: string(ref.Name)}}
+	t := Target{Key: graph.TargetKey(p.GetNamespace(), string(ref.Group), string(ref.Kind), string(ref.Name))}
 	if ref.SectionName != nil {
 		t.Section = string(*ref.SectionName)
 	}

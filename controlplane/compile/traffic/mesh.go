@@ -23,6 +23,8 @@ type Mesh interface {
 	Object(k graph.Key) graph.Object
 	// Bound says whether a waypoint serves a service.
 	Bound(n types.NamespacedName) bool
+	// BoundIn says whether a waypoint serves any service of a namespace.
+	BoundIn(namespace string) bool
 	// Users gives the routes and policies that refer to a service.
 	Users(n types.NamespacedName) []graph.Object
 }

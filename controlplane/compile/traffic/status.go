@@ -142,6 +142,9 @@ func reach(mesh Mesh, p v1alpha1.TrafficPolicy, t Target) (missing string, bound
 		}
 		return "", mesh.Bound(n) || receives(p, t) && Version(mesh, n)
 	}
+	if t.Key.Kind == string(v1alpha1.TargetNamespace) {
+		return "", mesh.BoundIn(t.Key.Name)
+	}
 	route := mesh.Object(t.Key)
 	if route == nil {
 		return "there is no " + t.Key.String(), false
@@ -218,6 +221,9 @@ func parentRef(namespace string, ref v1alpha1.TrafficTargetReference) gatewayv1.
 	group, kind, ns := ref.Group, ref.Kind, gatewayv1.Namespace(namespace)
 	if group == "core" {
 		group = ""
+	}
+	if kind == v1alpha1.TargetNamespace {
+		return gatewayv1.ParentReference{Group: &group, Kind: &kind, Name: gatewayv1.ObjectName(namespace)}
 	}
 	return gatewayv1.ParentReference{Group: &group, Kind: &kind, Namespace: &ns, Name: ref.Name, SectionName: ref.SectionName}
 }

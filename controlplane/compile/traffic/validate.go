@@ -35,6 +35,8 @@ func Validate(p v1alpha1.TrafficPolicy) []policy.Problem {
 		rateLimits(p, r)
 	case *v1alpha1.SessionPersistencePolicy:
 		Session(p, r)
+	case *v1alpha1.TracingPolicy:
+		Tracing(p, r)
 	case *v1alpha1.JWTAuthentication:
 		Providers(p, r)
 	case *v1alpha1.ExternalAuthorizationPolicy:
@@ -68,6 +70,8 @@ func (r *Report) targets(p v1alpha1.TrafficPolicy) {
 			if ref.Group != "" && ref.Group != "core" {
 				r.Add(at+".group", "%q is not the group of a Service, which is written \"\"", ref.Group)
 			}
+		case v1alpha1.TargetNamespace:
+			r.namespaceTarget(at, p, ref)
 		case v1alpha1.TargetHTTPRoute, v1alpha1.TargetGRPCRoute:
 			if ServiceOnly(p) {
 				r.Add(at+".kind", "%s cannot be targeted; use Service", ref.Kind)
@@ -78,7 +82,7 @@ func (r *Report) targets(p v1alpha1.TrafficPolicy) {
 		default:
 			r.Add(at+".kind", "%q cannot be targeted; use Service, HTTPRoute or GRPCRoute", ref.Kind)
 		}
-		if ref.Name == "" {
+		if ref.Name == "" && ref.Kind != v1alpha1.TargetNamespace {
 			r.Add(at+".name", "a target needs a name")
 		}
 		t := targetOf(p, ref)
@@ -86,6 +90,19 @@ func (r *Report) targets(p v1alpha1.TrafficPolicy) {
 			r.Add(at, "the target is named twice")
 		}
 		seen[t] = true
+	}
+}
+
+// namespaceTarget checks a target that is the namespace of the policy.
+func (r *Report) namespaceTarget(at string, p v1alpha1.TrafficPolicy, ref v1alpha1.TrafficTargetReference) {
+	if _, ok := p.(*v1alpha1.TracingPolicy); !ok {
+		r.Add(at+".kind", "%q cannot be targeted; use Service, HTTPRoute or GRPCRoute", ref.Kind)
+	}
+	if ref.Group != "" && ref.Group != "core" {
+		r.Add(at+".group", "%q is not the group of a Namespace, which is written \"\"", ref.Group)
+	}
+	if ref.Name != "" || ref.SectionName != nil {
+		r.Add(at+".name", "a Namespace target has no name and no section: it is the namespace of the policy")
 	}
 }
 

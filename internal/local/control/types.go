@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"time"
 
+	"github.com/ambit-mesh/ambit/internal/local/explain"
 	"github.com/ambit-mesh/ambit/internal/local/system"
 )
 
@@ -17,6 +18,7 @@ const (
 	OpDown    = "down"
 	OpWatch   = "watch"
 	OpFlows   = "flows"
+	OpExplain = "explain"
 )
 
 // request is the first line of a connection.
@@ -56,6 +58,13 @@ type ExecArgs struct {
 	Env []string `json:"env,omitempty"`
 	// Dir is the working directory where the target is no container.
 	Dir string `json:"dir,omitempty"`
+}
+
+// ExplainArgs are the arguments of OpExplain. The answer is an explain.Report.
+type ExplainArgs struct {
+	// From is the pod that sends the request; no name is none.
+	From  Target        `json:"from"`
+	Query explain.Query `json:"query"`
 }
 
 // LogsAnswer is the answer of OpLogs.

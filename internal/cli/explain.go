@@ -1,0 +1,117 @@
+package cli
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ambit-mesh/ambit/internal/local/control"
+	"github.com/ambit-mesh/ambit/internal/local/explain"
+)
+
+// explainFormat is the value of explain's -o.
+type explainFormat string
+
+func (f *explainFormat) String() string { return string(*f) }
+
+// Set takes one of the known formats.
+func (f *explainFormat) Set(s string) error {
+	if s != "text" && s != "json" {
+		return errors.New("want text or json")
+	}
+	*f = explainFormat(s)
+	return nil
+}
+
+// Type is shown in the help.
+func (f *explainFormat) Type() string { return "text|json" }
+
+func newExplain(s Streams, f *localFlags) *cobra.Command {
+	var args control.ExplainArgs
+	var headers []string
+	out := explainFormat("text")
+	cmd := &cobra.Command{
+		Use:   "explain SERVICE[.NAMESPACE][:PORT]",
+		Short: "Say what would become of a request",
+		Long: "Says what would become of a request to a Service: whether the client is captured and who it is, which\n" +
+			"waypoint is taken, which route and rule match and why not the others, the backends with their weights,\n" +
+			"and what the policies say on the way. Nothing is sent; what depends on the moment, such as tokens and\n" +
+			"rate limits that are used up, is left out.",
+		Example: "  ambit local explain cart:8080 --from deploy/web\n" +
+			"  ambit local explain cart.shop:8080 --from deploy/web -X POST --path /cart/1 -H x-group:testers\n" +
+			"  ambit local explain cart.shop --from-identity spiffe://cluster.local/ns/shop/sa/web -o json",
+		Args: exactly(cobra.ExactArgs(1)),
+	}
+	flags := cmd.Flags()
+	flags.StringVarP(&args.From.Namespace, "namespace", "n", "", "namespace of the Service and of --from; needed where a name is in several")
+	flags.StringVar(&args.From.Name, "from", "", "who sends it: a pod, deploy/NAME, sts/NAME or svc/NAME; without it policies are not asked")
+	flags.StringVar(&args.Query.Identity, "from-identity", "", "who sends it, as a SPIFFE ID")
+	flags.StringVarP(&args.Query.Method, "method", "X", "GET", "method")
+	flags.StringVar(&args.Query.Path, "path", "/", "path, with its query")
+	flags.StringArrayVarP(&headers, "header", "H", nil, "header, NAME:VALUE; may be repeated")
+	flags.VarP(&out, "output", "o", "how to print")
+	cmd.MarkFlagsMutuallyExclusive("from", "from-identity")
+	cmd.RunE = func(cmd *cobra.Command, argv []string) error {
+		if err := address(argv[0], &args); err != nil {
+			return err
+		}
+		var err error
+		if args.Query.Headers, err = parseHeaders(headers); err != nil {
+			return err
+		}
+		client, err := f.client()
+		if err != nil {
+			return err
+		}
+		var report explain.Report
+		if err := client.Call(cmd.Context(), control.OpExplain, args, &report); err != nil {
+			return err
+		}
+		if out == "json" {
+			enc := json.NewEncoder(s.Out)
+			enc.SetIndent("", "  ")
+			return enc.Encode(report)
+		}
+		_, err = fmt.Fprint(s.Out, report)
+		return err
+	}
+	return cmd
+}
+
+// address reads SERVICE[.NAMESPACE][:PORT]; a host name of a Service is one.
+func address(text string, args *control.ExplainArgs) error {
+	q := &args.Query
+	host, port, some := strings.Cut(text, ":")
+	if some {
+		n, err := strconv.ParseUint(port, 10, 16)
+		if err != nil || n == 0 {
+			return usageError{fmt.Errorf("%q: %q is not a port: want 1 to 65535", text, port)}
+		}
+		q.Port = uint16(n)
+	}
+	labels := strings.Split(host, ".")
+	q.Service, q.Namespace = labels[0], args.From.Namespace
+	if len(labels) > 1 {
+		q.Namespace = labels[1]
+	}
+	if q.Service == "" || len(labels) > 2 && labels[2] != "svc" {
+		return usageError{fmt.Errorf("%q: want SERVICE[.NAMESPACE][:PORT]", text)}
+	}
+	return nil
+}
+
+func parseHeaders(list []string) ([]explain.Header, error) {
+	var out []explain.Header
+	for _, text := range list {
+		name, value, ok := strings.Cut(text, ":")
+		if name = strings.TrimSpace(name); !ok || name == "" {
+			return nil, usageError{fmt.Errorf("--header %q: want NAME:VALUE", text)}
+		}
+		out = append(out, explain.Header{Name: name, Value: strings.TrimSpace(value)})
+	}
+	return out, nil
+}
