@@ -34,7 +34,6 @@ build: ## Build the programs, and the example shop, into bin/
 	$(BUILD) -o bin/ambit-ztunnel ./cmd/ztunnel
 	$(BUILD) -o bin/ambit-waypoint ./cmd/waypoint
 	$(BUILD) -o bin/ambit-nodeagent ./cmd/nodeagent
-	$(BUILD) -o bin/ambit-waypoint ./cmd/waypoint
 	$(BUILD) -o bin/shop ./examples/shop
 
 .PHONY: demo
@@ -95,7 +94,7 @@ verify-generated: ## The other half: protobuf, deep copies and CRDs; builds thei
 ##@ Now and then
 
 .PHONY: bench
-bench: build ## Measure Ambit beside plain and TLS relays, over network namespaces (BENCH="-only data" for a part)
+bench: build ## Measure Ambit beside relays and the waypoint beside Envoy (BENCH="-only data" or "-only waypoint" for a part)
 	$(BUILD) -o bin/bench ./tests/bench
 	bin/bench run $(BENCH)
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -163,5 +164,40 @@ func TestUnreadResponse(t *testing.T) {
 		}
 		_ = c.Close()
 		_ = far.Close()
+	}
+}
+
+// A body tells all that has come, not only what the codec has taken from the
+// connection, so that it is passed on in large pieces.
+func TestBodyTellsWhatTheConnectionKeeps(t *testing.T) {
+	const size = 40 << 10
+	content := strings.Repeat("x", size)
+	for name, answer := range map[string]string{
+		"length":  "HTTP/1.1 200 OK\r\ncontent-length: 40960\r\n\r\n" + content,
+		"chunked": "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\na000\r\n" + content + "\r\n0\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			near, far := newPipe()
+			if _, err := far.Write([]byte(answer)); err != nil {
+				t.Fatal(err)
+			}
+			c := NewClientConn(near, Config{})
+			defer c.Close()
+			resp, err := c.RoundTrip(t.Context(), get("/"), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n := resp.Body.Buffered(); n != size {
+				t.Errorf("%d bytes are said to be there, want %d", n, size)
+			}
+			got := make([]byte, size+100)
+			n, err := resp.Body.Read(got)
+			if n != size || string(got[:n]) != content {
+				t.Errorf("one Read gave %d bytes of %d, %v", n, size, err)
+			}
+			if _, err := resp.Body.Read(got); err != io.EOF {
+				t.Errorf("at the end %v", err)
+			}
+		})
 	}
 }

@@ -35,6 +35,13 @@ func (c *pipeConn) Write(p []byte) (int, error) { return c.out.write(p) }
 func (c *pipeConn) CloseWrite() error           { c.out.finish(io.EOF); return nil }
 func (c *pipeConn) Done() <-chan struct{}       { return c.done }
 
+// Buffered is how many bytes Read gives without waiting.
+func (c *pipeConn) Buffered() int {
+	c.in.mu.Lock()
+	defer c.in.mu.Unlock()
+	return c.in.w - c.in.r
+}
+
 // Close lets the other end read what was written, as a tunnel does.
 func (c *pipeConn) Close() error {
 	c.out.finish(io.EOF)

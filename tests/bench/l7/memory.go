@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"slices"
 	"sync"
 	"time"
 )
@@ -18,44 +17,70 @@ const held = 10_000
 // memory measures what is resident in each proxy at rest, and with connections
 // that have asked once and then say nothing.
 func (b *bench) memory(ctx context.Context) error {
+	many, _, err := b.footprint(ctx, tables[1], false)
+	if err != nil {
+		return err
+	}
+	few, full, err := b.footprint(ctx, tables[0], true)
+	if err != nil {
+		return err
+	}
 	fmt.Printf("\nresident memory, MB, after %s of rest\n\n| proxy | %d rules | %d rules | %d connections |\n|---|---|---|---|\n", b.settle, tables[0], tables[1], held)
-	large, err := b.start(ctx, tables[1], true)
+	for _, name := range b.names {
+		fmt.Printf("| %s | %.1f | %.1f | %.1f |\n", name, few[name], many[name], full[name])
+	}
+	apart, err := b.apart(ctx)
 	if err != nil {
 		return err
 	}
-	err = b.rest(ctx, large)
-	many := sizesOf(large)
-	large.stop()
+	fmt.Printf("| %s, a tunnel for each connection | | | %.1f |\n", ambit, apart)
+	return nil
+}
+
+// footprint gives the memory of fresh proxies at rest, and with connections.
+func (b *bench) footprint(ctx context.Context, rules int, connected bool) (atRest, full map[string]float64, err error) {
+	p, err := b.start(ctx, rules, true)
 	if err != nil {
-		return err
-	}
-	p, err := b.start(ctx, tables[0], true)
-	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	defer p.stop()
 	if err := b.rest(ctx, p); err != nil {
-		return err
+		return nil, nil, err
 	}
-	few := sizesOf(p)
+	atRest = sizesOf(p)
+	if !connected {
+		return atRest, nil, nil
+	}
 	for _, name := range b.names {
-		full, err := b.hold(ctx, p, name, p.dialers[name])
+		release, err := b.hold(ctx, p.dialers[name])
+		defer release()
 		if err != nil {
-			return err
+			return nil, nil, fmt.Errorf("%s: %w", name, err)
 		}
-		fmt.Printf("| %s | %.1f | %.1f | %.1f |\n", name, few[name], many[name], full)
 	}
-	apart, err := newTunnels(b.client, waypointHost, true)
+	err = pause(ctx, b.settle)
+	return atRest, sizesOf(p), err
+}
+
+// apart gives the memory of a fresh waypoint each of whose connections came in a
+// tunnel of its own, which clients of one node never do.
+func (b *bench) apart(ctx context.Context) (float64, error) {
+	p, err := b.start(ctx, tables[0], true)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	defer apart.close()
-	full, err := b.hold(ctx, p, ambit, apart)
+	defer p.stop()
+	t, err := newTunnels(b.client, waypointHost, true)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	fmt.Printf("| %s, a tunnel for each connection | | | %.1f |\n", ambit, full)
-	return nil
+	defer t.close()
+	release, err := b.hold(ctx, t)
+	defer release()
+	if err == nil {
+		err = pause(ctx, b.settle)
+	}
+	return sizesOf(p)[ambit], err
 }
 
 // rest sends one request through each proxy, and waits.
@@ -82,41 +107,40 @@ func sizesOf(p *proxies) map[string]float64 {
 	return out
 }
 
-// hold opens connections, some at a time, and gives the memory of the proxy when
-// all of them have been at rest.
-func (b *bench) hold(ctx context.Context, p *proxies, name string, d dialer) (float64, error) {
+// hold opens connections, some at a time, each of which asks once.
+func (b *bench) hold(ctx context.Context, d dialer) (release func(), err error) {
 	const parallel = 16
 	var mu sync.Mutex
 	var all []*load
-	var failed error
+	release = func() {
+		for _, l := range all {
+			l.close()
+		}
+	}
 	var wg sync.WaitGroup
 	for range parallel {
 		wg.Go(func() {
 			for range held / parallel {
-				l, err := newLoad(ctx, d, row{http1Row, sizes[0], tables[0]}, 1)
-				if err == nil {
-					err = l.once()
+				l, lerr := newLoad(ctx, d, row{http1Row, sizes[0], tables[0]}, 1)
+				if lerr == nil {
+					lerr = l.once()
 				}
 				mu.Lock()
-				all, failed = append(all, l), err
+				if l != nil {
+					all = append(all, l)
+				}
+				if lerr != nil {
+					err = lerr
+				}
 				mu.Unlock()
-				if err != nil {
+				if lerr != nil {
 					return
 				}
 			}
 		})
 	}
 	wg.Wait()
-	defer func() {
-		for _, l := range slices.DeleteFunc(all, func(l *load) bool { return l == nil }) {
-			l.close()
-		}
-	}()
-	if failed != nil {
-		return 0, fmt.Errorf("%s, connection %d: %w", name, len(all), failed)
-	}
-	err := pause(ctx, b.settle)
-	return float64(p.running[name].memory()) / 1024, err
+	return release, err
 }
 
 // save keeps what a page says.
