@@ -36,6 +36,29 @@ func NewScheme() *runtime.Scheme {
 	return s
 }
 
+// older are the versions that a kind of Gateway API had before v1. The CRDs of
+// v1.6.3 name no conversion for those that are still served, so that an API server
+// changes the apiVersion and nothing else. Objects of these versions are read as v1.
+func older(kind string) []string {
+	switch kind {
+	case "Gateway", "GatewayClass", "HTTPRoute", "ReferenceGrant":
+		return []string{"v1beta1"}
+	case "GRPCRoute", "TCPRoute", "UDPRoute":
+		return []string{"v1alpha2"}
+	case "TLSRoute":
+		return []string{"v1alpha2", "v1alpha3"}
+	}
+	return nil
+}
+
+// current gives the version under which an object is read.
+func current(gvk schema.GroupVersionKind) schema.GroupVersionKind {
+	if gvk.Group == gatewayv1.GroupName && slices.Contains(older(gvk.Kind), gvk.Version) {
+		gvk.Version = gatewayv1.GroupVersion.Version
+	}
+	return gvk
+}
+
 // clusterScoped tells the kinds that have no namespace.
 func clusterScoped(kind string) bool {
 	return kind == "Namespace" || kind == "Node" || kind == "GatewayClass"
