@@ -26,6 +26,8 @@ type resources struct {
 
 	mu     sync.RWMutex
 	limits map[string][]*route.RateLimit // by service; guarded by mu
+	// backends are those of which the last good state is in use; of the handlers.
+	backends map[string]bool
 }
 
 // subscriptions in the order in which they are asked for: policies and endpoints
@@ -63,7 +65,11 @@ const bulk = 5000
 
 func (r *resources) onBackends(u xdsclient.Update) error {
 	rejected := make(map[string]error)
+	if r.backends == nil {
+		r.backends = make(map[string]bool)
+	}
 	for _, name := range u.Removed {
+		delete(r.backends, name)
 		r.upstream.SetPolicy(name, nil)
 		r.setLimits(name, nil)
 	}
@@ -78,11 +84,16 @@ func (r *resources) onBackends(u xdsclient.Update) error {
 			rejected[res.GetName()] = fmt.Errorf("backend %s: under the resource name %s", key, res.GetName())
 			continue
 		}
-		r.upstream.SetPolicy(key, b)
 		limits, problems := route.CompileRateLimits("Service "+key, b.GetRateLimits())
 		if len(problems) > 0 {
-			rejected[key] = problems[0] // what cannot be read refuses requests
+			rejected[key] = fmt.Errorf("backend %s: %s", key, problems[0])
+			if r.backends[key] {
+				continue
+			}
+			// There was none before: what cannot be read refuses requests.
 		}
+		r.backends[key] = len(problems) == 0
+		r.upstream.SetPolicy(key, b)
 		r.setLimits(key, limits)
 	}
 	return rejection(rejected)

@@ -1956,7 +1956,10 @@ type ExternalAuthorization struct {
 	MaxBodyBytes uint32               `protobuf:"varint,4,opt,name=max_body_bytes,json=maxBodyBytes,proto3" json:"max_body_bytes,omitempty"`
 	Timeout      *durationpb.Duration `protobuf:"bytes,5,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	// Let requests pass while the service cannot be asked.
-	FailOpen      bool `protobuf:"varint,6,opt,name=fail_open,json=failOpen,proto3" json:"fail_open,omitempty"`
+	FailOpen bool `protobuf:"varint,6,opt,name=fail_open,json=failOpen,proto3" json:"fail_open,omitempty"`
+	// <namespace>/<name> of the ExternalAuthorizationPolicy; none for a filter of a
+	// route. Refusals name it.
+	Policy        string `protobuf:"bytes,7,opt,name=policy,proto3" json:"policy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2042,6 +2045,13 @@ func (x *ExternalAuthorization) GetFailOpen() bool {
 		return x.FailOpen
 	}
 	return false
+}
+
+func (x *ExternalAuthorization) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
 }
 
 type isExternalAuthorization_Protocol interface {
@@ -4201,14 +4211,15 @@ const file_waypoint_waypoint_proto_rawDesc = "" +
 	"\rallow_methods\x18\x03 \x03(\tR\fallowMethods\x12#\n" +
 	"\rallow_headers\x18\x04 \x03(\tR\fallowHeaders\x12%\n" +
 	"\x0eexpose_headers\x18\x05 \x03(\tR\rexposeHeaders\x122\n" +
-	"\amax_age\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x06maxAge\"\xc2\x02\n" +
+	"\amax_age\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x06maxAge\"\xda\x02\n" +
 	"\x15ExternalAuthorization\x127\n" +
 	"\abackend\x18\x01 \x01(\v2\x1d.ambit.waypoint.v1.BackendRefR\abackend\x125\n" +
 	"\x04grpc\x18\x02 \x01(\v2\x1f.ambit.waypoint.v1.ExternalGRPCH\x00R\x04grpc\x125\n" +
 	"\x04http\x18\x03 \x01(\v2\x1f.ambit.waypoint.v1.ExternalHTTPH\x00R\x04http\x12$\n" +
 	"\x0emax_body_bytes\x18\x04 \x01(\rR\fmaxBodyBytes\x123\n" +
 	"\atimeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x1b\n" +
-	"\tfail_open\x18\x06 \x01(\bR\bfailOpenB\n" +
+	"\tfail_open\x18\x06 \x01(\bR\bfailOpen\x12\x16\n" +
+	"\x06policy\x18\a \x01(\tR\x06policyB\n" +
 	"\n" +
 	"\bprotocol\"7\n" +
 	"\fExternalGRPC\x12'\n" +

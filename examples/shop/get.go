@@ -61,14 +61,26 @@ func runGet(ctx context.Context) error {
 	if q.trace && !q.json {
 		fmt.Println("trace", a.Trace)
 	}
-	if ok := a.Statuses["200 OK"]; err == nil && ok < a.Requests {
-		delete(a.Statuses, "200 OK")
-		err = fmt.Errorf("%s", tally(a.Statuses))
-		if a.RetryAfter != "" {
-			err = fmt.Errorf("%w (Retry-After: %s)", err, a.RetryAfter)
-		}
+	if err == nil {
+		err = a.failure()
 	}
 	return err
+}
+
+// failure says what went wrong, unless nothing did.
+func (all *answers) failure() error {
+	ok := all.Statuses["200 OK"]
+	switch {
+	case ok == all.Requests:
+		return nil
+	case all.Requests > 1:
+		return fmt.Errorf("%d of %d failed", all.Requests-ok, all.Requests)
+	}
+	text := tally(all.Statuses)
+	if all.RetryAfter != "" {
+		text += " (Retry-After: " + all.RetryAfter + ")"
+	}
+	return fmt.Errorf("%s", strings.TrimPrefix(text, "1 x "))
 }
 
 func parseGet(args []string) (question, error) {

@@ -146,10 +146,21 @@ func (e *Evaluator) Decide(c Connection) Decision {
 }
 
 // DecideRequest gives the verdict on a request, by the rules about connections
-// and those about requests together. It does not allocate memory when it allows
-// and nothing is audited, for a host in lower case.
+// and those about requests together. A path that applications read in two ways
+// must be allowed in both. It does not allocate memory when it allows and nothing
+// is audited, for a host in lower case and a path with one reading.
 func (e *Evaluator) DecideRequest(c Connection, r *Request) Decision {
-	return e.decide(facts{Connection: c, request: r.normal(), asked: true})
+	f := facts{Connection: c, request: r.normal(), asked: true}
+	d := e.decide(f)
+	if !d.Allowed || !twofold(f.request.Path) {
+		return d
+	}
+	f.request.Path = lenient(f.request.Path)
+	if other := e.decide(f); !other.Allowed {
+		other.Audits = d.Audits
+		return other
+	}
+	return d
 }
 
 func (e *Evaluator) decide(c facts) Decision {

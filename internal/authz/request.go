@@ -228,3 +228,31 @@ func (r Request) normal() Request {
 	r.Host = strings.ToLower(strings.TrimSuffix(host, "."))
 	return r
 }
+
+// twofold reports whether applications differ about what a path means: many take
+// several slashes for one (nginx, Go), or leave out the parameters of segments
+// (Java servlets; RFC 3986 section 3.3).
+func twofold(path string) bool {
+	return strings.Contains(path, "//") || strings.IndexByte(path, ';') >= 0
+}
+
+// lenient is the path as such an application reads it, dot segments that come to
+// light included.
+func lenient(path string) string {
+	var out []string
+	for _, segment := range strings.Split(path, "/") {
+		segment, _, _ = strings.Cut(segment, ";")
+		switch segment {
+		case "", ".":
+		case "..":
+			out = out[:max(0, len(out)-1)]
+		default:
+			out = append(out, segment)
+		}
+	}
+	text := "/" + strings.Join(out, "/")
+	if strings.HasSuffix(path, "/") && text != "/" {
+		text += "/"
+	}
+	return text
+}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -38,6 +39,7 @@ type sender struct {
 	room    sync.Cond  // pending shrank, or err was set
 	turn    sync.Cond  // busy was given up, or err was set
 	busy    bool       // somebody writes; guarded by mu
+	latest  *Stream    // whose frame came last; guarded by mu
 	pending []byte     // guarded by mu
 	spare   []byte     // guarded by mu
 	err     error      // what further sends return; guarded by mu
@@ -79,12 +81,22 @@ func (s *sender) send(of *Stream, frame []byte) error {
 		}
 		return err
 	}
+	others := of != s.latest
+	s.latest = of
 	if s.busy {
 		s.pending = append(s.pending, frame...)
 		s.mu.Unlock()
 		return nil
 	}
 	s.busy = true
+	if others && len(frame) < ownTurn {
+		// Several streams are talking. Those that are about to have something to
+		// say leave it here meanwhile: one record and one system call for all.
+		s.pending = append(s.pending, frame...)
+		s.mu.Unlock()
+		runtime.Gosched()
+		return s.rounds()
+	}
 	s.mu.Unlock()
 	s.wrote(s.write(frame))
 	return s.rounds()

@@ -105,10 +105,14 @@ func (b *body) read(p []byte) (n int, err error) {
 	return n, err
 }
 
-// take gives what is buffered, or else waits for bytes straight into p.
+// take gives what has come, or else waits for bytes straight into p.
 func (b *body) take(p []byte) (int, error) {
 	if n := copy(p, b.src.bytes()); n > 0 {
 		b.src.skip(n)
+		if n < len(p) && b.src.ahead() > 0 {
+			m, _ := b.src.receive(p[n:]) // what has ended the connection will still be there
+			n += m
+		}
 		return n, nil
 	}
 	b.src.release() // nothing is held while we wait
@@ -146,7 +150,7 @@ func (b *body) readChunks(p []byte) (n int, err error) {
 			return n, f
 		case c.phase == chunkEnd:
 			return n, io.EOF
-		case n == len(p) || n > 0 && b.src.buffered() == 0:
+		case n == len(p) || n > 0 && b.src.buffered() == 0 && b.src.ahead() == 0:
 			return n, nil
 		case !more:
 			var k int
@@ -175,20 +179,22 @@ func (b *body) Buffered() int {
 	if b.err != nil {
 		return 0
 	}
-	n := int64(b.src.buffered())
 	switch b.how {
 	case noBody:
 		return 0
 	case byLength:
-		n = min(n, b.left)
+		return int(min(b.arrived(), b.left))
 	case byChunks:
 		if more, f := b.chunks.advance(b.src, b.cfg); more || f != nil {
 			return 0 // Read meets the fault again: what is wrong was not taken
 		}
-		n = min(int64(b.src.buffered()), b.chunks.left)
+		return int(min(b.arrived(), b.chunks.left))
 	}
-	return int(n)
+	return int(b.arrived())
 }
+
+// arrived is how many bytes can be read without waiting.
+func (b *body) arrived() int64 { return int64(b.src.buffered() + b.src.ahead()) }
 
 // Trailers implements message.Body.
 func (b *body) Trailers() message.Fields {

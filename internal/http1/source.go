@@ -25,6 +25,15 @@ type source struct {
 
 func (s *source) buffered() int { return s.w - s.r }
 
+// ahead is how many bytes the connection gives without waiting, as far as it can
+// tell. A connection that keeps what has come until it is read can.
+func (s *source) ahead() int {
+	if c, ok := s.conn.(interface{ Buffered() int }); ok {
+		return c.Buffered()
+	}
+	return 0
+}
+
 func (s *source) bytes() []byte {
 	if s.buf == nil {
 		return nil

@@ -34,6 +34,16 @@ func (id ID) String() string {
 	return scheme + id.Principal()
 }
 
+// Append appends what String gives.
+func (id ID) Append(b []byte) []byte {
+	if id.IsZero() {
+		return b
+	}
+	b = append(append(b, scheme...), id.TrustDomain...)
+	b = append(append(b, "/ns/"...), id.Namespace...)
+	return append(append(b, "/sa/"...), id.ServiceAccount...)
+}
+
 // Principal gives the SPIFFE ID without its scheme, the form that policies
 // compare, or "" for the zero ID.
 func (id ID) Principal() string {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -142,6 +143,9 @@ func (s *supervisor) matcher(kind, name string, t *control.Target) func(*corev1.
 		return func(p *corev1.Pod) bool { return p.Namespace == kind && p.Name == name }
 	}
 	objects, _, _ := s.state()
+	s.mu.Lock()
+	objects = slices.AppendSeq(objects, maps.Values(s.provisioned))
+	s.mu.Unlock()
 	selectors := make(map[string]labels.Selector) // by namespace
 	for _, o := range objects {
 		if o.GetName() != name {

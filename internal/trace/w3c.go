@@ -68,22 +68,25 @@ func digit(b byte) byte {
 
 // Traceparent gives the context as a field value of version 00; "" for none.
 func (c Context) Traceparent() string {
-	if !c.Valid() {
-		return ""
-	}
 	var b [lenTraceparent]byte
-	copy(b[:], "00-")
-	hex.Encode(b[3:35], c.TraceID[:])
-	b[35] = '-'
-	hex.Encode(b[36:52], c.SpanID[:])
-	b[52], b[53], b[54] = '-', '0', '0'
+	return string(c.AppendTraceparent(b[:0]))
+}
+
+// AppendTraceparent appends what Traceparent gives.
+func (c Context) AppendTraceparent(b []byte) []byte {
+	if !c.Valid() {
+		return b
+	}
+	b = hex.AppendEncode(append(b, "00-"...), c.TraceID[:])
+	b = hex.AppendEncode(append(b, '-'), c.SpanID[:])
+	flags := byte('0')
 	if c.Decision == Sampled {
-		b[54] |= flagSampled
+		flags |= flagSampled
 	}
 	if c.random {
-		b[54] |= flagRandom
+		flags |= flagRandom
 	}
-	return string(b[:])
+	return append(b, '-', '0', flags)
 }
 
 const (

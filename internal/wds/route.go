@@ -46,14 +46,15 @@ var (
 const tunnelPort = 15008
 
 // Route decides about a connection of workload src to dst. A destination that
-// nobody has told us of is connected to as it is.
-func (s *Store) Route(src *Workload, dst netip.AddrPort) (Route, error) {
+// nobody has told us of is connected to as it is. Endpoints in avoid have failed this
+// connection already, and are taken only when there is no other.
+func (s *Store) Route(src *Workload, dst netip.AddrPort, avoid ...*Workload) (Route, error) {
 	dst = netip.AddrPortFrom(dst.Addr().Unmap(), dst.Port())
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if w := s.byAddr[dst.Addr()]; w != nil {
 		if w.Waypoint != nil && !s.isWaypoint(src, w.Waypoint) {
-			if r, err := s.viaWaypoint(src, w.Waypoint, nil, dst); !w.Waypoint.goAround(err) {
+			if r, err := s.viaWaypoint(src, w.Waypoint, nil, dst, avoid); !w.Waypoint.goAround(err) {
 				return r, err
 			}
 		}
@@ -67,11 +68,11 @@ func (s *Store) Route(src *Workload, dst netip.AddrPort) (Route, error) {
 		return Route{Service: svc}, fmt.Errorf("service %s port %d: %w", svc.Key, dst.Port(), ErrNoPort)
 	}
 	if svc.Waypoint != nil && !s.isWaypoint(src, svc.Waypoint) {
-		if r, err := s.viaWaypoint(src, svc.Waypoint, svc, dst); !svc.Waypoint.goAround(err) {
+		if r, err := s.viaWaypoint(src, svc.Waypoint, svc, dst, avoid); !svc.Waypoint.goAround(err) {
 			return r, err
 		}
 	}
-	ep, target, err := s.pick(src, svc, dst.Port(), dst.Addr().Is4())
+	ep, target, err := s.pick(src, svc, dst.Port(), dst.Addr().Is4(), avoid)
 	if err != nil {
 		return Route{Service: svc}, err
 	}
@@ -164,7 +165,7 @@ func (s *Store) anyIs(peer identity.ID, service string) bool {
 func (g *Gateway) goAround(err error) bool { return err != nil && g.FailOpen }
 
 // viaWaypoint never falls back to going around the waypoint.
-func (s *Store) viaWaypoint(src *Workload, g *Gateway, svc *Service, dst netip.AddrPort) (Route, error) {
+func (s *Store) viaWaypoint(src *Workload, g *Gateway, svc *Service, dst netip.AddrPort, avoid []*Workload) (Route, error) {
 	fail := func(err error) (Route, error) {
 		return Route{Service: svc}, fmt.Errorf("waypoint %s of %s: %w: %w", g, dst, ErrWaypoint, err)
 	}
@@ -177,7 +178,7 @@ func (s *Store) viaWaypoint(src *Workload, g *Gateway, svc *Service, dst netip.A
 	case addr.IsValid():
 		if w = s.byAddr[addr]; w == nil {
 			if wsvc := s.serviceLocked(src.Namespace, addr); wsvc != nil {
-				ep, at, err := s.pick(src, wsvc, g.Port, addr.Is4())
+				ep, at, err := s.pick(src, wsvc, g.Port, addr.Is4(), avoid)
 				if err != nil {
 					return fail(err)
 				}
@@ -189,7 +190,7 @@ func (s *Store) viaWaypoint(src *Workload, g *Gateway, svc *Service, dst netip.A
 		if wsvc == nil {
 			return fail(errors.New("no such service"))
 		}
-		ep, at, err := s.pick(src, wsvc, g.Port, dst.Addr().Is4())
+		ep, at, err := s.pick(src, wsvc, g.Port, dst.Addr().Is4(), avoid)
 		if err != nil {
 			return fail(err)
 		}
@@ -211,8 +212,10 @@ func (s *Store) viaWaypoint(src *Workload, g *Gateway, svc *Service, dst netip.A
 // tries is how often two endpoints are drawn before all of them are looked at.
 const tries = 4
 
-// pick chooses an endpoint: the less loaded of two drawn at random.
-func (s *Store) pick(src *Workload, svc *Service, port uint16, v4 bool) (*Workload, netip.AddrPort, error) {
+// pick chooses an endpoint: the less loaded of two drawn at random. One of avoid is
+// taken only when there is no other. Endpoints that do not answer are the least
+// loaded, so that who tries again without saying so is likely to meet them again.
+func (s *Store) pick(src *Workload, svc *Service, port uint16, v4 bool, avoid []*Workload) (*Workload, netip.AddrPort, error) {
 	list := s.endpoints[svc.Key]
 	if len(svc.Scopes) > 0 {
 		list = preferred(src, svc, list, func(e endpoint) bool { _, ok := usable(svc, e, port, v4); return ok })
@@ -220,7 +223,7 @@ func (s *Store) pick(src *Workload, svc *Service, port uint16, v4 bool) (*Worklo
 	var best endpoint
 	var at netip.AddrPort
 	consider := func(e endpoint) {
-		if target, ok := usable(svc, e, port, v4); ok && (best.w == nil || less(e.w, best.w)) {
+		if target, ok := usable(svc, e, port, v4); ok && !isOneOf(e.w, avoid) && (best.w == nil || less(e.w, best.w)) {
 			best, at = e, target
 		}
 	}
@@ -238,10 +241,18 @@ func (s *Store) pick(src *Workload, svc *Service, port uint16, v4 bool) (*Worklo
 			}
 		}
 	}
+	if best.w == nil && len(avoid) > 0 {
+		return s.pick(src, svc, port, v4, nil)
+	}
 	if best.w == nil {
 		return nil, netip.AddrPort{}, fmt.Errorf("service %s port %d: %w", svc.Key, port, ErrNoEndpoint)
 	}
 	return best.w, at, nil
+}
+
+// isOneOf compares by UID: an update of a workload makes another Workload of it.
+func isOneOf(w *Workload, list []*Workload) bool {
+	return slices.ContainsFunc(list, func(o *Workload) bool { return o.UID == w.UID })
 }
 
 // less compares load by weight.

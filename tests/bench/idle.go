@@ -19,7 +19,7 @@ const idleConns = 5000
 // idle measures what an idle tunnelled connection costs each ztunnel.
 func (b *bench) idle(ctx context.Context) error {
 	echo, _ := targets(ambit)
-	before, err := ztunnelMemory(ctx)
+	before, err := ztunnelMemory(ctx, b.name)
 	if err != nil {
 		return err
 	}
@@ -44,7 +44,7 @@ func (b *bench) idle(ctx context.Context) error {
 	case <-time.After(150 * time.Second):
 	case <-ctx.Done():
 	}
-	after, err := ztunnelMemory(ctx)
+	after, err := ztunnelMemory(ctx, b.name)
 	cancel()
 	_ = cmd.Wait() // it was told to end
 	if err != nil {
@@ -57,8 +57,10 @@ func (b *bench) idle(ctx context.Context) error {
 	return nil
 }
 
-// ztunnelMemory gives the resident memory of each ztunnel in KB, by node.
-func ztunnelMemory(ctx context.Context) (map[string]int64, error) {
+// ztunnelMemory gives the resident memory of each ztunnel of a mesh in KB, by node.
+// Other meshes of the machine have nodes of the same names; the state directory of
+// each has the mesh's name.
+func ztunnelMemory(ctx context.Context, mesh string) (map[string]int64, error) {
 	found := make(map[string]int64)
 	procs, _ := filepath.Glob("/proc/[0-9]*")
 	for _, p := range procs {
@@ -67,7 +69,7 @@ func ztunnelMemory(ctx context.Context) (map[string]int64, error) {
 		}
 		cmdline, err := os.ReadFile(p + "/cmdline")
 		args := strings.Split(string(cmdline), "\x00")
-		if err != nil || filepath.Base(args[0]) != "ambit-ztunnel" {
+		if err != nil || filepath.Base(args[0]) != "ambit-ztunnel" || !strings.Contains(string(cmdline), "/"+mesh+"/logs/") {
 			continue
 		}
 		for i, a := range args {
@@ -76,7 +78,7 @@ func ztunnelMemory(ctx context.Context) (map[string]int64, error) {
 				node, ok = args[i+1], true
 			}
 			if ok {
-				found[node] = statusKB(p, "RssAnon:")
+				found[node] = residentKB(p)
 			}
 		}
 	}
@@ -86,11 +88,11 @@ func ztunnelMemory(ctx context.Context) (map[string]int64, error) {
 	return found, nil
 }
 
-// statusKB reads a value of /proc/PID/status.
-func statusKB(proc, field string) int64 {
+// residentKB reads from /proc/PID how much of a process' own memory is resident.
+func residentKB(proc string) int64 {
 	b, _ := os.ReadFile(proc + "/status")
 	for line := range strings.Lines(string(b)) {
-		if f := strings.Fields(line); len(f) == 3 && f[0] == field {
+		if f := strings.Fields(line); len(f) == 3 && f[0] == "RssAnon:" {
 			n, _ := strconv.ParseInt(f[1], 10, 64)
 			return n
 		}

@@ -110,7 +110,7 @@ func (b *bench) editToAck(ctx context.Context, size int) error {
 	}
 	slices.Sort(times)
 	fmt.Printf("  %6d workloads: p50 %s, p99 %s; control plane ready after %s, %d MB resident\n", size,
-		times[len(times)/2].Round(time.Millisecond/10), times[len(times)*99/100].Round(time.Millisecond/10), ready.Round(time.Millisecond), statusKB(fmt.Sprintf("/proc/%d", pid), "RssAnon:")>>10)
+		times[len(times)/2].Round(time.Millisecond/10), times[len(times)*99/100].Round(time.Millisecond/10), ready.Round(time.Millisecond), residentKB(fmt.Sprintf("/proc/%d", pid))>>10)
 	return nil
 }
 
@@ -173,8 +173,10 @@ func watchers(ctx context.Context, dir string) (*watched, func(), error) {
 		wg.Wait()
 	}
 	for i := range meshClients {
-		cc, err := xdsclient.Connect(xdsclient.Target{Address: meshXDS, ServerName: "ambit-controlplane.ambit-system.svc",
-			RootFile: filepath.Join(dir, "state", "root-cert.pem"), TokenFile: filepath.Join(dir, "token"), ClusterID: "Kubernetes"})
+		cc, err := xdsclient.Connect(xdsclient.Target{
+			Address: meshXDS, ServerName: "ambit-controlplane.ambit-system.svc",
+			RootFile: filepath.Join(dir, "state", "root-cert.pem"), TokenFile: filepath.Join(dir, "token"), ClusterID: "Kubernetes",
+		})
 		if err != nil {
 			return nil, end, err
 		}

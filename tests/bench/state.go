@@ -66,7 +66,7 @@ func (b *bench) stateMemory(ctx context.Context) error {
 		return err
 	}
 	proc := fmt.Sprintf("/proc/%d", pid)
-	before := statusKB(proc, "RssAnon:")
+	before := residentKB(proc)
 	began := time.Now()
 	feed.more <- stateWorkloads
 	if err := await(); err != nil {
@@ -80,7 +80,7 @@ func (b *bench) stateMemory(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	after := statusKB(proc, "RssAnon:")
+	after := residentKB(proc)
 	fmt.Printf("\nztunnel with %d known workloads: %.2f KB resident for each (to reach: ≤ 3 KB), %d MB in all, taken in within %s\n",
 		stateWorkloads, float64(after-before)/stateWorkloads, after>>10, took.Round(time.Millisecond))
 	return nil

@@ -47,6 +47,15 @@ func steps() []step {
 		{"Read the traffic between the nodes again", (*demo).readCiphertext},
 		{"Ask both ends who they talked to", (*demo).identities},
 		{"Let one service account in and another not", (*demo).policy},
+		{"Ask for a waypoint", (*demo).waypoint},
+		{"Show a new cart to testers only", (*demo).testers},
+		{"Send the new cart copies of orders", (*demo).mirror},
+		{"Move everybody to the new cart", (*demo).canary},
+		{"Ask again when an answer is an error", (*demo).retry},
+		{"Break the shop for one of its clients", (*demo).fault},
+		{"Limit one of its clients", (*demo).limit},
+		{"Follow one purchase through the shop", (*demo).trace},
+		{"Take the waypoint away", (*demo).goAround},
 		{"Take the label away", (*demo).release},
 		{"Count what failed and what was restarted", (*demo).count},
 	}
@@ -112,7 +121,7 @@ func (d *demo) explain() {
 	if out, err := d.output(ctx, "status"); err == nil {
 		fmt.Fprintf(d.out, "\nThe mesh at that moment:\n%s", out)
 	}
-	for _, name := range []string{"controlplane", "n1/nodeagent", "n1/ztunnel"} {
+	for _, name := range []string{"controlplane", "n1/nodeagent", "n1/ztunnel", "deploy/waypoint"} {
 		if out, err := d.output(ctx, "logs", name); err == nil {
 			lines := strings.Split(strings.TrimSpace(out), "\n")
 			fmt.Fprintf(d.out, "\nlast lines of %s:\n%s\n", name, strings.Join(lines[max(0, len(lines)-5):], "\n"))
@@ -148,13 +157,17 @@ func (d *demo) finish() error {
 	if d.keep {
 		fmt.Fprintf(d.out, "\nThe mesh is still running. Look around:\n")
 		for _, c := range []string{
-			"status", "get services", "exec deploy/load -- shop get http://127.0.0.1:8080/stats",
-			"exec visitor -- shop get 'http://web:8080/buy?sku=mug&card=1'", "logs n1/access", "logs controlplane", "down",
+			"status", "get services", "observe -f", "edges", "exec deploy/load -- shop get http://127.0.0.1:8080/stats",
+			"exec visitor -- shop get -n 20 'http://web:8080/buy?sku=mug&card=1'", "logs n1/access", "logs controlplane", "down",
 		} {
 			verb, rest, _ := strings.Cut(c, " ")
-			fmt.Fprintf(d.out, "  %s local %s --name %s %s\n", d.ambit, verb, d.name, rest)
+			fmt.Fprintln(d.out, strings.TrimRight(fmt.Sprintf("  %s local %s --name %s %s", d.ambit, verb, d.name, rest), " "))
 		}
-		fmt.Fprintf(d.out, "Edit the manifests in %s; it follows. Delete that directory when you are done.\n", d.files)
+		fmt.Fprintf(d.out, "It follows edits of the manifests in %s. Enrol it again, with a waypoint and a canary:\n", d.files)
+		for _, f := range []string{waypointFile, namespaceFile, canaryFile} {
+			fmt.Fprintf(d.out, "  cp %s %s\n", filepath.Join(d.example, trafficDir, f), d.files)
+		}
+		fmt.Fprintln(d.out, "Delete that directory when you are done.")
 		return err
 	}
 	_, derr := d.output(ctx, "down", "--grace", "1s")

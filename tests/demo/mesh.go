@@ -58,6 +58,7 @@ type access struct {
 	SrcAddr     string `json:"src.addr"`
 	SrcWorkload string `json:"src.workload"`
 	SrcIdentity string `json:"src.identity"`
+	Peer        string `json:"peer.identity"`
 	DstAddr     string `json:"dst.addr"`
 	DstWorkload string `json:"dst.workload"`
 	DstIdentity string `json:"dst.identity"`

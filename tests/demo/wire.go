@@ -23,9 +23,12 @@ var needles = [...]string{
 // window is how long the wire is read for one report.
 const window = 2 * time.Second
 
+// collector is where waypoints send spans, once there are waypoints and it.
+const collector = "collector.observability:4317"
+
 // start brings the shop up and remembers how it is.
 func (d *demo) start(ctx context.Context) error {
-	out, err := d.output(ctx, "up", "-f", d.files, "--detach", "--timeout", "60s")
+	out, err := d.output(ctx, "up", "-f", d.files, "--detach", "--timeout", "60s", "--component-arg", "waypoint=--otlp-endpoint="+collector)
 	if err != nil {
 		return err
 	}

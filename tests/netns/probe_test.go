@@ -355,7 +355,7 @@ func clientRefused(c *net.TCPConn, _ check) (string, error) {
 		return "", errors.New("was let in")
 	}
 	if !errors.Is(err, syscall.ECONNRESET) {
-		return "", fmt.Errorf("ended with %v, want a reset", err)
+		return "", fmt.Errorf("ended with %w, want a reset", err)
 	}
 	return "", nil
 }

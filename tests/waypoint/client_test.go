@@ -4,10 +4,13 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -29,6 +32,7 @@ type request struct {
 	Parallel int               `json:"parallel,omitempty"` // so many of them at a time
 	Fresh    bool              `json:"fresh,omitempty"`    // a connection of its own
 	Upgrade  string            `json:"upgrade,omitempty"`
+	Sum      bool              `json:"sum,omitempty"`   // the bodies are random, and summed up
 	Lines    string            `json:"lines,omitempty"` // of the body only the lines with it are given
 }
 
@@ -39,6 +43,7 @@ type response struct {
 	Trailer http.Header   `json:"trailer"`
 	Body    string        `json:"body"` // of at most 4 KiB
 	Size    int64         `json:"size"`
+	Sum     string        `json:"sum"` // of the body that was sent, or else that came
 	Seen    seen          `json:"seen"`
 	Took    time.Duration `json:"took"`
 	Error   string        `json:"error"`
@@ -116,8 +121,12 @@ func once(t *http.Transport, r request) (out response) {
 		method = "GET"
 	}
 	var body io.Reader
+	sum := sha256.New()
 	if r.Body > 0 {
 		body = io.LimitReader(zeros{}, r.Body)
+	}
+	if r.Body > 0 && r.Sum {
+		body = io.TeeReader(io.LimitReader(random(), r.Body), sum)
 	}
 	req, err := http.NewRequestWithContext(ctx, method, r.URL, body)
 	if err != nil {
@@ -137,7 +146,12 @@ func once(t *http.Transport, r request) (out response) {
 	}
 	defer resp.Body.Close()
 	out.Status, out.Header = resp.StatusCode, resp.Header
-	first, n, err := readSome(resp.Body, r.Lines)
+	var from io.Reader = resp.Body
+	if r.Sum && r.Body == 0 {
+		from = io.TeeReader(from, sum)
+	}
+	first, n, err := readSome(from, r.Lines)
+	out.Sum = hex.EncodeToString(sum.Sum(nil))
 	out.Trailer, out.Size, out.Body, out.Took = resp.Trailer, n, string(first), time.Since(begin)
 	if err != nil {
 		out.Error = err.Error()
@@ -171,6 +185,9 @@ func readSome(body io.Reader, lines string) ([]byte, int64, error) {
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+// random gives bytes that do not repeat themselves.
+func random() io.Reader { return rand.NewChaCha8([32]byte{1}) }
 
 // sendUpgrade upgrades a connection and expects what it says to come back.
 func sendUpgrade(r request) (out response) {

@@ -33,22 +33,28 @@ func (m *mesh) fallIll(pod string, status int) {
 // An endpoint that fails is left out for a while, and comes back.
 func TestOutlierDetection(t *testing.T) {
 	m := use(t)
-	m.apply(many("outlier") + policy("OutlierDetectionPolicy", "outlier", `
-targetRefs: [{kind: Service, name: outlier}]
+	m.apply(many("outlier") + many("outlier-rpc") + policy("OutlierDetectionPolicy", "outlier", `
+targetRefs: [{kind: Service, name: outlier}, {kind: Service, name: outlier-rpc}]
 consecutiveFailures: 3
 baseEjection: 2s
 `) + policy("LoadBalancingPolicy", "outlier", `
-targetRefs: [{kind: Service, name: outlier}]
+targetRefs: [{kind: Service, name: outlier}, {kind: Service, name: outlier-rpc}]
 algorithm: RoundRobin
 `))
 	r := m.until("all endpoints answer in turn", request{URL: "http://outlier/", Times: 30}, func(r response) bool { return len(r.Pods) == 3 && r.Statuses[200] == 30 })
 	pod := r.Header.Get("x-pod")
+	m.until("by gRPC, too", request{URL: "http://outlier-rpc/", Times: 30}, func(r response) bool { return len(r.Pods) == 3 })
 	m.fallIll(pod, 503)
 	got := m.ask(request{URL: "http://outlier/", Times: 40})[0]
 	if n := got.Statuses[503]; n < 3 || n > 6 || got.Statuses[200] != 40-n {
 		t.Errorf("with one of three endpoints ill: %v", got.Statuses)
 	}
 	m.counted("ambit_upstream_ejections_total", "outlier.app.svc.cluster.local")
+	// Of gRPC it is the status in the trailers that tells.
+	rpc := request{URL: "http://outlier-rpc/", Times: 40, Method: "POST", HTTP2: true, Header: map[string]string{"content-type": "application/grpc"}}
+	if got := m.ask(rpc)[0]; got.Statuses[200] != 40 || got.Pods[pod] < 3 || got.Pods[pod] > 6 {
+		t.Errorf("gRPC calls were sent to %v, of whom %s is ill", got.Pods, pod)
+	}
 	m.fallIll(pod, 0)
 	m.until("the endpoint is back", request{URL: "http://outlier/", Times: 30}, func(r response) bool { return r.Pods[pod] == 10 && r.Statuses[200] == 30 })
 }

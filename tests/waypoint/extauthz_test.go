@@ -26,7 +26,7 @@ maxBodyBytes: 1000
 		url := "http://" + tc.name + "/x"
 		refused := map[string]int{"outside-grpc": 402, "outside-http": 401}[tc.name]
 		r := m.until(tc.name+" is asked", request{URL: url}, status(refused))
-		if r.Body != "not without a pass" || r.Header.Get("x-denied") != "gatekeeper" || !strings.Contains(r.Header.Get("proxy-status"), "helper.app") {
+		if r.Body != "not without a pass" || r.Header.Get("x-denied") != "gatekeeper" || !strings.Contains(r.Header.Get("proxy-status"), "ExternalAuthorizationPolicy app/"+tc.name) {
 			t.Errorf("%s: the refusal is %q %v", tc.name, r.Body, r.Header)
 		}
 		pass := map[string]string{"x-pass": "yes", "x-checked-path": "forged", "x-checked-body": "forged"}
@@ -49,7 +49,7 @@ maxBodyBytes: 1000
 		if tc.name == "outside-grpc" && (h.Get("x-checked") != "spiffe://cluster.local/ns/app/sa/client" || got[0].Header.Get("x-gate") != "open") {
 			t.Errorf("the service was told of %q; the client saw %v", h.Get("x-checked"), got[0].Header)
 		}
-		m.logged(`"dst.service":"`+tc.name+`.app.svc.cluster.local"`, `"response_flags":"UAEX"`)
+		m.logged(`"dst.service":"`+tc.name+`.app.svc.cluster.local"`, `"response_flags":"UAEX"`, `"policy":"`+tc.name+`"`)
 	}
 	m.counted("ambit_extauthz_requests_total", "app/helper.app", `decision="denied"`)
 }

@@ -35,6 +35,7 @@ type bed struct {
 	dir  string // of the manifests
 	bin  string
 	name string
+	race bool // the programs have the race detector
 }
 
 var shared bed
@@ -91,12 +92,14 @@ func (b *bed) up() error {
 
 // build makes the mesh's programs, with the race detector if that is possible.
 func (b *bed) build() error {
+	_, err := exec.LookPath("gcc")
+	b.race = err == nil && os.Getenv("CGO_ENABLED") != "0"
 	for _, name := range []string{"ambit", "controlplane", "nodeagent", "ztunnel", "waypoint"} {
 		out := filepath.Join(b.bin, "ambit-"+name)
 		args := []string{"build", "-o", out}
 		if name == "ambit" {
 			args[2] = filepath.Join(b.bin, name)
-		} else if _, err := exec.LookPath("gcc"); err == nil && os.Getenv("CGO_ENABLED") != "0" {
+		} else if b.race {
 			args = append(args, "-race")
 		}
 		if text, err := exec.Command("go", append(args, "../../cmd/"+name)...).CombinedOutput(); err != nil {
@@ -141,16 +144,22 @@ func tail(b []byte, n int) []byte {
 // apply puts manifests in place, and takes them away with the test.
 func (m *mesh) apply(text string) {
 	m.t.Helper()
-	file := filepath.Join(m.dir, strings.ReplaceAll(strings.ToLower(m.t.Name()), "/", "-")+".yaml")
-	tmp := filepath.Join(m.tmp, "next")
+	name := strings.ReplaceAll(strings.ToLower(m.t.Name()), "/", "-")
+	file := filepath.Join(m.dir, name+".yaml")
+	if _, err := os.Stat(file); err != nil {
+		m.t.Cleanup(func() { _ = os.Remove(file) })
+	}
+	m.write(name, text)
+}
+
+// write puts manifests in place.
+func (m *mesh) write(name, text string) {
+	m.t.Helper()
+	tmp := filepath.Join(m.tmp, name)
 	if err := os.WriteFile(tmp, []byte(text), 0o644); err != nil {
 		m.t.Fatal(err)
 	}
-	_, err := os.Stat(file)
-	if err != nil {
-		m.t.Cleanup(func() { _ = os.Remove(file) })
-	}
-	if err := os.Rename(tmp, file); err != nil {
+	if err := os.Rename(tmp, filepath.Join(m.dir, name+".yaml")); err != nil {
 		m.t.Fatal(err)
 	}
 }
@@ -189,8 +198,11 @@ func (m *mesh) run(pod string, in, out any, args ...string) {
 		namespace, pod = ns, name
 	}
 	target := "deploy/" + pod
-	if pod == "wp" {
+	switch pod {
+	case "wp":
 		target = m.waypointPod()
+	case "n1", "n2", "wire":
+		target, namespace = pod, ""
 	}
 	text, err := json.Marshal(in)
 	if err != nil {
@@ -250,33 +262,75 @@ func pause(t *testing.T) {
 	}
 }
 
-// waypointPod gives the name of the waypoint's pod.
-func (m *mesh) waypointPod() string {
+// pod is what the status says of one.
+type pod struct {
+	Namespace, Name, Ready string
+	IPs                    []string
+	Pids                   map[string]int // in the sandbox, by container
+}
+
+// podsOf gives the pods of a namespace whose names begin so.
+func (m *mesh) podsOf(namespace, prefix string) []pod {
 	m.t.Helper()
-	var st struct {
-		Pods []struct{ Namespace, Name string }
-	}
+	var st struct{ Pods []pod }
 	out, err := m.command(m.t.Context(), "status", "-o", "json").Output()
 	if err == nil {
 		err = json.Unmarshal(out, &st)
 	}
+	if err != nil {
+		m.t.Fatalf("status: %v in %s", err, out)
+	}
+	var found []pod
 	for _, p := range st.Pods {
-		if p.Namespace == "app" && strings.HasPrefix(p.Name, "wp-") {
-			return p.Name
+		if p.Namespace == namespace && strings.HasPrefix(p.Name, prefix) {
+			found = append(found, p)
 		}
 	}
-	m.t.Fatalf("no waypoint pod in %s, %v", out, err)
-	return ""
+	return found
 }
 
-// logged waits for an access log line of a waypoint pod that has all of words.
+// addresses are those of the pods whose names begin so.
+func (m *mesh) addresses(namespace, prefix string) (out []string) {
+	m.t.Helper()
+	for _, p := range m.podsOf(namespace, prefix) {
+		out = append(out, p.IPs...)
+	}
+	return out
+}
+
+// waypointPod gives the name of the waypoint's pod.
+func (m *mesh) waypointPod() string {
+	m.t.Helper()
+	list := m.podsOf("app", "wp-")
+	if len(list) == 0 {
+		m.t.Fatal("there is no waypoint pod")
+	}
+	return list[0].Name
+}
+
+// logged waits for an access log line of the waypoint that has all of words.
 func (m *mesh) logged(words ...string) string {
+	m.t.Helper()
+	return m.lineOf(words, []string{m.waypointPod(), "-n", "app"})
+}
+
+// accessLog waits for an access log line of a ztunnel that has all of words.
+func (m *mesh) accessLog(words ...string) string {
+	m.t.Helper()
+	return m.lineOf(words, []string{"n1/access"}, []string{"n2/access"})
+}
+
+func (m *mesh) lineOf(words []string, logs ...[]string) string {
 	m.t.Helper()
 	deadline := time.Now().Add(10 * time.Second)
 	for {
-		out, _ := m.command(m.t.Context(), "logs", m.waypointPod(), "-n", "app").CombinedOutput()
+		var all []byte
+		for _, log := range logs {
+			out, _ := m.command(m.t.Context(), append([]string{"logs"}, log...)...).CombinedOutput()
+			all = append(all, out...)
+		}
 	lines:
-		for _, line := range strings.Split(string(out), "\n") {
+		for line := range strings.Lines(string(all)) {
 			for _, w := range words {
 				if !strings.Contains(line, w) {
 					continue lines
@@ -285,7 +339,13 @@ func (m *mesh) logged(words ...string) string {
 			return line
 		}
 		if time.Now().After(deadline) {
-			m.t.Fatalf("no line with %q in\n%s", words, tail(out, 6000))
+			var near []byte
+			for line := range bytes.Lines(all) {
+				if bytes.Contains(line, []byte(words[0])) {
+					near = append(near, line...)
+				}
+			}
+			m.t.Fatalf("no line with %q; with the first:\n%s", words, tail(near, 6000))
 		}
 		pause(m.t)
 	}

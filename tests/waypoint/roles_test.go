@@ -43,8 +43,20 @@ metadata:
   name: other
   labels: {ambit-mesh.io/dataplane-mode: ambient}
 `)
-	pods := func(replicas int, namespace, name, app, version, account, role string) {
-		fmt.Fprintf(&b, `---
+	deploy(&b, self, 1, "app", "client", "client", "v1", "client", "idle")
+	deploy(&b, self, 1, "app", "tester", "tester", "v1", "tester", "idle")
+	deploy(&b, self, 1, "other", "client", "client", "v1", "client", "idle")
+	deploy(&b, self, 1, "app", "echo-v1", "echo", "v1", "echo-v1", "echo")
+	deploy(&b, self, 1, "app", "echo-v2", "echo", "v2", "echo-v2", "echo")
+	deploy(&b, self, 3, "app", "many", "many", "v1", "many", "echo")
+	deploy(&b, self, 1, "app", "helper", "helper", "v1", "helper", "helper")
+	return b.String(), nil
+}
+
+// deploy writes a Deployment whose pods play a role.
+func deploy(b *strings.Builder, self string, replicas int, namespace, name, app, version, account, role string) {
+	fmt.Fprintf(b, `
+---
 apiVersion: v1
 kind: ServiceAccount
 metadata: {name: %[5]s, namespace: %[1]s}
@@ -64,15 +76,14 @@ spec:
         command: [%[6]s, %[7]s]
         env: [{name: %[8]s, value: "1"}, {name: VERSION, value: %[4]s}]
 `, namespace, name, app, version, account, self, role, roleEnv, replicas)
-	}
-	pods(1, "app", "client", "client", "v1", "client", "idle")
-	pods(1, "app", "tester", "tester", "v1", "tester", "idle")
-	pods(1, "other", "client", "client", "v1", "client", "idle")
-	pods(1, "app", "echo-v1", "echo", "v1", "echo-v1", "echo")
-	pods(1, "app", "echo-v2", "echo", "v2", "echo-v2", "echo")
-	pods(3, "app", "many", "many", "v1", "many", "echo")
-	pods(1, "app", "helper", "helper", "v1", "helper", "helper")
-	return b.String(), nil
+}
+
+// pods is a Service with an echo pod of its own, for policies about pods.
+func pods(name string) string {
+	self, _ := os.Executable()
+	var b strings.Builder
+	deploy(&b, self, 1, "app", name, name, "v1", name, "echo")
+	return b.String() + strings.ReplaceAll(service(name, ""), "app: echo", "app: "+name)
 }
 
 // role is what the test binary does in a pod.
@@ -89,6 +100,14 @@ func role(args []string) int {
 		err = helper()
 	case "client":
 		err = client(os.Stdin, os.Stdout)
+	case "hold":
+		err = holdConns(os.Stdin, os.Stdout)
+	case "websocket":
+		err = webSocketClient(args[1], args[2] == "true")
+	case "speak":
+		err = speak(os.Stdin, os.Stdout)
+	case "signal":
+		err = signalled(args[1], args[2])
 	case "get":
 		if r := once(transport(false), request{URL: args[1]}); r.Status != 200 {
 			err = fmt.Errorf("%d %s", r.Status, r.Error)
@@ -153,6 +172,7 @@ type echoServer struct {
 	mu      sync.Mutex
 	counts  map[string]int // guarded by mu
 	ill     atomic.Int32   // the status of all answers; 0 when well
+	total   atomic.Int64   // requests, but for those to /total
 }
 
 func (e *echoServer) count(key string) int {
@@ -171,6 +191,10 @@ func (e *echoServer) count(key string) int {
 func (e *echoServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	num := func(name string) int { n, _ := strconv.Atoi(q.Get(name)); return n }
+	if r.URL.Path == "/websocket" {
+		e.webSocket(w, r)
+		return
+	}
 	if strings.HasPrefix(r.URL.Path, "/upgrade") {
 		e.upgrade(w, r)
 		return
@@ -178,17 +202,35 @@ func (e *echoServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	pod := r.Context().Value(http.LocalAddrContextKey).(net.Addr).(*net.TCPAddr).IP.String()
 	w.Header().Set("x-version", e.version)
 	w.Header().Set("x-pod", pod)
+	if r.URL.Path == "/total" {
+		_ = json.NewEncoder(w).Encode(seen{Count: int(e.total.Load())})
+		return
+	}
+	e.total.Add(1)
 	if r.URL.Path == "/ill" {
 		e.ill.Store(int32(num("status")))
 		return
 	}
 	if n := e.ill.Load(); n != 0 {
+		if r.Header.Get("content-type") == "application/grpc" {
+			w.Header().Set("content-type", "application/grpc")
+			w.Header().Set("trailer", "grpc-status")
+			_, _ = w.Write(make([]byte, 5))
+			w.Header().Set("grpc-status", "14")
+			return
+		}
 		w.WriteHeader(int(n))
 		return
 	}
 	count := 0
 	if key := q.Get("key"); key != "" {
 		count = e.count(key)
+	}
+	if ms := num("stall"); ms > 0 {
+		select {
+		case <-time.After(time.Duration(ms) * time.Millisecond):
+		case <-r.Context().Done():
+		}
 	}
 	sum := sha256.New()
 	size, err := io.Copy(sum, r.Body)
@@ -218,6 +260,12 @@ func (e *echoServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if q.Has("trailer") {
 		w.Header().Set("trailer", "x-trailer")
 		defer w.Header().Set("x-trailer", q.Get("trailer"))
+	}
+	if n := num("random"); n > 0 {
+		w.Header().Set("trailer", "x-sum")
+		_, _ = io.Copy(io.MultiWriter(w, sum), io.LimitReader(random(), int64(n)))
+		w.Header().Set("x-sum", hex.EncodeToString(sum.Sum(nil)))
+		return
 	}
 	w.WriteHeader(status)
 	if n := num("size"); n > 0 {
@@ -278,4 +326,20 @@ func (e *echoServer) serveTLS(addr string) error {
 	}
 	s := &http.Server{Addr: addr, Handler: e, TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS13}}
 	return s.ListenAndServeTLS("", "")
+}
+
+// signalled sends a signal to a process of the sandbox.
+func signalled(pid, number string) error {
+	p, err := strconv.Atoi(pid)
+	if err != nil {
+		return err
+	}
+	n, err := strconv.Atoi(number)
+	if err != nil {
+		return err
+	}
+	if err := syscall.Kill(p, syscall.Signal(n)); err != nil {
+		return err
+	}
+	return json.NewEncoder(os.Stdout).Encode(response{Status: 200})
 }

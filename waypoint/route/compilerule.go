@@ -160,7 +160,7 @@ func (c *compiler) filter(at string, pb *waypoint.Filter) Filter {
 
 func (c *compiler) externalAuthorization(at string, pb *waypoint.ExternalAuthorization) *ExternalAuthorization {
 	a := &ExternalAuthorization{
-		Backend: c.backendRef(at+".backend", pb.GetBackend()), MaxBodyBytes: int64(pb.GetMaxBodyBytes()),
+		Policy: pb.GetPolicy(), Backend: c.backendRef(at+".backend", pb.GetBackend()), MaxBodyBytes: int64(pb.GetMaxBodyBytes()),
 		Timeout: c.timeout(at+".timeout", pb.GetTimeout()), FailOpen: pb.GetFailOpen(),
 	}
 	// Whom to ask is not known: that is not the same as one who does not answer, so

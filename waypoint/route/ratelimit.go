@@ -153,7 +153,7 @@ func CompileRateLimits(owner string, list []*waypoint.RateLimit) ([]*RateLimit, 
 	out := make([]*RateLimit, len(list))
 	var problems []Problem
 	for i, pb := range list {
-		c := &compiler{where: Problem{Object: owner, Rule: -1}}
+		c := &compiler{where: Problem{Object: owner + ", RateLimitPolicy " + pb.GetPolicy(), Rule: -1}}
 		out[i] = c.rateLimit(fmt.Sprintf("rate_limits[%d]", i), pb)
 		out[i].Invalid = c.reason()
 		problems = append(append(problems, c.problems...), c.minor...)

@@ -143,6 +143,8 @@ func (r *Retry) OnCode(c Code) bool { return r != nil && c < 32 && r.codes&(1<<c
 
 // ExternalAuthorization asks a service whether a request may pass.
 type ExternalAuthorization struct {
+	// Policy is <namespace>/<name> of the policy; "" for a filter of a route.
+	Policy  string
 	Backend Backend
 	// GRPC: envoy.service.auth.v3.Authorization/Check; otherwise HTTP.
 	GRPC bool

@@ -15,7 +15,7 @@ import (
 func External(mesh Mesh, p *v1alpha1.ExternalAuthorizationPolicy) (*waypoint.ExternalAuthorization, Resolved) {
 	out := external(p, &Report{})
 	b := Resolve(mesh, p.Namespace, &p.Spec.BackendRef, externalUse(p))
-	out.Backend = b.Ref
+	out.Backend, out.Policy = b.Ref, Name(p)
 	return out, b
 }
 

@@ -66,10 +66,12 @@ func NewAuthenticator(cfg Config) (*Authenticator, error) {
 	if cfg.Log == nil {
 		cfg.Log = zap.NewNop()
 	}
-	a := &Authenticator{cfg: cfg, streams: make(map[*stream]struct{}), quiet: rate.NewLimiter(1, 20),
+	a := &Authenticator{
+		cfg: cfg, streams: make(map[*stream]struct{}), quiet: rate.NewLimiter(1, 20),
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "ambit_node_authentication_failures_total", Help: "Calls without a valid node credential, by reason.",
-		}, []string{"reason"})}
+		}, []string{"reason"}),
+	}
 	if cfg.Metrics != nil {
 		if err := cfg.Metrics.Register(a.failures); err != nil {
 			return nil, fmt.Errorf("nodes: metrics: %w", err)

@@ -1,6 +1,7 @@
 package reference
 
 import (
+	"encoding/json"
 	"fmt"
 	"go/ast"
 	"go/token"
@@ -128,7 +129,7 @@ func (s *schema) about() string {
 		text += " One of " + strings.Join(values, ", ") + "."
 	}
 	if s.Default != nil {
-		text += fmt.Sprintf(" Default: `%q`.", s.Default)
+		text += fmt.Sprintf(" Default: `%s`.", literal(s.Default))
 	}
 	rules := s.Rules
 	if s.Items != nil {
@@ -138,6 +139,15 @@ func (s *schema) about() string {
 		text += " Rule: " + r.Message + "."
 	}
 	return text
+}
+
+// literal gives a default as it is written in a manifest.
+func literal(v any) string {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Sprint(v)
+	}
+	return string(raw)
 }
 
 // conditions renders the constants of the API that name conditions and reasons.

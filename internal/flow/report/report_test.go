@@ -99,7 +99,7 @@ func TestCompact(t *testing.T) {
 		},
 		"a request with all that can happen": {
 			"", between + `verdict: VERDICT_LIMITED http { version: VERSION_HTTP2 grpc: true grpc_status: 8 method: "POST" path: "/s/M" status: 200 attempts: 3
-				mirrors: "shop/shadow" rate_limit { kind: "RateLimitPolicy" namespace: "shop" name: "slow" rule: "0" } fault { kind: "FaultPolicy" namespace: "shop" name: "chaos" } }
+				mirrors: "shop/shadow.shop.svc.cluster.local" rate_limit { kind: "RateLimitPolicy" namespace: "shop" name: "slow" rule: "0" } fault { kind: "FaultPolicy" namespace: "shop" name: "chaos" } }
 				audits { namespace: "shop" name: "trial" rule: "2" }`, "",
 			"22:13:20.003 shop/web-1 -> shop/cart:80 (cart-1) grpc POST /s/M grpc 8 LIMITED by RateLimitPolicy shop/slow rule 0 " +
 				"[3.25ms, 0B/0B, mtls, shop/wp, 3 attempts, mirrored to shop/shadow, fault of FaultPolicy shop/chaos] audit: shop/trial rule 2",

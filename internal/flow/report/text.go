@@ -103,12 +103,25 @@ func (h *HTTP) details() (all []string) {
 		all = append(all, fmt.Sprintf("%d attempts", h.Attempts))
 	}
 	if len(h.Mirrors) > 0 {
-		all = append(all, "mirrored to "+strings.Join(h.Mirrors, " "))
+		all = append(all, "mirrored to "+strings.Join(named(h.Mirrors), " "))
 	}
 	if h.Fault != nil {
 		all = append(all, "fault of "+h.Fault.String())
 	}
 	return all
+}
+
+// named gives services, each <namespace>/<hostname>, as people call them.
+func named(services []string) []string {
+	out := make([]string, len(services))
+	for i, s := range services {
+		out[i] = s
+		namespace, host, _ := strings.Cut(s, "/")
+		if name, _, ok := strings.Cut(host, "."+namespace+".svc."); ok {
+			out[i] = namespace + "/" + name
+		}
+	}
+	return out
 }
 
 // name is how an end is called: the workload, or who it proved to be, or where it

@@ -10,13 +10,14 @@ import (
 // Where everything listens. A part of loopback that nothing else uses, so that
 // HBONE's own port can be had beside other meshes on the machine.
 const (
-	waypointHost = "127.77.0.1"
-	envoyHost    = "127.77.0.4"
-	hbonePort    = 15008
-	controlPort  = 15012
-	adminPort    = 15000
-	metricsPort  = 15020
-	readyPort    = 15021
+	waypointHost   = "127.77.0.1"
+	envoyHost      = "127.77.0.4"
+	envoyHBONEHost = "127.77.0.5"
+	hbonePort      = 15008
+	controlPort    = 15012
+	adminPort      = 15000
+	metricsPort    = 15020
+	readyPort      = 15021
 	// Envoy's listeners; what is spoken inside decides.
 	envoyHTTP1, envoyHTTP2 = 15101, 15102
 	// Backends in plaintext, which is what tunnels lead to, and in TLS.

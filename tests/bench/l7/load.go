@@ -40,13 +40,13 @@ func from(ctx context.Context, to string) (net.Conn, error) {
 	return d.DialContext(ctx, "tcp", to)
 }
 
-func newTunnels(cert *identity.Certificate, apart bool) (*tunnels, error) {
+func newTunnels(cert *identity.Certificate, host string, apart bool) (*tunnels, error) {
 	cfg, err := cert.ClientConfig(account("waypoint"))
 	if err != nil {
 		return nil, err
 	}
 	dial := func(ctx context.Context, _ int) (*hbone.ClientConn, error) {
-		sock, err := from(ctx, net.JoinHostPort(waypointHost, strconv.Itoa(hbonePort)))
+		sock, err := from(ctx, net.JoinHostPort(host, strconv.Itoa(hbonePort)))
 		if err != nil {
 			return nil, err
 		}
@@ -205,7 +205,7 @@ func (l *load) pace(rate float64, d time.Duration) ([]time.Duration, error) {
 			if due.After(end) {
 				return nil
 			}
-			time.Sleep(time.Until(due))
+			<-time.After(time.Until(due))
 			if err := c.get(l.paths[at], l.row.size); err != nil {
 				return err
 			}

@@ -45,7 +45,7 @@ func (b *bench) memory(ctx context.Context) error {
 		}
 		fmt.Printf("| %s | %.1f | %.1f | %.1f |\n", name, few[name], many[name], full)
 	}
-	apart, err := newTunnels(b.client, true)
+	apart, err := newTunnels(b.client, waypointHost, true)
 	if err != nil {
 		return err
 	}

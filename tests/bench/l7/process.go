@@ -36,18 +36,13 @@ func onCore(core int, start func() error) error {
 	return start()
 }
 
-// niced runs start with a nice value for what it starts; 0 leaves it as it is.
-func niced(nice int, start func() error) error {
+// prefer gives everything that this process starts more or less of the processor
+// than other sessions of the machine get (sched(7), autogroup); 0 is as much.
+func prefer(nice int) error {
 	if nice == 0 {
-		return start()
+		return nil
 	}
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, nice); err != nil { // of this thread
-		return fmt.Errorf("nice %d: %w", nice, err)
-	}
-	defer func() { _ = unix.Setpriority(unix.PRIO_PROCESS, 0, 0) }()
-	return start()
+	return os.WriteFile("/proc/self/autogroup", []byte(strconv.Itoa(nice)), 0o644)
 }
 
 // launch starts a program on a core.

@@ -146,8 +146,11 @@ func (b *bench) print(title string) {
 					fmt.Printf("| %s | %s | %.0f | %.0f | %.0f | %.0f |\n", r, name, median(res.max), median(res.perCPU), median(res.p50), median(res.p99))
 				}
 			}
-			if a, e := found[ambit], found[envoy]; a != nil && e != nil {
-				fmt.Printf("| | **ratio** | %.2f | **%.2f** | %.2f | **%.2f** |\n", median(a.max)/median(e.max), ratio(a.perCPU, e.perCPU), ratio(a.p50, e.p50), ratio(a.p99, e.p99))
+			a := found[ambit]
+			for _, name := range b.names[1:] {
+				if e := found[name]; a != nil && e != nil {
+					fmt.Printf("| | **Ambit / %s** | %.2f | **%.2f** | %.2f | **%.2f** |\n", name, ratio(a.max, e.max), ratio(a.perCPU, e.perCPU), ratio(a.p50, e.p50), ratio(a.p99, e.p99))
+				}
 			}
 		}
 	}

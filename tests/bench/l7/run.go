@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/ambit-mesh/ambit/internal/identity"
@@ -48,7 +49,7 @@ func parse(args []string) (Config, error) {
 	f.DurationVar(&c.settle, "settle", 150*time.Second, "how long memory is left to settle: two collections")
 	f.IntVar(&c.proxyCore, "proxy-core", 0, "core of the proxy that is measured")
 	f.IntVar(&c.loadCore, "load-core", 1, "core of load and backends")
-	f.IntVar(&c.nice, "nice", 0, "nice value of everything; below 0 keeps other work of the machine away, if that is allowed")
+	f.IntVar(&c.nice, "nice", 0, "nice value of the benchmark as a session; below 0 keeps other work of the machine away, if that is allowed")
 	f.StringVar(&c.profiles, "profiles", "", "folder for CPU profiles of the waypoint under each row's load")
 	f.BoolVar(&c.ambitOnly, "ambit-only", false, "without Envoy")
 	if err := f.Parse(args); err != nil {
@@ -74,7 +75,9 @@ func Run(ctx context.Context, self string, args []string) error {
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 10 * time.Second
-	if err := onCore(c.loadCore, func() error { return niced(c.nice, cmd.Start) }); err != nil {
+	// A session of its own is scheduled as one beside others.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
+	if err := onCore(c.loadCore, cmd.Start); err != nil {
 		return err
 	}
 	return cmd.Wait()
@@ -85,6 +88,9 @@ func Main(ctx context.Context, args []string) error {
 	c, err := parse(args)
 	if err != nil {
 		return err
+	}
+	if err := prefer(c.nice); err != nil {
+		fmt.Fprintf(os.Stderr, "nice %d: %v\n", c.nice, err)
 	}
 	debug.SetGCPercent(400) // the load's own collections are nobody's business
 	dir, err := os.MkdirTemp("", "ambit-bench-l7-")
@@ -107,7 +113,7 @@ func Main(ctx context.Context, args []string) error {
 		if b.envoyPath, err = envoyBinary(ctx, c.cache); err != nil {
 			fmt.Fprintf(os.Stderr, "Envoy cannot be had, so that Ambit is measured alone: %v\n", err)
 		} else {
-			b.names = append(b.names, envoy)
+			b.names = append(b.names, envoy, envoyHBONE)
 		}
 	}
 	backends, err := startBackends(ctx, b.authority)
@@ -125,8 +131,9 @@ func Main(ctx context.Context, args []string) error {
 
 // Names of the proxies.
 const (
-	ambit = "Ambit"
-	envoy = "Envoy"
+	ambit      = "Ambit"
+	envoy      = "Envoy, mTLS"
+	envoyHBONE = "Envoy, HBONE"
 )
 
 type bench struct {
@@ -167,8 +174,8 @@ func (b *bench) start(ctx context.Context, rules int, logged bool) (*proxies, er
 		p.stop()
 		return nil, err
 	}
-	if len(b.names) > 1 {
-		if err := b.startEnvoy(ctx, p, rules, logged); err != nil {
+	for _, name := range b.names[1:] {
+		if err := b.startEnvoy(ctx, p, name, rules, logged); err != nil {
 			p.stop()
 			return nil, err
 		}
@@ -196,28 +203,36 @@ func (b *bench) startAmbit(ctx context.Context, p *proxies, logged bool) error {
 	if err := ready(ctx, "http://"+on(readyPort)+"/healthz/ready"); err != nil {
 		return fmt.Errorf("waypoint: %w\n%s", err, ran.tail())
 	}
-	p.dialers[ambit], err = newTunnels(b.client, false)
+	p.dialers[ambit], err = newTunnels(b.client, waypointHost, false)
 	return err
 }
 
-func (b *bench) startEnvoy(ctx context.Context, p *proxies, rules int, logged bool) error {
-	accessLog := ""
+func (b *bench) startEnvoy(ctx context.Context, p *proxies, name string, rules int, logged bool) error {
+	c := envoyConfig{dir: b.dir, host: envoyHost, rules: rules}
+	write := c.plain
+	if name == envoyHBONE {
+		c.host, write = envoyHBONEHost, c.hbone
+	}
 	if logged {
-		accessLog = filepath.Join(b.dir, "envoy-access.log")
+		c.accessLog = filepath.Join(b.dir, c.host+"-access.log")
 	}
-	config, err := writeEnvoy(b.dir, rules, accessLog)
+	config, err := write()
 	if err != nil {
 		return err
 	}
-	ran, err := launch(ctx, b.proxyCore, filepath.Join(b.dir, "envoy.log"), b.envoyPath, "-c", config, "--concurrency", "1", "--disable-hot-restart", "--log-level", "warning")
+	ran, err := launch(ctx, b.proxyCore, filepath.Join(b.dir, c.host+".log"), b.envoyPath, "-c", config, "--concurrency", "1", "--disable-hot-restart", "--log-level", "warning")
 	if err != nil {
 		return err
 	}
-	p.running[envoy] = ran
-	if err := ready(ctx, fmt.Sprintf("http://%s:%d/ready", envoyHost, adminPort)); err != nil {
-		return fmt.Errorf("envoy: %w\n%s", err, ran.tail())
+	p.running[name] = ran
+	if err := ready(ctx, fmt.Sprintf("http://%s:%d/ready", c.host, adminPort)); err != nil {
+		return fmt.Errorf("%s: %w\n%s", name, err, ran.tail())
 	}
-	p.dialers[envoy], err = newSecured(b.client)
+	if name == envoyHBONE {
+		p.dialers[name], err = newTunnels(b.client, c.host, false)
+	} else {
+		p.dialers[name], err = newSecured(b.client)
+	}
 	return err
 }
 

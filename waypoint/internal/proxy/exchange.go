@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -44,11 +45,17 @@ type exchange struct {
 	cutBy     atomic.Pointer[error] // why an upgrade was ended by us
 	responded bool                  // a final response has begun
 	first     [512]byte             // for bytes that are waited for
+	more      bool                  // the last read filled its buffer
 }
+
+// exchanges are used again: each is more than two kilobytes, and whoever is called
+// with one is done with it when the call returns.
+var exchanges = sync.Pool{New: func() any { return new(exchange) }}
 
 // exchange answers one request.
 func (d *downstream) exchange(ctx context.Context, req *message.Request, w message.Responder) {
-	x := &exchange{d: d, p: d.proxy, req: req, w: w, start: time.Now()}
+	x := exchanges.Get().(*exchange)
+	x.d, x.p, x.req, x.w, x.start = d, d.proxy, req, w, time.Now()
 	x.count()
 	x.client = d.routeClient()
 	x.begin()
@@ -65,6 +72,11 @@ func (d *downstream) exchange(ctx context.Context, req *message.Request, w messa
 	}
 	d.proxy.active.Add(-1)
 	x.finish()
+	if req.Tunnel() {
+		return // who watches upgrades may have it in hand still
+	}
+	*x = exchange{}
+	exchanges.Put(x)
 }
 
 // routeClient is the client as routes know it.

@@ -41,17 +41,22 @@ type refusal struct {
 	status int
 	kind   string // error type of Proxy-Status, RFC 9209 section 2.3
 	reason string
+	early  bool // the binding may be on its way to us
 }
 
 func (r *refusal) Error() string { return r.reason }
 
+func refused(status int, kind, reason string) *refusal {
+	return &refusal{status: status, kind: kind, reason: reason}
+}
+
 // ServeStream serves one CONNECT.
 func (p *Proxy) ServeStream(ctx context.Context, in *hbone.Incoming) {
-	d, err := p.admit(in)
+	d, err := p.admit(ctx, in)
 	if err != nil {
 		var r *refusal
 		if !errors.As(err, &r) {
-			r = &refusal{503, "proxy_internal_error", err.Error()}
+			r = refused(503, "proxy_internal_error", err.Error())
 		}
 		p.cfg.Metrics.refusedStreams.WithLabelValues(r.kind).Inc()
 		p.cfg.Log.Warn("connection refused", zap.Stringer("from", in.RemoteAddr), zap.String("authority", clip(in.Authority)), zap.String("reason", r.reason))
@@ -68,10 +73,10 @@ func (p *Proxy) ServeStream(ctx context.Context, in *hbone.Incoming) {
 }
 
 // admit tells who asks for what.
-func (p *Proxy) admit(in *hbone.Incoming) (*downstream, error) {
+func (p *Proxy) admit(ctx context.Context, in *hbone.Incoming) (*downstream, error) {
 	id, err := identity.FromState(in.Peer)
 	if err != nil {
-		return nil, &refusal{400, "tls_certificate_error", err.Error()}
+		return nil, refused(400, "tls_certificate_error", err.Error())
 	}
 	from, _ := netip.ParseAddrPort(in.RemoteAddr.String())
 	from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
@@ -82,7 +87,36 @@ func (p *Proxy) admit(in *hbone.Incoming) (*downstream, error) {
 	if w := p.cfg.Store.Workload(from.Addr()); w != nil && w.Identity() == id {
 		d.source = w
 	}
-	return d, d.resolve(in.Authority)
+	return d, d.awaitBinding(ctx, in.Authority)
+}
+
+// bindingTime is how long a connection waits for the binding that has brought it:
+// clients' nodes hear of it a moment earlier or later than the waypoint.
+const bindingTime = 2 * time.Second
+
+func (d *downstream) awaitBinding(ctx context.Context, authority string) error {
+	var late <-chan time.Time
+	for {
+		bound, known := d.proxy.cfg.Frontends.Changed(), d.proxy.cfg.Store.Changed()
+		err := d.resolve(authority)
+		var r *refusal
+		if !errors.As(err, &r) || !r.early {
+			return err
+		}
+		if late == nil {
+			timer := time.NewTimer(bindingTime)
+			defer timer.Stop()
+			late = timer.C
+		}
+		select {
+		case <-bound:
+		case <-known:
+		case <-late:
+			return err
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 // resolve reads the authority: an address or the name of a service, and a port.
@@ -97,7 +131,7 @@ func (d *downstream) resolve(authority string) error {
 		i := strings.LastIndexByte(authority, ':')
 		port, perr := strconv.ParseUint(authority[i+1:], 10, 16)
 		if i <= 0 || perr != nil || port == 0 || strings.ContainsAny(authority[:i], "[]:@/ ") {
-			return &refusal{400, "http_request_error", "authority " + strconv.Quote(clip(authority)) + ": want host:port"}
+			return refused(400, "http_request_error", "authority "+strconv.Quote(clip(authority))+": want host:port")
 		}
 		d.port = uint16(port)
 		e = d.proxy.cfg.Frontends.Host(authority[:i])
@@ -107,7 +141,7 @@ func (d *downstream) resolve(authority string) error {
 	}
 	d.key = e.Key
 	if _, ok := e.Routes.Port(d.port); !ok {
-		return &refusal{503, "destination_not_found", "service " + e.Key + " has no port " + strconv.Itoa(int(d.port))}
+		return refused(503, "destination_not_found", "service "+e.Key+" has no port "+strconv.Itoa(int(d.port)))
 	}
 	return nil
 }
@@ -121,7 +155,9 @@ func (d *downstream) resolveWorkload(authority string) error {
 		}
 	}
 	// The other end may have heard of the binding before us: it may try again.
-	return &refusal{503, "destination_not_found", "nothing at " + clip(authority) + " is bound to waypoint " + d.proxy.cfg.Gateway}
+	r := refused(503, "destination_not_found", "nothing at "+clip(authority)+" is bound to waypoint "+d.proxy.cfg.Gateway)
+	r.early = true
+	return r
 }
 
 // serves reports whether g is this waypoint.

@@ -24,6 +24,9 @@ func (x *exchange) askOutside(ctx context.Context, filters []route.Filter) error
 
 func (x *exchange) askOne(ctx context.Context, e *route.ExternalAuthorization) error {
 	name := x.decision.Rule.ID()
+	if e.Policy != "" {
+		name = "ExternalAuthorizationPolicy " + e.Policy
+	}
 	if e.Backend.Invalid != "" && !e.FailOpen {
 		return failed(500, flagInvalid, "proxy_configuration_error", "%s: external authorization: %s", name, e.Backend.Invalid)
 	}
@@ -40,7 +43,10 @@ func (x *exchange) askOne(ctx context.Context, e *route.ExternalAuthorization) e
 		x.marking = append(x.marking, out.ApplyResponse)
 		return nil
 	}
-	f := failed(out.Status, flagExternal, "http_request_denied", "%s", out.Reason)
+	f := failed(out.Status, flagExternal, "http_request_denied", "%s: %s", name, out.Reason)
+	if e.Policy != "" {
+		f.policy = policyNamed("ExternalAuthorizationPolicy", e.Policy)
+	}
 	f.verdict, f.fields, f.body = flowpb.Verdict_VERDICT_DENIED, out.Fields, out.Body
 	if f.body == nil {
 		f.body = []byte{}

@@ -5,8 +5,6 @@ import (
 	"strings"
 	"time"
 
-	"go.uber.org/zap"
-
 	flowpb "github.com/ambit-mesh/ambit/apis/flow"
 	"github.com/ambit-mesh/ambit/internal/flow"
 	"github.com/ambit-mesh/ambit/internal/message"
@@ -161,93 +159,4 @@ func workloadString(e flow.End) string {
 		return ""
 	}
 	return e.Workload.Namespace + "/" + e.Workload.Name
-}
-
-// log writes the one line that a request or connection gets.
-func (p *Proxy) log(r *flow.Record) {
-	level, msg := zap.InfoLevel, "request complete"
-	if r.HTTP.Method == "" {
-		msg = "connection complete"
-	}
-	if r.Verdict != flowpb.Verdict_VERDICT_FORWARDED {
-		level, msg = zap.ErrorLevel, strings.Replace(msg, "complete", "failed", 1)
-	}
-	ce := p.cfg.Access.Check(level, msg)
-	if ce == nil {
-		return
-	}
-	f := fieldList(make([]zap.Field, 0, 32))
-	f.str("src.addr", r.Source.Address.String())
-	if w := r.Source.Workload; w != nil {
-		f.str("src.workload", w.Name)
-		f.str("src.namespace", w.Namespace)
-	}
-	f.str("src.identity", idString(r.Source))
-	if r.Service != nil {
-		f.str("dst.service", r.Service.Hostname)
-		f.num("dst.port", int64(r.ServicePort))
-	}
-	if r.Destination.Address.IsValid() {
-		f.str("dst.addr", r.Destination.Address.String())
-	}
-	if w := r.Destination.Workload; w != nil {
-		f.str("dst.workload", w.Name)
-		f.str("dst.namespace", w.Namespace)
-	}
-	f.str("dst.identity", idString(r.Destination))
-	f.request(&r.HTTP)
-	f = append(f, zap.Int64("bytes_sent", r.Sent), zap.Int64("bytes_recv", r.Received), zap.Duration("duration", r.Duration))
-	f.str("response_flags", r.Flags)
-	f.str("policy", r.Policy.Name)
-	f.str("policy.namespace", r.Policy.Namespace)
-	f.str("policy.rule", r.Policy.Rule)
-	f.str("error", r.Reason)
-	for _, a := range r.Audits {
-		f.str("audit", a.Namespace+"/"+a.Name)
-	}
-	if !r.Trace.IsZero() {
-		f.str("trace_id", r.Trace.String())
-	}
-	f.str("traceparent", r.TunnelIn.Traceparent())
-	ce.Write(f...)
-}
-
-// fieldList is the fields of a log line; empty ones are left out.
-type fieldList []zap.Field
-
-func (f *fieldList) str(k, v string) {
-	if v != "" {
-		*f = append(*f, zap.String(k, v))
-	}
-}
-
-func (f *fieldList) num(k string, v int64) {
-	if v != 0 {
-		*f = append(*f, zap.Int64(k, v))
-	}
-}
-
-func (f *fieldList) request(h *flow.HTTP) {
-	if h.Method == "" {
-		return
-	}
-	f.str("method", h.Method)
-	f.str("path", h.Path)
-	f.str("host", h.Host)
-	f.num("status", int64(h.Status))
-	if h.GRPC {
-		*f = append(*f, zap.String("grpc_status", route.Code(h.GRPCStatus).String()))
-	}
-	f.str("route", h.Route)
-	f.str("rule", h.Rule)
-	f.str("backend", h.Backend)
-	if h.Attempts > 1 {
-		f.num("attempts", int64(h.Attempts))
-	}
-	for _, m := range h.Mirrors {
-		f.str("mirror", m)
-	}
-	f.str("fault", h.Fault.Name)
-	f.str("rate_limit", h.RateLimit.Name)
-	f.str("upgrade", h.Upgrade)
 }

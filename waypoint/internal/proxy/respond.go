@@ -109,23 +109,34 @@ func (x *exchange) copy(ans *answer) error {
 	}
 }
 
-// copySome waits for bytes and passes on what has come.
+// copySome waits for bytes and passes on what has come. It waits without a buffer,
+// unless the last read was as long as its buffer: where a body cannot tell what is
+// there, that says that there is more.
 func (x *exchange) copySome(body message.Body) error {
+	n := 0
 	if body.Buffered() == 0 {
 		if err := x.w.Flush(); err != nil {
 			return x.clientFailed(err)
 		}
-		n, err := body.Read(x.first[:])
-		if err := x.write(x.first[:n]); err != nil {
-			return err
+		if !x.more {
+			var err error
+			n, err = body.Read(x.first[:])
+			if x.more = n == len(x.first); err != nil || body.Buffered() == 0 {
+				if werr := x.write(x.first[:n]); werr != nil {
+					return werr
+				}
+				return err
+			}
 		}
-		return err
 	}
 	buf := copyBuffers.Get().(*[]byte)
 	defer copyBuffers.Put(buf)
-	n, err := body.Read(*buf)
-	if err := x.write((*buf)[:n]); err != nil {
-		return err
+	copy(*buf, x.first[:n])
+	m, err := body.Read((*buf)[n:])
+	n += m
+	x.more = n == len(*buf)
+	if werr := x.write((*buf)[:n]); werr != nil {
+		return werr
 	}
 	return err
 }

@@ -80,8 +80,9 @@ func (p *Pod) connect(ctx context.Context, app *netns.Conn, c *connection) (way,
 	if c.src, err = p.awaitWorkload(ctx); err != nil {
 		return way{}, err
 	}
+	var tried []*wds.Workload
 	for try := 1; ; try++ {
-		route, err := p.cfg.Store.Route(c.src, dst)
+		route, err := p.cfg.Store.Route(c.src, dst, tried...)
 		c.service, c.dst, c.target, c.waypoint = route.Service, route.Workload, route.Target, route.Waypoint
 		if err != nil {
 			return way{}, err
@@ -97,9 +98,10 @@ func (p *Pod) connect(ctx context.Context, app *netns.Conn, c *connection) (way,
 			p.established(c)
 			return w, nil
 		}
-		if !retryable(err) || try == endpointTries || route.Service == nil || ctx.Err() != nil {
+		if !retryable(err) || try == endpointTries || route.Service == nil && !route.Waypoint || ctx.Err() != nil {
 			return way{}, err
 		}
+		tried = append(tried, route.Workload)
 	}
 }
 

@@ -61,6 +61,8 @@ func TestTraceAcrossServices(t *testing.T) {
 	second.End(at(9))
 	server.Event(at(3), "retry")
 	server.Attributes.Status, server.Attributes.Retries = 200, 1
+	server.Attributes.Method, server.Attributes.Path = "GET", "/buy"
+	server.Attributes.SourceWorkload, server.Attributes.DestinationWorkload = "shop/load-1", "shop/web-1"
 	server.End(at(10))
 
 	spans, err := c.Await(ctx, began.TraceID.String(), func(s []Span) bool { return len(s) == 4 })
@@ -68,9 +70,9 @@ func TestTraceAcrossServices(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := "trace " + began.TraceID.String() + `, 10ms, 4 spans
-└─ waypoint-web  GET shop/web  10ms  200  retries 1  (retry)
+└─ waypoint-web  GET /buy  shop/load-1 → shop/web-1  10ms  200  retries 1  (retry)
    ├─ waypoint-web  GET  2ms  503  error 503  FAILED
-   └─ waypoint-web  GET  5ms  200  → shop/cart  try again 1
+   └─ waypoint-web  GET → shop/cart  5ms  200  try again 1
       └─ waypoint-cart  GET shop/cart  3ms  200  HTTPRoute shop/cart
 `
 	if diff := cmp.Diff(want, Tree(spans)); diff != "" {

@@ -1,6 +1,7 @@
 package traces
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -58,13 +59,13 @@ func (t *tree) draw(spans []Span, indent string) {
 
 // shown are the attributes that say what happened, and how they are called.
 var shown = []struct{ key, text string }{
-	{"http.response.status_code", ""}, {"rpc.grpc.status_code", "grpc "}, {"ambit.route", ""}, {"ambit.rule", "rule "}, {"ambit.backend", "→ "},
+	{"http.response.status_code", ""}, {"rpc.grpc.status_code", "grpc "}, {"ambit.route", ""}, {"ambit.rule", "rule "},
 	{"http.request.resend_count", "try again "}, {"ambit.retries", "retries "}, {"ambit.policy", "policy "}, {"error.type", "error "},
 }
 
 // String is the line of a span.
 func (s Span) String() string {
-	parts := []string{s.Service, s.Name, round(s.End.Sub(s.Start)).String()}
+	parts := []string{s.Service, s.title(), round(s.End.Sub(s.Start)).String()}
 	for _, a := range shown {
 		if v := s.Attributes[a.key]; v != "" {
 			parts = append(parts, a.text+v)
@@ -77,6 +78,21 @@ func (s Span) String() string {
 		parts = append(parts, "FAILED")
 	}
 	return strings.Join(parts, "  ")
+}
+
+// title says what was asked, by whom and of whom, as far as the span tells.
+func (s Span) title() string {
+	text := s.Name
+	if path := s.Attributes["url.path"]; path != "" {
+		text = s.Attributes["http.request.method"] + " " + path
+	}
+	if from := s.Attributes["ambit.source.workload"]; from != "" {
+		text += "  " + from
+	}
+	if to := cmp.Or(s.Attributes["ambit.destination.workload"], s.Attributes["ambit.backend"]); to != "" {
+		text += " → " + to
+	}
+	return text
 }
 
 func round(d time.Duration) time.Duration {
