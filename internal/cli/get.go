@@ -97,7 +97,7 @@ func columnsOf(kind string) columns {
 	}
 	switch kind {
 	case "HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute", "UDPRoute":
-		return columns{[]any{"PARENT", "ACCEPTED", "RESOLVED-REFS", "INVALID", "BACKENDS", "MESSAGE"}, asMany(routeRows)}
+		return columns{[]any{"PARENT", "ACCEPTED", "RESOLVED-REFS", "BACKENDS", "MESSAGE"}, asMany(routeRows)}
 	case "Pod":
 		return columns{[]any{"PHASE", "READY", "IPS", "NODE", "AGE"}, as(podCells)}
 	case "Service":

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -18,30 +19,43 @@ type routed struct {
 	metav1.ObjectMeta `json:"metadata"`
 
 	Spec struct {
-		Rules []struct {
-			Name        string
-			BackendRefs []struct {
-				Name   string
-				Weight *int32
-			}
-		}
-	}
+		ParentRefs []reference `json:"parentRefs"`
+		Rules      []struct {
+			Name        string      `json:"name"`
+			BackendRefs []reference `json:"backendRefs"`
+		} `json:"rules"`
+	} `json:"spec"`
 	Status gatewayv1.RouteStatus `json:"status"`
+}
+
+// reference is a parent, a backend or a target.
+type reference struct {
+	Kind        string `json:"kind"`
+	Name        string `json:"name"`
+	SectionName string `json:"sectionName"`
+	Weight      *int32 `json:"weight"`
+}
+
+func references(all []reference) string {
+	var parts []string
+	for _, r := range all {
+		text := strings.TrimSpace(r.Kind + " " + r.Name)
+		if r.SectionName != "" {
+			text += "/" + r.SectionName
+		}
+		if r.Weight != nil {
+			text += fmt.Sprintf(" x %d", *r.Weight)
+		}
+		parts = append(parts, text)
+	}
+	return strings.Join(parts, ", ")
 }
 
 // backends says where the rules of a route send requests.
 func (o *routed) backends() string {
 	var rules []string
 	for i, r := range o.Spec.Rules {
-		var to []string
-		for _, b := range r.BackendRefs {
-			text := b.Name
-			if b.Weight != nil {
-				text += fmt.Sprintf(" x %d", *b.Weight)
-			}
-			to = append(to, text)
-		}
-		rules = append(rules, cmp.Or(r.Name, fmt.Sprint(i))+": "+cmp.Or(strings.Join(to, ", "), "none"))
+		rules = append(rules, fmt.Sprintf("%s: %s", cmp.Or(r.Name, strconv.Itoa(i)), cmp.Or(references(r.BackendRefs), "none")))
 	}
 	return strings.Join(rules, "; ")
 }
@@ -53,17 +67,16 @@ func routeRows(o *routed) [][]any {
 		accepted := meta.FindStatusCondition(p.Conditions, string(gatewayv1.RouteConditionAccepted))
 		resolved := meta.FindStatusCondition(p.Conditions, string(gatewayv1.RouteConditionResolvedRefs))
 		partly := meta.FindStatusCondition(p.Conditions, string(gatewayv1.RouteConditionPartiallyInvalid))
-		invalid := ""
+		state := stateAndReason(accepted)
 		if partly != nil && partly.Status == metav1.ConditionTrue {
-			invalid = "partly (" + partly.Reason + ")"
+			state = "in part (" + partly.Reason + ")"
 		}
 		rows = append(rows, []any{
-			control.ParentName(o.Namespace, p.ParentRef), stateAndReason(accepted), stateAndReason(resolved), invalid, o.backends(),
-			worst(accepted, partly, resolved),
+			control.ParentName(o.Namespace, p.ParentRef), state, stateAndReason(resolved), o.backends(), worst(accepted, partly, resolved),
 		})
 	}
 	if len(rows) == 0 {
-		rows = append(rows, []any{"", "", "", "", o.backends(), "no parent is a Service that the control plane has looked at"})
+		rows = append(rows, []any{references(o.Spec.ParentRefs), "", "", o.backends(), "no parent is a Service that the control plane has looked at"})
 	}
 	return rows
 }
@@ -106,6 +119,9 @@ func isPolicy(kind string) bool {
 type attached struct {
 	metav1.ObjectMeta `json:"metadata"`
 
+	Spec struct {
+		TargetRefs []reference `json:"targetRefs"`
+	} `json:"spec"`
 	Status struct {
 		Conditions []metav1.Condition               `json:"conditions"`
 		Ancestors  []gatewayv1.PolicyAncestorStatus `json:"ancestors"`
@@ -123,7 +139,7 @@ func policyRows(o *attached) [][]any {
 		rows = append(rows, show(control.ParentName(o.Namespace, a.AncestorRef), a.Conditions))
 	}
 	if len(rows) == 0 {
-		rows = append(rows, show("", o.Status.Conditions))
+		rows = append(rows, show(references(o.Spec.TargetRefs), o.Status.Conditions))
 	}
 	return rows
 }
