@@ -133,11 +133,14 @@ func (sc *ServerConn) await() bool {
 func (sc *ServerConn) enterIdle(arm func()) bool {
 	sc.mu.Lock()
 	defer sc.mu.Unlock()
-	if !sc.draining {
-		arm()
-		sc.idle = true
+	// A connection that was accepted while others drain has its first request on the
+	// way: that is waited for, for busyTime, and answered.
+	if sc.draining && sc.served > 0 {
+		return false
 	}
-	return !sc.draining
+	arm()
+	sc.idle = !sc.draining
+	return true
 }
 
 func (sc *ServerConn) leaveIdle() bool {
