@@ -94,12 +94,12 @@ func TestMemoryIsBounded(t *testing.T) {
 		each float64 // bytes
 	}{
 		{"clients that do not read", hold{Conns: 100, Say: fmt.Appendf(nil, get, "?size=100000000")}, 1 << 20},
-		{"backends that do not read", hold{Conns: 100, Say: fmt.Appendf(nil, post, "?stall=20000", 100_000_000), Zeros: 100_000_000}, 1 << 20},
+		{"backends that do not read", hold{Conns: 100, Say: fmt.Appendf(nil, post, "?stall=6000", 100_000_000), Zeros: 100_000_000}, 1 << 20},
 		{"idle connections", hold{Conns: 1000, Say: fmt.Appendf(nil, get, "")}, 100 << 10},
 	} {
 		tc.Addr, tc.For = "held:80", 4*time.Second
 		if m.race {
-			tc.each *= 3 // the race detector keeps books about memory in memory
+			tc.each *= 5 // the race detector keeps books about memory in memory
 		}
 		var got held
 		done := make(chan struct{})
@@ -125,7 +125,8 @@ func TestMemoryIsBounded(t *testing.T) {
 			t.Errorf("%s: everything was taken", tc.name)
 		}
 	}
-	// Nothing of it stays.
+	// Nothing of it stays. An upload whose client ends in the middle is noticed only
+	// behind what was sent before, when the backend reads on.
 	for begin := time.Now(); m.look("go_goroutines") > goroutines+100; pause(t) {
 		if time.Since(begin) > 20*time.Second {
 			r := m.askFrom("wp", request{URL: "http://127.0.0.1:15000/debug/pprof/goroutine?debug=1", Lines: "\n"})[0]
