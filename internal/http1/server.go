@@ -39,7 +39,6 @@ type ServerConn struct {
 	blank  bool     // an empty line was skipped before this request
 	served int
 	cancel context.CancelFunc
-	broken error // why the last answer was broken off
 	watch  struct {
 		gone <-chan struct{} // closed when the transport has ended; nil: it does not tell
 		stop chan struct{}   // ends the watcher; nil: there is none

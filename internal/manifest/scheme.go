@@ -23,7 +23,7 @@ func NewScheme() *runtime.Scheme {
 		&corev1.Namespace{}, &corev1.Node{}, &corev1.Pod{}, &corev1.Service{}, &corev1.ServiceAccount{})
 	s.AddKnownTypes(appsv1.SchemeGroupVersion, &appsv1.Deployment{}, &appsv1.StatefulSet{})
 	s.AddKnownTypes(discoveryv1.SchemeGroupVersion, &discoveryv1.EndpointSlice{})
-	s.AddKnownTypes(gatewayv1.SchemeGroupVersion,
+	s.AddKnownTypes(schema.GroupVersion(gatewayv1.GroupVersion),
 		&gatewayv1.GatewayClass{}, &gatewayv1.Gateway{}, &gatewayv1.ListenerSet{}, &gatewayv1.HTTPRoute{},
 		&gatewayv1.GRPCRoute{}, &gatewayv1.TLSRoute{}, &gatewayv1.TCPRoute{}, &gatewayv1.UDPRoute{},
 		&gatewayv1.BackendTLSPolicy{}, &gatewayv1.ReferenceGrant{})
@@ -87,5 +87,7 @@ func unknownKind(s *runtime.Scheme, gvk schema.GroupVersionKind) string {
 		" is not one that the mesh reads: remove the document, or use one of " + strings.Join(slices.Compact(kinds), ", ")
 }
 
-var _ Resource = (*corev1.Pod)(nil)
-var _ metav1.Object = Object{}
+var (
+	_ Resource      = (*corev1.Pod)(nil)
+	_ metav1.Object = Object{}
+)

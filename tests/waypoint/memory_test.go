@@ -48,7 +48,8 @@ func holdConns(in io.Reader, out io.Writer) error {
 			defer c.Close()
 			piece := make([]byte, 32<<10)
 			_ = c.SetWriteDeadline(until)
-			n, err := c.Write(h.Say)
+			_, err := c.Write(h.Say)
+			n := 0
 			if err != nil {
 				failed.Add(1)
 			}
