@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"strconv"
 	"strings"
 	"time"
 
@@ -130,4 +132,16 @@ func (c Config) Validate() error {
 func (c Config) identity() identity.ID {
 	namespace, _, _ := strings.Cut(c.Gateway, "/")
 	return identity.ID{TrustDomain: c.TrustDomain, Namespace: namespace, ServiceAccount: c.ServiceAccount}
+}
+
+// ownPorts are those that clients in the mesh may connect to.
+func (c Config) ownPorts() []uint16 {
+	var out []uint16
+	for _, address := range []string{c.MetricsAddress, c.ReadyAddress} {
+		_, port, err := net.SplitHostPort(address)
+		if n, perr := strconv.ParseUint(port, 10, 16); err == nil && perr == nil {
+			out = append(out, uint16(n))
+		}
+	}
+	return out
 }

@@ -54,7 +54,7 @@ func (r *resources) onFrontends(u xdsclient.Update) error {
 		rejected[key] = err
 	}
 	if len(u.Resources) >= bulk {
-		updated, u.Resources = nil, nil
+		u.Resources = nil
 		debug.FreeOSMemory()
 	}
 	return rejection(rejected)
@@ -86,7 +86,7 @@ func (r *resources) onBackends(u xdsclient.Update) error {
 		}
 		limits, problems := route.CompileRateLimits("Service "+key, b.GetRateLimits())
 		if len(problems) > 0 {
-			rejected[key] = fmt.Errorf("backend %s: %s", key, problems[0])
+			rejected[key] = fmt.Errorf("backend %s: %w", key, problems[0])
 			if r.backends[key] {
 				continue
 			}

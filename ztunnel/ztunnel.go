@@ -92,13 +92,15 @@ func (z *Ztunnel) abandon(err error) error {
 
 // node says who asks: the id has the form that control planes know a ztunnel by.
 func (z *Ztunnel) node() *corev3.Node {
-	return &corev3.Node{Id: fmt.Sprintf("ztunnel~%s~ztunnel-%s.ambit-system~ambit-system.svc.cluster.local", localIP(), z.cfg.Node),
+	return &corev3.Node{
+		Id:            fmt.Sprintf("ztunnel~%s~ztunnel-%s.ambit-system~ambit-system.svc.cluster.local", localIP(), z.cfg.Node),
 		UserAgentName: "ambit-ztunnel", Metadata: &structpb.Struct{Fields: map[string]*structpb.Value{
 			"NAME":       structpb.NewStringValue("ztunnel-" + z.cfg.Node),
 			"NAMESPACE":  structpb.NewStringValue("ambit-system"),
 			"NODE_NAME":  structpb.NewStringValue(z.cfg.Node),
 			"CLUSTER_ID": structpb.NewStringValue(z.cfg.Cluster),
-		}}}
+		}},
+	}
 }
 
 // localIP is an address of this node, for the node id only.

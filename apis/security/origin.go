@@ -1,3 +1,4 @@
+// Package security is the contract of policies as proxies are told of them.
 package security
 
 // OriginExtension is the name of the extension that holds an Origin.

@@ -1,3 +1,4 @@
+// Package workload is the contract of the Workload Discovery Service.
 package workload
 
 // WaypointExtension is the name of the extension of a Service or Workload that

@@ -28,7 +28,8 @@ func mesh(n int) []graph.Entry {
 					Selector:  map[string]string{"app": labels["app"], "part-of": "shop"},
 					ClusterIP: fmt.Sprintf("10.200.%d.%d", i/1000, i%100),
 					Ports:     []corev1.ServicePort{{Port: 80}},
-				}}})
+				},
+			}})
 		}
 	}
 	return out

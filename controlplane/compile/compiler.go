@@ -59,6 +59,8 @@ type Compiler struct {
 	policies policies
 	// parents has, for each Service, what the statuses of its routes say.
 	parents map[types.NamespacedName][]route.Parent
+	// caches have the translations of the routes of each Service.
+	caches map[types.NamespacedName]*route.Cache
 	// attached has the statuses of policies that are attached to services or
 	// routes; versions are services that routes of others send requests to.
 	attached map[graph.Key]meshv1alpha1.PolicyStatus
@@ -82,6 +84,7 @@ func New(opts Options) (*Compiler, error) {
 		captures: newCaptures(),
 		policies: newPolicies(policy.Options{RootNamespace: opts.RootNamespace, TrustDomain: opts.TrustDomain}),
 		parents:  make(map[types.NamespacedName][]route.Parent),
+		caches:   make(map[types.NamespacedName]*route.Cache),
 		attached: make(map[graph.Key]meshv1alpha1.PolicyStatus),
 		versions: make(map[types.NamespacedName]struct{}),
 		podUID:   make(map[types.NamespacedName]types.UID),

@@ -124,17 +124,22 @@ func pod(i int, labels map[string]string) *corev1.Pod {
 	name := fmt.Sprintf("p%d", i)
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: fmt.Sprintf("ns%d", i%100), Name: name, UID: types.UID("uid-" + name), Labels: labels},
-		Spec: corev1.PodSpec{NodeName: fmt.Sprintf("n%d", i%50), ServiceAccountName: "sa",
-			Containers: []corev1.Container{{Name: "c"}}},
-		Status: corev1.PodStatus{Phase: corev1.PodRunning,
+		Spec: corev1.PodSpec{
+			NodeName: fmt.Sprintf("n%d", i%50), ServiceAccountName: "sa",
+			Containers: []corev1.Container{{Name: "c"}},
+		},
+		Status: corev1.PodStatus{
+			Phase:      corev1.PodRunning,
 			PodIPs:     []corev1.PodIP{{IP: fmt.Sprintf("10.%d.%d.%d", i>>16, i>>8&255, i&255)}},
-			Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}},
+			Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}},
+		},
 	}
 }
 
 func namespace(name, mode string) graph.Entry {
 	return graph.Entry{Object: &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
-		Name: name, Labels: map[string]string{graph.LabelDataplaneMode: mode}}}}
+		Name: name, Labels: map[string]string{graph.LabelDataplaneMode: mode},
+	}}}
 }
 
 func tunnel(t *testing.T, c *compile.Compiler, name string) workload.TunnelProtocol {
@@ -153,7 +158,8 @@ func TestRestartKeepsCapture(t *testing.T) {
 	first := newCompiler(t)
 	first.Apply(compile.Input{Upserts: mesh})
 	res := first.Apply(compile.Input{Reports: []compile.CaptureReport{
-		{Node: "n1", Snapshot: true, Pods: []compile.PodCapture{{UID: "uid-p1", Captured: true}}}}})
+		{Node: "n1", Snapshot: true, Pods: []compile.PodCapture{{UID: "uid-p1", Captured: true}}},
+	}})
 	if !res.CapturedChanged {
 		t.Error("the captured set changed, and the result does not say so")
 	}
@@ -220,7 +226,8 @@ func TestQueriesRunBesideApply(t *testing.T) {
 	c := newCompiler(t)
 	c.Apply(compile.Input{Upserts: []graph.Entry{{Object: &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "ns1", Name: "s"},
-		Spec:       corev1.ServiceSpec{Selector: map[string]string{"app": "x"}, ClusterIP: "10.96.0.1"}}}}})
+		Spec:       corev1.ServiceSpec{Selector: map[string]string{"app": "x"}, ClusterIP: "10.96.0.1"},
+	}}}})
 	svc, _ := c.Lookup(compile.Key{Type: compile.TypeAddress, Name: "ns1/s.ns1.svc.cluster.local"})
 	var wg sync.WaitGroup
 	stop := make(chan struct{})

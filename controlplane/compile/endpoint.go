@@ -24,8 +24,10 @@ func (c *Compiler) compileSlice(n types.NamespacedName) {
 	}
 	var findings []Finding
 	if item.Object.AddressType == discoveryv1.AddressTypeFQDN {
-		findings = append(findings, Finding{Object: owner, Field: "addressType",
-			Message: "endpoints by DNS name are not supported and are left out: list addresses"})
+		findings = append(findings, Finding{
+			Object: owner, Field: "addressType",
+			Message: "endpoints by DNS name are not supported and are left out: list addresses",
+		})
 	}
 	svcName, _ := graph.ServiceOf(item.Object)
 	svc, ok := c.graph.Service(svcName)
@@ -42,8 +44,10 @@ func (c *Compiler) compileSlice(n types.NamespacedName) {
 			a, err := netip.ParseAddr(text)
 			a = a.Unmap()
 			if err != nil || !routable(a) {
-				findings = append(findings, Finding{Object: owner, Field: "endpoints",
-					Message: text + " cannot be the address of an endpoint and is left out"})
+				findings = append(findings, Finding{
+					Object: owner, Field: "endpoints",
+					Message: text + " cannot be the address of an endpoint and is left out",
+				})
 				continue
 			}
 			if !seen[a] && !c.graph.IsPod(item.Object, ep, a) {

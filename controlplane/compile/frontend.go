@@ -111,18 +111,20 @@ func (c *Compiler) compileFrontend(n types.NamespacedName) {
 	service, routes, b := mesh{c}.Service(n), c.graph.Routes(n), c.serviceBinding(n)
 	if len(routes) == 0 && !b.bound() {
 		delete(c.parents, n)
+		delete(c.caches, n)
 		c.store.put(frontendKey(n), nil, nil)
 		return
 	}
-	out := route.Translate(route.Input{Name: n, Service: service, Bound: b.bound(), Unusable: b.message, Routes: routes, Version: c.isVersion(n)}, mesh{c})
+	out := route.Translate(route.Input{Name: n, Service: service, Bound: b.bound(), Unusable: b.message, Routes: routes, Version: c.isVersion(n)}, mesh{c}, c.cacheOf(n))
 	c.parents[n] = out.Parents
 	var resources []*Resource
 	// A waypoint that cannot be used, because it does not admit the service for
 	// example, is told nothing of it.
 	if b.bound() && b.reason == "" {
-		r := resource(TypeFrontend, c.serviceName(n), c.frontend(n, service, out))
-		r.Waypoint = b.waypoint
-		resources = append(resources, r)
+		body := c.frontend(n, service, out)
+		resources = append(resources, &Resource{
+			Key: Key{TypeFrontend, c.serviceName(n)}, Version: out.Version(body), Body: body, Related: noRelated, Waypoint: b.waypoint,
+		})
 	}
 	var findings []Finding
 	for _, f := range out.Findings {
@@ -140,6 +142,14 @@ func (c *Compiler) frontend(n types.NamespacedName, s *corev1.Service, out route
 		body.Addresses = append(body.Addresses, a.AsSlice())
 	}
 	return body
+}
+
+// cacheOf gives what is kept of the translation of a service.
+func (c *Compiler) cacheOf(n types.NamespacedName) *route.Cache {
+	if c.caches[n] == nil {
+		c.caches[n] = &route.Cache{}
+	}
+	return c.caches[n]
 }
 
 func (c *Compiler) isVersion(n types.NamespacedName) bool {

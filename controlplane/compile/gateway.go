@@ -22,8 +22,10 @@ func (c *Compiler) compileGateway(n types.NamespacedName) {
 	v := provision.Check(gw)
 	var findings []Finding
 	for _, p := range v.Problems {
-		findings = append(findings, Finding{Object: gatewayKey(n), Field: p.Field,
-			Message: p.Message + "; until then there is no waypoint, and connections that need it are refused"})
+		findings = append(findings, Finding{
+			Object: gatewayKey(n), Field: p.Field,
+			Message: p.Message + "; until then there is no waypoint, and connections that need it are refused",
+		})
 	}
 	c.store.report(gatewayKey(n), findings)
 }
@@ -95,8 +97,10 @@ func (c *Compiler) boundStatuses() []Status {
 		if !b.bound() {
 			continue
 		}
-		out = append(out, Status{Object: serviceKey(n), Origin: c.graph.Origin(serviceKey(n), ""),
-			Status: meshv1alpha1.PolicyStatus{Conditions: []metav1.Condition{c.boundCondition(s, b)}}})
+		out = append(out, Status{
+			Object: serviceKey(n), Origin: c.graph.Origin(serviceKey(n), ""),
+			Status: meshv1alpha1.PolicyStatus{Conditions: []metav1.Condition{c.boundCondition(s, b)}},
+		})
 	}
 	return out
 }
@@ -127,8 +131,10 @@ func (c *Compiler) gatewayStatuses() []Status {
 		}
 		gw, _ := c.graph.Waypoint(n)
 		s := provision.Status(gw, provision.Check(gw), c.facts(n))
-		out = append(out, Status{Object: gatewayKey(n), Origin: c.graph.Origin(gatewayKey(n), ""),
-			Status: meshv1alpha1.PolicyStatus{Conditions: s.Conditions}})
+		out = append(out, Status{
+			Object: gatewayKey(n), Origin: c.graph.Origin(gatewayKey(n), ""),
+			Status: meshv1alpha1.PolicyStatus{Conditions: s.Conditions},
+		})
 	}
 	return out
 }

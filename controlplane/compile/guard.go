@@ -108,8 +108,10 @@ func guardFindings(owner graph.Key, s *corev1.Service, b binding) []Finding {
 	case ok && value != "true" && value != "false":
 		return []Finding{{Object: owner, Field: field, Message: "must be \"true\" or \"false\"; until then it counts as false"}}
 	case value == "true" && !b.bound():
-		return []Finding{{Object: owner, Field: field,
-			Message: "the Service uses no waypoint: everything to it is refused; label it or its Namespace " + graph.LabelUseWaypoint + ", or remove the annotation"}}
+		return []Finding{{
+			Object: owner, Field: field,
+			Message: "the Service uses no waypoint: everything to it is refused; label it or its Namespace " + graph.LabelUseWaypoint + ", or remove the annotation",
+		}}
 	}
 	return nil
 }

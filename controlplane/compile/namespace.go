@@ -43,6 +43,8 @@ func modeFindings(owner graph.Key, labels map[string]string, effect string) []Fi
 	if !ok || value == graph.ModeAmbient || value == graph.ModeNone {
 		return nil
 	}
-	return []Finding{{Object: owner, Field: "metadata.labels[" + graph.LabelDataplaneMode + "]",
-		Message: strconv.Quote(value) + " is not a mode and " + effect + ": write ambient or none"}}
+	return []Finding{{
+		Object: owner, Field: "metadata.labels[" + graph.LabelDataplaneMode + "]",
+		Message: strconv.Quote(value) + " is not a mode and " + effect + ": write ambient or none",
+	}}
 }

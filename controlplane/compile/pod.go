@@ -29,8 +29,10 @@ func (c *Compiler) compilePod(n types.NamespacedName) {
 	findings = append(findings, c.waypointFindings(owner, p.Labels, p.Annotations, b)...)
 	findings = append(findings, c.claimFindings(owner, n, p, addrs)...)
 	if gw, ok := c.graph.WaypointFor(n.Namespace, p.Labels); ok && !c.isWaypointPod(p) {
-		findings = append(findings, Finding{Object: owner, Field: "metadata.labels[" + graph.LabelGatewayName + "]",
-			Message: "the pod is labelled as one of waypoint " + gw.String() + " and does not run as its service account, " + gw.Name + ", without hostNetwork: nobody sends it tunnels; remove the label"})
+		findings = append(findings, Finding{
+			Object: owner, Field: "metadata.labels[" + graph.LabelGatewayName + "]",
+			Message: "the pod is labelled as one of waypoint " + gw.String() + " and does not run as its service account, " + gw.Name + ", without hostNetwork: nobody sends it tunnels; remove the label",
+		})
 	}
 	var resources []*Resource
 	state := &capture{}
@@ -118,8 +120,10 @@ func podAddresses(owner graph.Key, p *corev1.Pod) ([]netip.Addr, []Finding) {
 	var findings []Finding
 	for _, a := range graph.Addresses(p) {
 		if !routable(a) {
-			findings = append(findings, Finding{Object: owner, Field: "status.podIPs",
-				Message: a.String() + " cannot be the address of a pod and is left out"})
+			findings = append(findings, Finding{
+				Object: owner, Field: "status.podIPs",
+				Message: a.String() + " cannot be the address of a pod and is left out",
+			})
 			continue
 		}
 		addrs = append(addrs, a)
@@ -136,11 +140,15 @@ func routable(a netip.Addr) bool {
 func (c *Compiler) claimFindings(owner graph.Key, n types.NamespacedName, p *corev1.Pod, addrs []netip.Addr) []Finding {
 	var findings []Finding
 	if p.UID == "" {
-		findings = append(findings, Finding{Object: owner, Field: "metadata.uid",
-			Message: "there is no uid: the pod cannot be enrolled; set one"})
+		findings = append(findings, Finding{
+			Object: owner, Field: "metadata.uid",
+			Message: "there is no uid: the pod cannot be enrolled; set one",
+		})
 	} else if holder, _ := c.graph.PodByUID(p.UID); holder != n {
-		findings = append(findings, Finding{Object: owner, Field: "metadata.uid",
-			Message: "Pod " + holder.String() + " has the same uid: this pod cannot be enrolled; give each its own"})
+		findings = append(findings, Finding{
+			Object: owner, Field: "metadata.uid",
+			Message: "Pod " + holder.String() + " has the same uid: this pod cannot be enrolled; give each its own",
+		})
 	}
 	if p.Spec.HostNetwork {
 		return findings
@@ -148,8 +156,10 @@ func (c *Compiler) claimFindings(owner graph.Key, n types.NamespacedName, p *cor
 	for _, a := range addrs {
 		for _, other := range c.graph.PodsAt(a) {
 			if other != n {
-				findings = append(findings, Finding{Object: owner, Field: "status.podIPs",
-					Message: fmt.Sprintf("Pod %s has the address %s too: traffic to it may reach either; correct one", other, a)})
+				findings = append(findings, Finding{
+					Object: owner, Field: "status.podIPs",
+					Message: fmt.Sprintf("Pod %s has the address %s too: traffic to it may reach either; correct one", other, a),
+				})
 			}
 		}
 	}

@@ -58,9 +58,11 @@ func (c *Compiler) virtualAddresses(owner graph.Key, n types.NamespacedName, s *
 	for _, a := range vips {
 		for _, other := range c.graph.ServicesAt(a) {
 			if other != n {
-				findings = append(findings, Finding{Object: owner, Field: "spec.clusterIPs",
+				findings = append(findings, Finding{
+					Object: owner, Field: "spec.clusterIPs",
 					Message: "Service " + other.String() + " has the address " + a.String() +
-						" too: traffic to it may reach either; correct one"})
+						" too: traffic to it may reach either; correct one",
+				})
 			}
 		}
 	}

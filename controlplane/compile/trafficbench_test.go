@@ -18,7 +18,7 @@ func BenchmarkRouteEdit(b *testing.B) {
 	for _, rules := range []int{16, 1_000, 10_000} {
 		b.Run(fmt.Sprintf("rules=%d", rules), func(b *testing.B) {
 			c := newCompiler(b)
-			in := compile.Input{Upserts: []graph.Entry{{Object: &corev1.Service{
+			in := compile.Input{Upserts: []graph.Entry{{Object: waypointGateway()}, {Object: &corev1.Service{
 				ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "cart", Labels: map[string]string{graph.LabelUseWaypoint: "wp"}},
 				Spec:       corev1.ServiceSpec{ClusterIP: "10.96.0.1", Ports: []corev1.ServicePort{{Name: "http", Port: 80}}},
 			}}}}
@@ -31,6 +31,16 @@ func BenchmarkRouteEdit(b *testing.B) {
 				c.Apply(compile.Input{Upserts: []graph.Entry{{Object: sixteenRules(0, i+1)}}})
 			}
 		})
+	}
+}
+
+func waypointGateway() *gatewayv1.Gateway {
+	return &gatewayv1.Gateway{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "wp"},
+		Spec: gatewayv1.GatewaySpec{
+			GatewayClassName: graph.WaypointClass,
+			Listeners:        []gatewayv1.Listener{{Name: "mesh", Port: graph.WaypointPort, Protocol: graph.ProtocolHBONE}},
+		},
 	}
 }
 

@@ -151,16 +151,22 @@ func (c *Compiler) waypointFindings(owner graph.Key, labels, annotations map[str
 	field := "metadata.labels[" + graph.LabelUseWaypoint + "]"
 	var findings []Finding
 	if value, ok := labels[graph.LabelUseWaypoint]; ok && value == "" {
-		findings = append(findings, Finding{Object: owner, Field: field,
-			Message: "the label is empty and has no effect: name a waypoint, or write none"})
+		findings = append(findings, Finding{
+			Object: owner, Field: field,
+			Message: "the label is empty and has no effect: name a waypoint, or write none",
+		})
 	}
 	if _, ok := labels[graph.LabelUseWaypointNamespace]; ok && labels[graph.LabelUseWaypoint] == "" {
-		findings = append(findings, Finding{Object: owner, Field: "metadata.labels[" + graph.LabelUseWaypointNamespace + "]",
-			Message: "has no effect without the label " + graph.LabelUseWaypoint + ", which names the waypoint"})
+		findings = append(findings, Finding{
+			Object: owner, Field: "metadata.labels[" + graph.LabelUseWaypointNamespace + "]",
+			Message: "has no effect without the label " + graph.LabelUseWaypoint + ", which names the waypoint",
+		})
 	}
 	if value, ok := annotations[graph.AnnotationFailOpen]; ok && value != "true" && value != "false" {
-		findings = append(findings, Finding{Object: owner, Field: "metadata.annotations[" + graph.AnnotationFailOpen + "]",
-			Message: "must be \"true\" or \"false\"; until then it counts as false"})
+		findings = append(findings, Finding{
+			Object: owner, Field: "metadata.annotations[" + graph.AnnotationFailOpen + "]",
+			Message: "must be \"true\" or \"false\"; until then it counts as false",
+		})
 	}
 	if b.bound() && !b.inherited && b.reason != "" {
 		findings = append(findings, Finding{Object: owner, Field: field, Message: b.message + ": " + b.consequence() + "; " + remedy(b.reason)})

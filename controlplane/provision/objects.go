@@ -169,9 +169,13 @@ func container(gw *gatewayv1.Gateway, o Options) corev1.Container {
 func environment() []corev1.EnvVar {
 	var out []corev1.EnvVar
 	for _, e := range [][2]string{
-		{"POD_NAME", "metadata.name"}, {"POD_NAMESPACE", "metadata.namespace"}, {"POD_UID", "metadata.uid"},
-		{"POD_IP", "status.podIP"}, {"POD_IPS", "status.podIPs"},
-		{"NODE_NAME", "spec.nodeName"}, {"SERVICE_ACCOUNT", "spec.serviceAccountName"},
+		{"POD_NAME", "metadata.name"},
+		{"POD_NAMESPACE", "metadata.namespace"},
+		{"POD_UID", "metadata.uid"},
+		{"POD_IP", "status.podIP"},
+		{"POD_IPS", "status.podIPs"},
+		{"NODE_NAME", "spec.nodeName"},
+		{"SERVICE_ACCOUNT", "spec.serviceAccountName"},
 	} {
 		out = append(out, corev1.EnvVar{Name: e[0], ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: e[1]}}})
 	}

@@ -29,8 +29,10 @@ type resourceAnnotation struct {
 
 func resourceAnnotations() []resourceAnnotation {
 	return []resourceAnnotation{
-		{AnnotationCPURequest, corev1.ResourceCPU, false}, {AnnotationMemoryRequest, corev1.ResourceMemory, false},
-		{AnnotationCPULimit, corev1.ResourceCPU, true}, {AnnotationMemoryLimit, corev1.ResourceMemory, true},
+		{AnnotationCPURequest, corev1.ResourceCPU, false},
+		{AnnotationMemoryRequest, corev1.ResourceMemory, false},
+		{AnnotationCPULimit, corev1.ResourceCPU, true},
+		{AnnotationMemoryLimit, corev1.ResourceMemory, true},
 	}
 }
 

@@ -100,6 +100,7 @@ func TestStatusTable(t *testing.T) {
 		Nodes:      []control.Node{{Name: "n1", Addresses: []string{"172.18.0.11"}, PodBlocks: []string{"10.244.1.0/24"}, Pods: 1}},
 		Components: []system.Status{{Name: "n1/ztunnel", Pid: 7, Restarts: 2, Message: "pending: xds"}},
 		Pods:       []control.Pod{{Namespace: "shop", Name: "web-1", Node: "n1", IPs: []string{"10.244.1.2"}, Ready: "0/1", State: "CrashLoopBackOff", Message: "ended with exit code 1", Captured: "yes"}},
+		Routes:     []control.Route{{Kind: "HTTPRoute", Namespace: "shop", Name: "web", Parent: "Service shop/web", Reason: "WaypointRequired"}},
 		Problems:   []string{"a.yaml:3: Deployment shop/web: spec.x: wrong"},
 	}
 	var b strings.Builder
@@ -108,7 +109,7 @@ func TestStatusTable(t *testing.T) {
 	if err := w.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"local mesh default: ready", "n1/ztunnel", "pending: xds", "CrashLoopBackOff", "shop/web-1: ended with exit code 1", "PROBLEMS\na.yaml:3: Deployment"} {
+	for _, want := range []string{"local mesh default: ready", "n1/ztunnel", "pending: xds", "CrashLoopBackOff", "shop/web-1: ended with exit code 1", "shop        HTTPRoute web        Service shop/web   WaypointRequired", "PROBLEMS\na.yaml:3: Deployment"} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("missing %q in\n%s", want, b.String())
 		}
@@ -117,14 +118,18 @@ func TestStatusTable(t *testing.T) {
 
 func TestObjectTables(t *testing.T) {
 	for object, want := range map[string]string{
-		`{"kind":"Pod","metadata":{"namespace":"a","name":"p"},"spec":{"nodeName":"n1"},"status":{"phase":"Running","podIPs":[{"ip":"10.0.0.1"}],"containerStatuses":[{"ready":true},{}]}}`:                                  "a p Running 1/2 10.0.0.1 n1 -",
-		`{"kind":"Service","metadata":{"namespace":"a","name":"s"},"spec":{"type":"ClusterIP","clusterIPs":["10.96.0.1"],"ports":[{"port":80,"protocol":"TCP"}],"selector":{"app":"x"}}}`:                                    "a s ClusterIP 10.96.0.1 80/TCP app=x",
-		`{"kind":"EndpointSlice","metadata":{"namespace":"a","name":"e"},"endpoints":[{"addresses":["10.0.0.1"],"conditions":{"ready":false}}],"ports":[{"port":8080}]}`:                                                     "a e 10.0.0.1(not ready) 8080",
+		`{"kind":"Pod","metadata":{"namespace":"a","name":"p"},"spec":{"nodeName":"n1"},"status":{"phase":"Running","podIPs":[{"ip":"10.0.0.1"}],"containerStatuses":[{"ready":true},{}]}}`:                                                                                                                                                                                                              "a p Running 1/2 10.0.0.1 n1 -",
+		`{"kind":"Service","metadata":{"namespace":"a","name":"s"},"spec":{"type":"ClusterIP","clusterIPs":["10.96.0.1"],"ports":[{"port":80,"protocol":"TCP"}],"selector":{"app":"x"}}}`:                                                                                                                                                                                                                "a s ClusterIP 10.96.0.1 80/TCP app=x",
+		`{"kind":"EndpointSlice","metadata":{"namespace":"a","name":"e"},"endpoints":[{"addresses":["10.0.0.1"],"conditions":{"ready":false}}],"ports":[{"port":8080}]}`:                                                                                                                                                                                                                                 "a e 10.0.0.1(not ready) 8080",
+		`{"kind":"AuthorizationPolicy","metadata":{"namespace":"a","name":"z"},"status":{"conditions":[{"type":"Accepted","status":"False","reason":"Invalid","message":"m"}]}}`:                                                                                                                                                                                                                         "a z - no (Invalid) m",
+		`{"kind":"FaultInjection","metadata":{"namespace":"a","name":"z"},"status":{"ancestors":[{"ancestorRef":{"group":"","kind":"Service","namespace":"a","name":"s","sectionName":"http"},"conditions":[{"type":"Accepted","status":"True","message":"m"}]}]}}`:                                                                                                                                      "a z Service a/s#http yes m",
+		`{"kind":"HTTPRoute","metadata":{"namespace":"a","name":"r"},"status":{"parents":[{"parentRef":{"group":"","kind":"Service","name":"s","port":80},"conditions":[{"type":"Accepted","status":"True"},{"type":"ResolvedRefs","status":"False","reason":"BackendNotFound","message":"no s2"},{"type":"PartiallyInvalid","status":"True","reason":"UnsupportedValue","message":"Dropped Rule"}]}]}}`: "a r Service a/s:80 in part (UnsupportedValue) no (BackendNotFound) - Dropped Rule",
+		`{"kind":"TLSRoute","metadata":{"namespace":"a","name":"r"}}`:                                                                                                                                                        "a r - - - - no parent is a Service that the control plane has looked at",
 		`{"kind":"ServiceAccount","metadata":{"namespace":"a","name":"z","labels":{"l":"1"}}}`:                                                                                                                               "a z l=1",
-		`{"kind":"RetryPolicy","metadata":{"namespace":"a","name":"r"},"spec":{"targetRefs":[{"kind":"Service","name":"web"},{"kind":"HTTPRoute","name":"web","sectionName":"buy"}]}}`:                                       "a r Service web, HTTPRoute web/buy",
-		`{"kind":"HTTPRoute","metadata":{"namespace":"a","name":"h"},"spec":{"parentRefs":[{"kind":"Service","name":"web"}],"rules":[{"name":"all","backendRefs":[{"name":"v1","weight":9},{"name":"v2","weight":1}]},{}]}}`: "a h Service web all: v1 x 9, v2 x 1; 1: none",
 		`{"kind":"Deployment","metadata":{"namespace":"a","name":"d"},"spec":{"replicas":3,"selector":{},"template":{"spec":{"containers":[{"name":"c","command":["web","-x"]}]}}}}`:                                         "a d 3 web -x",
 		`{"kind":"Node","metadata":{"name":"n1"},"spec":{"podCIDRs":["10.244.1.0/24"]},"status":{"addresses":[{"type":"Hostname","address":"n1"},{"type":"InternalIP","address":"172.18.0.11"}]}}`:                           "- n1 172.18.0.11 10.244.1.0/24 -",
+		`{"kind":"RetryPolicy","metadata":{"namespace":"a","name":"r"},"spec":{"targetRefs":[{"kind":"Service","name":"web"},{"kind":"HTTPRoute","name":"web","sectionName":"buy"}]}}`:                                       "a r Service web, HTTPRoute web/buy - -",
+		`{"kind":"HTTPRoute","metadata":{"namespace":"a","name":"h"},"spec":{"parentRefs":[{"kind":"Service","name":"web"}],"rules":[{"name":"all","backendRefs":[{"name":"v1","weight":9},{"name":"v2","weight":1}]},{}]}}`: "a h Service web - - all: v1 x 9, v2 x 1; 1: none no parent is a Service that the control plane has looked at",
 	} {
 		var b strings.Builder
 		w := tabwriter.NewWriter(&b, 0, 4, 1, ' ', 0)

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"cmp"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -61,7 +60,9 @@ func objectTable(w *tabwriter.Writer, items []json.RawMessage) {
 		if i == 0 {
 			row(w, append([]any{"NAMESPACE", "NAME"}, columns.headings...)...)
 		}
-		row(w, append([]any{o.Namespace, o.Name}, columns.cells(raw)...)...)
+		for _, cells := range columns.rows(raw) {
+			row(w, append([]any{o.Namespace, o.Name}, cells...)...)
+		}
 	}
 	if len(items) == 0 {
 		fmt.Fprintln(w, "none")
@@ -71,22 +72,32 @@ func objectTable(w *tabwriter.Writer, items []json.RawMessage) {
 // columns are those of a kind, after namespace and name.
 type columns struct {
 	headings []any
-	cells    func(json.RawMessage) []any
+	rows     func(json.RawMessage) [][]any
 }
 
-// as decodes an object that came from its own type.
-func as[T any](f func(*T) []any) func(json.RawMessage) []any {
-	return func(raw json.RawMessage) []any {
+// as decodes an object that came from its own type and has one row.
+func as[T any](f func(*T) []any) func(json.RawMessage) [][]any {
+	return asMany(func(o *T) [][]any { return [][]any{f(o)} })
+}
+
+// asMany is as for an object that may have several rows.
+func asMany[T any](f func(*T) [][]any) func(json.RawMessage) [][]any {
+	return func(raw json.RawMessage) [][]any {
 		var o T
 		if json.Unmarshal(raw, &o) != nil {
-			return nil
+			return [][]any{nil}
 		}
 		return f(&o)
 	}
 }
 
 func columnsOf(kind string) columns {
+	if isPolicy(kind) {
+		return columns{[]any{"TARGET", "ACCEPTED", "MESSAGE"}, asMany(policyRows)}
+	}
 	switch kind {
+	case "HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute", "UDPRoute":
+		return columns{[]any{"PARENT", "ACCEPTED", "RESOLVED-REFS", "BACKENDS", "MESSAGE"}, asMany(routeRows)}
 	case "Pod":
 		return columns{[]any{"PHASE", "READY", "IPS", "NODE", "AGE"}, as(podCells)}
 	case "Service":
@@ -103,58 +114,11 @@ func columnsOf(kind string) columns {
 		return columns{[]any{"REPLICAS", "COMMAND"}, as(func(d *appsv1.Deployment) []any {
 			return []any{*d.Spec.Replicas, strings.Join(d.Spec.Template.Spec.Containers[0].Command, " ")}
 		})}
-	case "HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute":
-		return columns{[]any{"PARENTS", "BACKENDS"}, as(routeCells)}
-	case "FaultInjection", "JWTAuthentication", "AuthorizationPolicy", "RetryPolicy", "TimeoutPolicy", "RateLimitPolicy",
-		"SessionPersistencePolicy", "LoadBalancingPolicy", "CircuitBreakerPolicy", "OutlierDetectionPolicy", "HealthCheckPolicy",
-		"ExternalAuthorizationPolicy", "XBackendTrafficPolicy":
-		return columns{[]any{"TARGETS"}, as(func(o *attached) []any { return []any{references(o.Spec.TargetRefs)} })}
 	default:
 		return columns{[]any{"LABELS"}, as(func(m *metav1.PartialObjectMetadata) []any {
 			return []any{labelList(m.Labels)}
 		})}
 	}
-}
-
-// attached is what routes and policies have in common.
-type attached struct {
-	Spec struct {
-		ParentRefs, TargetRefs []reference
-		Rules                  []struct {
-			Name        string
-			BackendRefs []reference
-		}
-	}
-}
-
-// reference is a parent, a backend or a target.
-type reference struct {
-	Kind, Name, SectionName string
-	Weight                  *int32
-}
-
-func references(all []reference) string {
-	var parts []string
-	for _, r := range all {
-		text := strings.TrimSpace(r.Kind + " " + r.Name)
-		if r.SectionName != "" {
-			text += "/" + r.SectionName
-		}
-		if r.Weight != nil {
-			text += fmt.Sprintf(" x %d", *r.Weight)
-		}
-		parts = append(parts, text)
-	}
-	return strings.Join(parts, ", ")
-}
-
-// routeCells shows where the rules of a route send requests.
-func routeCells(o *attached) []any {
-	var rules []string
-	for i, r := range o.Spec.Rules {
-		rules = append(rules, fmt.Sprintf("%s: %s", cmp.Or(r.Name, fmt.Sprint(i)), cmp.Or(references(r.BackendRefs), "none")))
-	}
-	return []any{references(o.Spec.ParentRefs), strings.Join(rules, "; ")}
 }
 
 func podCells(p *corev1.Pod) []any {

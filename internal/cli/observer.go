@@ -128,15 +128,11 @@ func (o *observer) follow(ctx context.Context) error {
 			for len(records) > 0 {
 				calls = append(calls, j.Add(<-records, time.Now())...)
 			}
-			if errors.Is(err, context.Canceled) {
-				err = nil
-			}
-			return errors.Join(err, o.print(o.wanted(append(calls, j.Flush()...))))
+			return errors.Join(ignoreCanceled(err), o.print(o.wanted(append(calls, j.Flush()...))))
 		}
 		if err := o.print(o.wanted(calls)); err != nil {
 			cancel()
-			<-done
-			return err
+			return errors.Join(err, ignoreCanceled(<-done))
 		}
 		if at, waits := j.Next(); waits {
 			timer.Reset(time.Until(at))
@@ -201,4 +197,12 @@ func (o *observer) edges(ctx context.Context) ([]report.Edge, error) {
 		all.Add(report.Of(c))
 	}
 	return all.List(), nil
+}
+
+// ignoreCanceled drops the error of what was told to end.
+func ignoreCanceled(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
 }

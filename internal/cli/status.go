@@ -61,6 +61,13 @@ func statusTable(w *tabwriter.Writer, st control.Status) {
 			row(w, p.Namespace, p.Name, yesNo(p.Programmed), strings.Join(p.Addresses, ","), p.Message)
 		}
 	}
+	if len(st.Routes) > 0 {
+		fmt.Fprintln(w)
+		row(w, "NAMESPACE", "ROUTE NOT ACCEPTED", "PARENT", "REASON")
+		for _, r := range st.Routes {
+			row(w, r.Namespace, r.Kind+" "+r.Name, r.Parent, r.Reason)
+		}
+	}
 	var why []string
 	for _, p := range st.Pods {
 		if p.Message != "" {

@@ -60,7 +60,7 @@ func (c *StreamConn) Read(p []byte) (int, error) {
 			s.mu.Unlock()
 			s.c.post(s.took(n, true, nil))
 			return n, nil
-		case s.peerDone && !(s.ended && s.err != nil):
+		case s.peerDone && (!s.ended || s.err == nil):
 			first := !s.outDone
 			s.outDone = true
 			both := first && s.weDone

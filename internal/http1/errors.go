@@ -11,8 +11,6 @@ var (
 	errClosed = errors.New("closed")
 	// errBusy is a connection whose exchange is not over.
 	errBusy = errors.New("connection is busy")
-	// errStray is an idle connection on which bytes have come that nobody asked for.
-	errStray = errors.New("bytes that answer no request")
 	// errGone is a client that did not wait for its answer.
 	errGone = errors.New("client has gone away")
 	// errAnswered is a second answer, or more of one that has ended.

@@ -274,8 +274,14 @@ func TestTunnels(t *testing.T) {
 // TestOutputCannotBeInjected gives fields and heads that must never be written.
 func TestOutputCannotBeInjected(t *testing.T) {
 	bad := []message.Field{
-		{Name: "x", Value: "a\r\nb: c"}, {Name: "x", Value: "a\nb"}, {Name: "x", Value: "a\x00"}, {Name: "x\r\ny", Value: "a"},
-		{Name: "x: y", Value: ""}, {Name: "", Value: "a"}, {Name: "x ", Value: "a"}, {Name: "\xe9", Value: "a"},
+		{Name: "x", Value: "a\r\nb: c"},
+		{Name: "x", Value: "a\nb"},
+		{Name: "x", Value: "a\x00"},
+		{Name: "x\r\ny", Value: "a"},
+		{Name: "x: y", Value: ""},
+		{Name: "", Value: "a"},
+		{Name: "x ", Value: "a"},
+		{Name: "\xe9", Value: "a"},
 	}
 	near, far := newPipe()
 	defer func() { _ = far.Close() }()

@@ -39,7 +39,6 @@ type ServerConn struct {
 	blank  bool     // an empty line was skipped before this request
 	served int
 	cancel context.CancelFunc
-	broken error // why the last answer was broken off
 	watch  struct {
 		gone <-chan struct{} // closed when the transport has ended; nil: it does not tell
 		stop chan struct{}   // ends the watcher; nil: there is none
@@ -133,11 +132,14 @@ func (sc *ServerConn) await() bool {
 func (sc *ServerConn) enterIdle(arm func()) bool {
 	sc.mu.Lock()
 	defer sc.mu.Unlock()
-	if !sc.draining {
-		arm()
-		sc.idle = true
+	// A connection that was accepted while others drain has its first request on the
+	// way: that is waited for, for busyTime, and answered.
+	if sc.draining && sc.served > 0 {
+		return false
 	}
-	return !sc.draining
+	arm()
+	sc.idle = !sc.draining
+	return true
 }
 
 func (sc *ServerConn) leaveIdle() bool {

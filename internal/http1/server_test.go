@@ -119,6 +119,26 @@ func TestDrain(t *testing.T) {
 	})
 }
 
+// A connection that came in while its server drains brings a request that is on
+// its way already.
+func TestDrainAnswersTheFirstRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := newPipe()
+		sc := NewServerConn(far, Config{}, message.HandlerFunc(ok))
+		sc.Drain()
+		ended := make(chan error, 1)
+		go func() { ended <- sc.Run(t.Context()) }()
+		synctest.Wait()
+		_, _ = near.Write([]byte(simpleGet))
+		b, _ := io.ReadAll(near)
+		if !strings.HasPrefix(string(b), "HTTP/1.1 200") || !strings.Contains(string(b), "connection: close\r\n") {
+			t.Errorf("%q", b)
+		}
+		_ = near.Close()
+		<-ended
+	})
+}
+
 func TestClientGoneEndsContext(t *testing.T) {
 	for _, in := range []string{simpleGet, "GET / HTTP/1.1\r\nhost: h\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n"} {
 		told := make(chan error, 1)

@@ -10,7 +10,6 @@ import (
 // that a name of DNS or an address cannot have is let through, whatever else RFC
 // 3986 would allow: what is here chooses routes.
 func validAuthority(s string) bool {
-	host, port, found := s, "", false
 	if s != "" && s[0] == '[' {
 		i := strings.IndexByte(s, ']')
 		if i < 3 || !only(s[1:i], inAddr) {
@@ -24,7 +23,7 @@ func validAuthority(s string) bool {
 		}
 		return validPort(s[i+2:])
 	}
-	host, port, found = strings.Cut(s, ":")
+	host, port, found := strings.Cut(s, ":")
 	return host != "" && only(host, inName) && (!found || validPort(port))
 }
 

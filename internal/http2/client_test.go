@@ -20,7 +20,7 @@ type outcome struct {
 	err  error
 }
 
-func (p *peer) ask(cc *http2.ClientConn, ctx context.Context, req *message.Request) <-chan outcome {
+func (p *peer) ask(ctx context.Context, cc *http2.ClientConn, req *message.Request) <-chan outcome {
 	got := make(chan outcome, 1)
 	go func() {
 		var o outcome
@@ -92,7 +92,7 @@ func TestStagesOfFailure(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			p, cc := serverOf(t, http2.Config{})
-			got := p.ask(cc, t.Context(), get("/"))
+			got := p.ask(t.Context(), cc, get("/"))
 			tc.do(p, p.request())
 			wantStage(t, (<-got).err, tc.want)
 			if n := cc.Streams(); n != 0 {
@@ -121,7 +121,7 @@ func TestMalformedResponses(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			p, cc := serverOf(t, http2.Config{MaxHeaderBytes: 1024})
-			got := p.ask(cc, t.Context(), get("/"))
+			got := p.ask(t.Context(), cc, get("/"))
 			id := p.request()
 			tc.say(p, id)
 			p.wantReset(id, xhttp2.ErrCodeProtocol)
@@ -142,7 +142,7 @@ func TestContentWhereThereIsNone(t *testing.T) {
 		p, cc := serverOf(t, http2.Config{})
 		req := get("/")
 		req.Method = tc.method
-		got := p.ask(cc, t.Context(), req)
+		got := p.ask(t.Context(), cc, req)
 		id := p.request()
 		p.headers(id, false, ":status", tc.status)
 		p.data(id, true, "x")
@@ -156,7 +156,7 @@ func TestLengthWithoutContent(t *testing.T) {
 	p, cc := serverOf(t, http2.Config{})
 	req := get("/")
 	req.Method = "HEAD"
-	got := p.ask(cc, t.Context(), req)
+	got := p.ask(t.Context(), cc, req)
 	p.headers(p.request(), true, ":status", "200", "content-length", "42")
 	if o := <-got; o.err != nil || o.resp.ContentLength != 42 || o.resp.Body != nil {
 		t.Errorf("%+v, %v", o.resp, o.err)
@@ -192,9 +192,9 @@ func TestRoom(t *testing.T) {
 	if cc.Room() != 2 {
 		t.Fatalf("room %d, want 2", cc.Room())
 	}
-	first := p.ask(cc, t.Context(), get("/"))
+	first := p.ask(t.Context(), cc, get("/"))
 	id := p.request()
-	second := p.ask(cc, t.Context(), get("/"))
+	second := p.ask(t.Context(), cc, get("/"))
 	p.request()
 	if cc.Room() != 0 || cc.Streams() != 2 {
 		t.Errorf("room %d, streams %d", cc.Room(), cc.Streams())
@@ -227,7 +227,7 @@ func TestCancel(t *testing.T) {
 		t.Run(when, func(t *testing.T) {
 			p, cc := serverOf(t, http2.Config{})
 			ctx, cancel := context.WithCancel(t.Context())
-			got := p.ask(cc, ctx, get("/"))
+			got := p.ask(ctx, cc, get("/"))
 			id := p.request()
 			if when == "behind the head" {
 				p.headers(id, false, ":status", "200")
@@ -263,7 +263,7 @@ func TestCancelWhileNobodyReads(t *testing.T) {
 func TestBodyOfARequestFails(t *testing.T) {
 	p, cc := serverOf(t, http2.Config{})
 	body, w := newPipeBody()
-	got := p.ask(cc, t.Context(), post("/", body, -1))
+	got := p.ask(t.Context(), cc, post("/", body, -1))
 	id := p.request()
 	_, _ = w.Write([]byte("some"))
 	_ = w.CloseWithError(errors.New("broken"))
@@ -275,7 +275,7 @@ func TestBodyOfARequestFails(t *testing.T) {
 	// Another length than announced is one too.
 	for _, length := range []int64{3, 5} {
 		body, w := newPipeBody()
-		got := p.ask(cc, t.Context(), post("/", body, length))
+		got := p.ask(t.Context(), cc, post("/", body, length))
 		id := p.request()
 		_, _ = w.Write([]byte("four"))
 		w.Close()
@@ -309,7 +309,7 @@ func TestClosingABodyResets(t *testing.T) {
 func TestEarlyAnswer(t *testing.T) {
 	p, cc := serverOf(t, http2.Config{})
 	body, _ := newPipeBody()
-	got := p.ask(cc, t.Context(), post("/", body, -1))
+	got := p.ask(t.Context(), cc, post("/", body, -1))
 	id := p.request()
 	p.headers(id, false, ":status", "413")
 	p.data(id, true, "too large")
@@ -332,9 +332,9 @@ func TestFloodsOfAServer(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p, cc := serverOf(t, http2.Config{})
-			got := p.ask(cc, t.Context(), get("/"))
+			got := p.ask(t.Context(), cc, get("/"))
 			p.headers(p.request(), false, ":status", "200")
-			other := p.ask(cc, t.Context(), get("/"))
+			other := p.ask(t.Context(), cc, get("/"))
 			id := p.request()
 			if code := p.flood(20000, func(int) error { return write(p, id) }); code != xhttp2.ErrCodeEnhanceYourCalm {
 				t.Errorf("GOAWAY %s", code)

@@ -302,7 +302,7 @@ func TestExtendedConnectHasToBeAnnounced(t *testing.T) {
 	}
 	req.Method = "GET" // as an upgrade in HTTP/1.1 comes
 	p, cc := serverOf(t, http2.Config{}, xhttp2.Setting{ID: xhttp2.SettingEnableConnectProtocol, Val: 1})
-	got := p.ask(cc, t.Context(), req)
+	got := p.ask(t.Context(), cc, req)
 	p.until("a request", func(f xhttp2.Frame) bool {
 		h, ok := f.(*xhttp2.MetaHeadersFrame)
 		if ok && (h.PseudoValue("method") != "CONNECT" || h.PseudoValue("protocol") != "websocket" || h.PseudoValue("path") != "/room") {

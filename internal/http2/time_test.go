@@ -153,7 +153,7 @@ func TestServerDrainsWithoutAnswer(t *testing.T) {
 
 func TestClientDrains(t *testing.T) {
 	p, cc := serverOf(t, http2.Config{})
-	got := p.ask(cc, t.Context(), get("/"))
+	got := p.ask(t.Context(), cc, get("/"))
 	id := p.request()
 	cc.Drain()
 	if cc.Room() != 0 {
@@ -215,7 +215,7 @@ func TestContinue(t *testing.T) {
 	ask := func(p *peer, cc *http2.ClientConn) (<-chan outcome, uint32) {
 		req := post("/", newBody("body"), 4)
 		req.Continue = true
-		got := p.ask(cc, context.Background(), req)
+		got := p.ask(context.Background(), cc, req)
 		return got, p.request()
 	}
 	body := func(p *peer, id uint32) {

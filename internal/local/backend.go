@@ -25,7 +25,7 @@ func (b *backend) Call(ctx context.Context, op string, args json.RawMessage) (an
 	case control.OpStatus:
 		return s.status(ctx), nil
 	case control.OpGet:
-		return with(args, s.get)
+		return with(args, func(a control.GetArgs) (list, error) { return s.get(ctx, a) })
 	case control.OpExplain:
 		return with(args, func(a control.ExplainArgs) (explain.Report, error) { return s.explain(ctx, a) })
 	case control.OpLogs:

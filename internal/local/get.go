@@ -1,6 +1,7 @@
 package local
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -19,14 +20,15 @@ var aliases = map[string]string{
 
 // list is a Kubernetes List.
 type list struct {
-	APIVersion string              `json:"apiVersion"`
-	Kind       string              `json:"kind"`
-	Items      []manifest.Resource `json:"items"`
+	APIVersion string            `json:"apiVersion"`
+	Kind       string            `json:"kind"`
+	Items      []json.RawMessage `json:"items"`
 }
 
 // get gives objects: the user's, those that the local mesh made, and where both
-// have one the latter, which has the status.
-func (s *supervisor) get(a control.GetArgs) (json.RawMessage, error) {
+// have one the latter, which has the status. The status of others is the control
+// plane's to say.
+func (s *supervisor) get(ctx context.Context, a control.GetArgs) (list, error) {
 	kind := strings.ToLower(a.Kind)
 	if full, ok := aliases[kind]; ok {
 		kind = full
@@ -41,7 +43,7 @@ func (s *supervisor) get(a control.GetArgs) (json.RawMessage, error) {
 	}
 	s.mu.Unlock()
 	kinds := make(map[string]bool)
-	l := list{APIVersion: "v1", Kind: "List", Items: []manifest.Resource{}}
+	var items []manifest.Resource
 	known := false
 	for _, k := range slices.SortedFunc(maps.Keys(all), manifest.Key.Compare) {
 		lower := strings.ToLower(k.Kind)
@@ -51,16 +53,17 @@ func (s *supervisor) get(a control.GetArgs) (json.RawMessage, error) {
 		}
 		known = true
 		if (a.Namespace == "" || k.Namespace == "" || k.Namespace == a.Namespace) && (a.Name == "" || k.Name == a.Name) {
-			l.Items = append(l.Items, all[k])
+			items = append(items, all[k])
 		}
 	}
 	switch {
 	case !known:
-		return nil, fmt.Errorf("there is nothing of kind %q: there are %s", a.Kind, strings.Join(slices.Sorted(maps.Keys(kinds)), ", "))
-	case a.Name != "" && len(l.Items) == 0:
-		return nil, fmt.Errorf("there is no %s %q in this local mesh", kind, a.Name)
+		return list{}, fmt.Errorf("there is nothing of kind %q: there are %s", a.Kind, strings.Join(slices.Sorted(maps.Keys(kinds)), ", "))
+	case a.Name != "" && len(items) == 0:
+		return list{}, fmt.Errorf("there is no %s %q in this local mesh", kind, a.Name)
 	}
-	return json.Marshal(l)
+	raw, err := s.withStatus(ctx, items)
+	return list{APIVersion: "v1", Kind: "List", Items: raw}, err
 }
 
 func plural(kind string) string {

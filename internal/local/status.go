@@ -33,9 +33,11 @@ func (s *supervisor) status(ctx context.Context) control.Status {
 	for _, c := range s.components {
 		st.Components = append(st.Components, c.Status())
 	}
-	captured, problems, known := s.askControlPlane(ctx)
+	told, known := s.askControlPlane(ctx)
+	captured := told.captured()
+	st.Routes = told.refusedRoutes()
 	// The control plane reads the same manifests: what both find counts once.
-	for _, p := range problems {
+	for _, p := range told.complaints() {
 		if !slices.Contains(st.Problems, p) {
 			st.Problems = append(st.Problems, p)
 		}
@@ -133,6 +135,7 @@ type controlPlaneStatus struct {
 	} `json:"captured"`
 	Problems []complaint `json:"problems"`
 	Findings []complaint `json:"findings"`
+	outcomes
 }
 
 // complaint is a manifest's problem, or an object's.
@@ -189,19 +192,27 @@ func (s *supervisor) askAdmin(ctx context.Context, path string, into any) error 
 	return json.NewDecoder(resp.Body).Decode(into)
 }
 
-// askControlPlane gives the uids of captured pods, and the manifests' problems
-// as the control plane sees them; ok is false where it does not answer.
-func (s *supervisor) askControlPlane(ctx context.Context) (captured map[string]bool, problems []string, ok bool) {
-	var st controlPlaneStatus
-	if s.askAdmin(ctx, "/debug/status", &st) != nil {
-		return nil, nil, false
-	}
-	captured = make(map[string]bool)
+// askControlPlane asks for the control plane's status; ok is false where it does
+// not answer.
+func (s *supervisor) askControlPlane(ctx context.Context) (st controlPlaneStatus, ok bool) {
+	err := s.askAdmin(ctx, "/debug/status", &st)
+	return st, err == nil
+}
+
+// captured gives the uids of captured pods.
+func (st *controlPlaneStatus) captured() map[string]bool {
+	all := make(map[string]bool)
 	for _, p := range st.Captured {
-		captured[p.UID] = true
+		all[p.UID] = true
 	}
+	return all
+}
+
+// complaints gives the manifests' problems as the control plane sees them.
+func (st *controlPlaneStatus) complaints() []string {
+	var all []string
 	for _, c := range slices.Concat(st.Problems, st.Findings) {
-		problems = append(problems, c.String())
+		all = append(all, c.String())
 	}
-	return captured, problems, true
+	return all
 }

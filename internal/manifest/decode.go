@@ -116,7 +116,7 @@ func (d *decoder) document(root *yaml.Node, first int, path string) {
 		})))
 		return
 	}
-	gvk := schema.FromAPIVersionAndKind(head.APIVersion, head.Kind)
+	gvk := current(schema.FromAPIVersionAndKind(head.APIVersion, head.Kind))
 	name := strings.TrimSpace(Key{Kind: head.Kind, Namespace: head.Metadata.Namespace, Name: head.Metadata.Name}.String())
 	fail := func(err error) { d.problems = append(d.problems, d.problem(first, name, err)) }
 	switch {

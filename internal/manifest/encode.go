@@ -172,8 +172,10 @@ func (e *encoder) fields(n *yaml.Node, path string, depth int) ([]entry, error) 
 			continue
 		}
 		if first, dup := seen[key.Value]; dup {
-			return nil, &nodeError{key.Line, join(path, key.Value),
-				fmt.Sprintf("duplicate field, already set on line %d of the document: keep one", first)}
+			return nil, &nodeError{
+				key.Line, join(path, key.Value),
+				fmt.Sprintf("duplicate field, already set on line %d of the document: keep one", first),
+			}
 		}
 		seen[key.Value] = key.Line
 		fields = append(fields, entry{key.Value, key, value})

@@ -81,8 +81,10 @@ func (l *layer) scan(watch func(dir string) error) []touch {
 	paths, err := l.list(watch)
 	if err != nil {
 		// An unmounted or renamed root must not empty the mesh.
-		l.problem = &Problem{Position: Position{File: l.root},
-			Message: "the directory cannot be read, its last objects stay: " + reason(err)}
+		l.problem = &Problem{
+			Position: Position{File: l.root},
+			Message:  "the directory cannot be read, its last objects stay: " + reason(err),
+		}
 		return nil
 	}
 	l.problem = nil

@@ -69,8 +69,8 @@ func TestProblems(t *testing.T) {
 			"f.yaml:3: Node x/n1: metadata.namespace: Forbidden: a Node is in no namespace: remove the field",
 		},
 		"other version": {
-			"apiVersion: gateway.networking.k8s.io/v1beta1\nkind: HTTPRoute\nmetadata: {name: r}\n",
-			"f.yaml:2: HTTPRoute r: kind: kind \"HTTPRoute\" is not known in apiVersion \"gateway.networking.k8s.io/v1beta1\": write apiVersion: gateway.networking.k8s.io/v1",
+			"apiVersion: gateway.networking.k8s.io/v1alpha2\nkind: HTTPRoute\nmetadata: {name: r}\n",
+			"f.yaml:2: HTTPRoute r: kind: kind \"HTTPRoute\" is not known in apiVersion \"gateway.networking.k8s.io/v1alpha2\": write apiVersion: gateway.networking.k8s.io/v1",
 		},
 		"no kind": {
 			"metadata: {name: r}\n",
@@ -227,5 +227,25 @@ func TestExpansionIsBounded(t *testing.T) {
 	}
 	if _, problems := parse("f.json", strings.Repeat("[", 2000)); len(problems) != 1 {
 		t.Errorf("deep JSON: problems %v, want one", problems)
+	}
+}
+
+// Objects of versions that Gateway API had before are read as what they are now.
+func TestOlderVersions(t *testing.T) {
+	for kind, versions := range map[string][]string{
+		"HTTPRoute": {"v1beta1"}, "GRPCRoute": {"v1alpha2"}, "TCPRoute": {"v1alpha2"}, "TLSRoute": {"v1alpha2", "v1alpha3"},
+	} {
+		for _, v := range versions {
+			text := "apiVersion: gateway.networking.k8s.io/" + v + "\nkind: " + kind + "\nmetadata: {name: r, namespace: shop}\n" +
+				"spec: {parentRefs: [{group: \"\", kind: Service, name: cart}], rules: [{backendRefs: [{name: cart, port: 80}]}]}\n"
+			objects, problems := Parse(NewScheme(), "f.yaml", []byte(text))
+			if len(problems) > 0 || len(objects) != 1 {
+				t.Errorf("%s %s: %v", kind, v, problems)
+				continue
+			}
+			if got := objects[0].Resource.GetObjectKind().GroupVersionKind().String(); got != "gateway.networking.k8s.io/v1, Kind="+kind {
+				t.Errorf("%s %s is read as %s", kind, v, got)
+			}
+		}
 	}
 }

@@ -23,7 +23,7 @@ func NewScheme() *runtime.Scheme {
 		&corev1.Namespace{}, &corev1.Node{}, &corev1.Pod{}, &corev1.Service{}, &corev1.ServiceAccount{})
 	s.AddKnownTypes(appsv1.SchemeGroupVersion, &appsv1.Deployment{}, &appsv1.StatefulSet{})
 	s.AddKnownTypes(discoveryv1.SchemeGroupVersion, &discoveryv1.EndpointSlice{})
-	s.AddKnownTypes(gatewayv1.SchemeGroupVersion,
+	s.AddKnownTypes(schema.GroupVersion(gatewayv1.GroupVersion),
 		&gatewayv1.GatewayClass{}, &gatewayv1.Gateway{}, &gatewayv1.ListenerSet{}, &gatewayv1.HTTPRoute{},
 		&gatewayv1.GRPCRoute{}, &gatewayv1.TLSRoute{}, &gatewayv1.TCPRoute{}, &gatewayv1.UDPRoute{},
 		&gatewayv1.BackendTLSPolicy{}, &gatewayv1.ReferenceGrant{})
@@ -34,6 +34,29 @@ func NewScheme() *runtime.Scheme {
 		&meshv1alpha1.OutlierDetectionPolicy{}, &meshv1alpha1.HealthCheckPolicy{}, &meshv1alpha1.SessionPersistencePolicy{},
 		&meshv1alpha1.JWTAuthentication{}, &meshv1alpha1.ExternalAuthorizationPolicy{}, &meshv1alpha1.TracingPolicy{})
 	return s
+}
+
+// older are the versions that a kind of Gateway API had before v1. The CRDs of
+// v1.6.3 name no conversion for those that are still served, so that an API server
+// changes the apiVersion and nothing else. Objects of these versions are read as v1.
+func older(kind string) []string {
+	switch kind {
+	case "Gateway", "GatewayClass", "HTTPRoute", "ReferenceGrant":
+		return []string{"v1beta1"}
+	case "GRPCRoute", "TCPRoute", "UDPRoute":
+		return []string{"v1alpha2"}
+	case "TLSRoute":
+		return []string{"v1alpha2", "v1alpha3"}
+	}
+	return nil
+}
+
+// current gives the version under which an object is read.
+func current(gvk schema.GroupVersionKind) schema.GroupVersionKind {
+	if gvk.Group == gatewayv1.GroupName && slices.Contains(older(gvk.Kind), gvk.Version) {
+		gvk.Version = gatewayv1.GroupVersion.Version
+	}
+	return gvk
 }
 
 // clusterScoped tells the kinds that have no namespace.
@@ -64,5 +87,7 @@ func unknownKind(s *runtime.Scheme, gvk schema.GroupVersionKind) string {
 		" is not one that the mesh reads: remove the document, or use one of " + strings.Join(slices.Compact(kinds), ", ")
 }
 
-var _ Resource = (*corev1.Pod)(nil)
-var _ metav1.Object = Object{}
+var (
+	_ Resource      = (*corev1.Pod)(nil)
+	_ metav1.Object = Object{}
+)

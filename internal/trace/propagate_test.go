@@ -122,19 +122,22 @@ func TestInject(t *testing.T) {
 		"unsampled goes on": {all, []string{"a: b", "traceparent: 00-" + tid + "-" + sid + "-00", "tracestate: x=y"}, []string{"a: b", "traceparent: 00-" + tid + "-" + sid + "-00", "tracestate: x=y"}},
 		"bad state is taken out": {
 			nothing,
-			[]string{"traceparent: 00-" + tid + "-" + sid + "-00", "tracestate: X"}, []string{"traceparent: 00-" + tid + "-" + sid + "-00"},
+			[]string{"traceparent: 00-" + tid + "-" + sid + "-00", "tracestate: X"},
+			[]string{"traceparent: 00-" + tid + "-" + sid + "-00"},
 		},
 		"bad parent is replaced": {nothing, []string{"traceparent: 00-x", "tracestate: x=y"}, []string{"traceparent: 00-T-S-02"}},
 		"a new trace":            {all, nil, []string{"traceparent: 00-T-S-03"}},
 		"untouched when off":     {Sampling{Disabled: true}, []string{"traceparent: 00-x"}, []string{"traceparent: 00-x"}},
 		"B3 decided": {
 			all,
-			[]string{"b3: " + tid + "-" + sid}, []string{"b3: " + tid + "-" + sid + "-1", "traceparent: 00-" + tid + "-" + sid + "-01"},
+			[]string{"b3: " + tid + "-" + sid},
+			[]string{"b3: " + tid + "-" + sid + "-1", "traceparent: 00-" + tid + "-" + sid + "-01"},
 		},
 		"B3 denied": {all, []string{"b3: 0"}, []string{"b3: T-S-0", "traceparent: 00-T-S-02"}},
 		"B3 goes on": {
 			all,
-			[]string{"x-b3-traceid: " + tid, "x-b3-spanid: " + sid, "x-b3-sampled: 0"}, []string{"x-b3-traceid: " + tid, "x-b3-spanid: " + sid, "x-b3-sampled: 0"},
+			[]string{"x-b3-traceid: " + tid, "x-b3-spanid: " + sid, "x-b3-sampled: 0"},
+			[]string{"x-b3-traceid: " + tid, "x-b3-spanid: " + sid, "x-b3-sampled: 0"},
 		},
 		"B3 fields decided": {
 			all,

@@ -99,15 +99,23 @@ func TestRoute(t *testing.T) {
 		err       error
 	}{
 		{name: "address nobody told of", dst: "192.0.2.1:443", want: "plain 192.0.2.1:443"},
-		{name: "enrolled pod", resources: []any{pod("a", "10.0.0.1", nil)}, dst: "10.0.0.1:9000",
-			want: "tunnel 10.0.0.1:15008 10.0.0.1:9000 spiffe://cluster.local/ns/shop/sa/a"},
+		{
+			name: "enrolled pod", resources: []any{pod("a", "10.0.0.1", nil)}, dst: "10.0.0.1:9000",
+			want: "tunnel 10.0.0.1:15008 10.0.0.1:9000 spiffe://cluster.local/ns/shop/sa/a",
+		},
 		{name: "pod that is not enrolled", resources: []any{pod("a", "10.0.0.1", plain)}, dst: "10.0.0.1:9000", want: "plain 10.0.0.1:9000"},
-		{name: "IPv4-mapped address", resources: []any{pod("a", "10.0.0.1", nil)}, dst: "[::ffff:10.0.0.1]:9000",
-			want: "tunnel 10.0.0.1:15008 10.0.0.1:9000 spiffe://cluster.local/ns/shop/sa/a"},
-		{name: "service", resources: []any{service("web", "10.96.0.1", nil), pod("a", "10.0.0.1", in("web"))}, dst: "10.96.0.1:80",
-			want: "tunnel 10.0.0.1:15008 10.0.0.1:8080 spiffe://cluster.local/ns/shop/sa/a"},
-		{name: "service over IPv6", resources: []any{service("web", "fd00::1", nil), pod("a", "fd00::2", in("web"))}, dst: "[fd00::1]:80",
-			want: "tunnel [fd00::2]:15008 [fd00::2]:8080 spiffe://cluster.local/ns/shop/sa/a"},
+		{
+			name: "IPv4-mapped address", resources: []any{pod("a", "10.0.0.1", nil)}, dst: "[::ffff:10.0.0.1]:9000",
+			want: "tunnel 10.0.0.1:15008 10.0.0.1:9000 spiffe://cluster.local/ns/shop/sa/a",
+		},
+		{
+			name: "service", resources: []any{service("web", "10.96.0.1", nil), pod("a", "10.0.0.1", in("web"))}, dst: "10.96.0.1:80",
+			want: "tunnel 10.0.0.1:15008 10.0.0.1:8080 spiffe://cluster.local/ns/shop/sa/a",
+		},
+		{
+			name: "service over IPv6", resources: []any{service("web", "fd00::1", nil), pod("a", "fd00::2", in("web"))}, dst: "[fd00::1]:80",
+			want: "tunnel [fd00::2]:15008 [fd00::2]:8080 spiffe://cluster.local/ns/shop/sa/a",
+		},
 		{name: "service of a pod that is not enrolled", resources: []any{service("web", "10.96.0.1", nil), pod("a", "10.0.0.1", both(in("web"), plain))}, dst: "10.96.0.1:80", want: "plain 10.0.0.1:8080"},
 		{name: "port that the service lacks", resources: []any{service("web", "10.96.0.1", nil), pod("a", "10.0.0.1", in("web"))}, dst: "10.96.0.1:81", err: wds.ErrNoPort},
 		{name: "service without endpoints", resources: []any{service("web", "10.96.0.1", nil)}, dst: "10.96.0.1:80", err: wds.ErrNoEndpoint},
@@ -115,8 +123,10 @@ func TestRoute(t *testing.T) {
 		{name: "service that publishes unready endpoints", resources: []any{service("web", "10.96.0.1", func(s *workloadpb.Service) {
 			s.LoadBalancing = &workloadpb.LoadBalancing{HealthPolicy: workloadpb.LoadBalancing_ALLOW_ALL}
 		}), pod("a", "10.0.0.1", unready)}, dst: "10.96.0.1:80", want: "tunnel 10.0.0.1:15008 10.0.0.1:8080 spiffe://cluster.local/ns/shop/sa/a"},
-		{name: "unready pod by its own address", resources: []any{pod("a", "10.0.0.1", unready)}, dst: "10.0.0.1:8080",
-			want: "tunnel 10.0.0.1:15008 10.0.0.1:8080 spiffe://cluster.local/ns/shop/sa/a"},
+		{
+			name: "unready pod by its own address", resources: []any{pod("a", "10.0.0.1", unready)}, dst: "10.0.0.1:8080",
+			want: "tunnel 10.0.0.1:15008 10.0.0.1:8080 spiffe://cluster.local/ns/shop/sa/a",
+		},
 		{name: "named target port is the pod's own", resources: []any{
 			service("web", "10.96.0.1", func(s *workloadpb.Service) { s.Ports = []*workloadpb.Port{{ServicePort: 80}} }),
 			pod("a", "10.0.0.1", func(w *workloadpb.Workload) {
@@ -253,8 +263,10 @@ func TestPoliciesOfWorkload(t *testing.T) {
 	if d := s.Evaluator(w).Decide(conn); d.Allowed {
 		t.Fatal("a policy that is listed and not known was taken for none")
 	}
-	p, err := authz.Compile(&securitypb.Authorization{Name: "deny", Namespace: "shop", Scope: securitypb.Scope_WORKLOAD_SELECTOR, Action: securitypb.Action_DENY,
-		Rules: []*securitypb.Rule{{Clauses: []*securitypb.Clause{{Matches: []*securitypb.Match{{DestinationPorts: []uint32{81}}}}}}}})
+	p, err := authz.Compile(&securitypb.Authorization{
+		Name: "deny", Namespace: "shop", Scope: securitypb.Scope_WORKLOAD_SELECTOR, Action: securitypb.Action_DENY,
+		Rules: []*securitypb.Rule{{Clauses: []*securitypb.Clause{{Matches: []*securitypb.Match{{DestinationPorts: []uint32{81}}}}}}},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

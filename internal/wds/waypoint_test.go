@@ -116,9 +116,15 @@ func TestSpeaksFor(t *testing.T) {
 		to   string
 		want bool
 	}{
-		{id("wp"), "a", true}, {id("wp"), "d", true}, {id("wp"), "e", true},
-		{id("wp"), "b", false}, {id("wp"), "c", false}, {id("wp"), "f", false},
-		{id("a"), "a", false}, {identity.ID{}, "a", false}, {foreign, "a", false},
+		{id("wp"), "a", true},
+		{id("wp"), "d", true},
+		{id("wp"), "e", true},
+		{id("wp"), "b", false},
+		{id("wp"), "c", false},
+		{id("wp"), "f", false},
+		{id("a"), "a", false},
+		{identity.ID{}, "a", false},
+		{foreign, "a", false},
 	} {
 		if got := s.SpeaksFor(tc.peer, s.WorkloadByName("shop", tc.to)); got != tc.want {
 			t.Errorf("%s to %s: %v, want %v", tc.peer, tc.to, got, tc.want)

@@ -42,11 +42,18 @@ rules:
 		request
 		want int
 	}{
-		{"client", at("/open/x?y=z"), 200}, {"client", request{URL: "http://guarded/open", Method: "POST"}, 403}, {"client", at("/opened"), 403},
-		{"client", at("/admin"), 403}, {"tester", at("/admin/x"), 200}, {"tester", at("/open/../admin"), 200}, {"client", at("/open/../admin"), 403},
-		{"client", at("/env"), 403}, {"client", request{URL: "http://guarded/env", Header: map[string]string{"x-env": "staging"}}, 200},
+		{"client", at("/open/x?y=z"), 200},
+		{"client", request{URL: "http://guarded/open", Method: "POST"}, 403},
+		{"client", at("/opened"), 403},
+		{"client", at("/admin"), 403},
+		{"tester", at("/admin/x"), 200},
+		{"tester", at("/open/../admin"), 200},
+		{"client", at("/open/../admin"), 403},
+		{"client", at("/env"), 403},
+		{"client", request{URL: "http://guarded/env", Header: map[string]string{"x-env": "staging"}}, 200},
 		{"client", request{URL: "http://guarded/env", Header: map[string]string{"x-env": "staging, other"}}, 403},
-		{"client", at("/host"), 403}, {"client", request{URL: "http://guarded/host", Host: "inner.example.com"}, 200},
+		{"client", at("/host"), 403},
+		{"client", request{URL: "http://guarded/host", Host: "inner.example.com"}, 200},
 	} {
 		if got := m.askFrom(tc.from, tc.request)[0]; got.Status != tc.want {
 			t.Errorf("%s %+v: %d, want %d", tc.from, tc.request, got.Status, tc.want)

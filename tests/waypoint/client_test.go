@@ -114,7 +114,7 @@ func send(t *http.Transport, r request) response {
 // once sends one request. The status is 0 when there was no answer.
 func once(t *http.Transport, r request) (out response) {
 	begin := time.Now()
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute) // large bodies take long on a busy machine
 	defer cancel()
 	method := r.Method
 	if method == "" {

@@ -259,3 +259,19 @@ func (m *mesh) names(waypoint string) (out []string) {
 	}
 	return out
 }
+
+// Whoever collects metrics from within the mesh reaches the waypoint's through its
+// tunnel port, and no other port of it.
+func TestMetricsFromWithin(t *testing.T) {
+	m := use(t)
+	list := m.podsOf("app", "wp-")
+	if len(list) == 0 || len(list[0].IPs) == 0 {
+		t.Fatalf("no waypoint pod: %+v", list)
+	}
+	m.until("the waypoint's metrics are there", request{URL: "http://" + list[0].IPs[0] + ":15020/metrics"}, func(r response) bool {
+		return r.Status == 200 && r.Size > 0
+	})
+	if r := m.get("http://" + list[0].IPs[0] + ":15000/config_dump"); r.Error == "" {
+		t.Errorf("the admin port answered %d", r.Status)
+	}
+}

@@ -48,7 +48,8 @@ func holdConns(in io.Reader, out io.Writer) error {
 			defer c.Close()
 			piece := make([]byte, 32<<10)
 			_ = c.SetWriteDeadline(until)
-			n, err := c.Write(h.Say)
+			_, err := c.Write(h.Say)
+			n := 0
 			if err != nil {
 				failed.Add(1)
 			}
@@ -94,10 +95,13 @@ func TestMemoryIsBounded(t *testing.T) {
 		each float64 // bytes
 	}{
 		{"clients that do not read", hold{Conns: 100, Say: fmt.Appendf(nil, get, "?size=100000000")}, 1 << 20},
-		{"backends that do not read", hold{Conns: 100, Say: fmt.Appendf(nil, post, "?stall=20000", 100_000_000), Zeros: 100_000_000}, 1 << 20},
+		{"backends that do not read", hold{Conns: 100, Say: fmt.Appendf(nil, post, "?stall=6000", 100_000_000), Zeros: 100_000_000}, 1 << 20},
 		{"idle connections", hold{Conns: 1000, Say: fmt.Appendf(nil, get, "")}, 100 << 10},
 	} {
 		tc.Addr, tc.For = "held:80", 4*time.Second
+		if m.race {
+			tc.each *= 5 // the race detector keeps books about memory in memory
+		}
 		var got held
 		done := make(chan struct{})
 		go func() {
@@ -122,10 +126,12 @@ func TestMemoryIsBounded(t *testing.T) {
 			t.Errorf("%s: everything was taken", tc.name)
 		}
 	}
-	// Nothing of it stays.
+	// Nothing of it stays. An upload whose client ends in the middle is noticed only
+	// behind what was sent before, when the backend reads on.
 	for begin := time.Now(); m.look("go_goroutines") > goroutines+100; pause(t) {
 		if time.Since(begin) > 20*time.Second {
-			t.Fatalf("there were %.0f goroutines and are %.0f", goroutines, m.look("go_goroutines"))
+			r := m.askFrom("wp", request{URL: "http://127.0.0.1:15000/debug/pprof/goroutine?debug=1", Lines: "\n"})[0]
+			t.Fatalf("there were %.0f goroutines and are\n%s", goroutines, r.Body)
 		}
 	}
 }

@@ -22,6 +22,10 @@ func TestMain(m *testing.M) {
 		os.Exit(role(os.Args[1:]))
 	}
 	code := m.Run()
+	if found := shared.races(); found != "" {
+		fmt.Fprintln(os.Stderr, found)
+		code = 1
+	}
 	shared.down()
 	os.Exit(code)
 }
@@ -107,6 +111,33 @@ func (b *bed) build() error {
 		}
 	}
 	return nil
+}
+
+// races gives what the race detector has found in the programs of the mesh.
+func (b *bed) races() string {
+	if b.tmp == "" || !b.race {
+		return ""
+	}
+	logs := [][]string{{"controlplane"}}
+	for _, node := range []string{"n1", "n2"} {
+		logs = append(logs, []string{node + "/ztunnel"}, []string{node + "/nodeagent"})
+	}
+	var st struct{ Pods []pod }
+	if out, err := b.command(context.Background(), "status", "-o", "json").Output(); err == nil && json.Unmarshal(out, &st) == nil {
+		for _, p := range st.Pods {
+			if strings.HasPrefix(p.Name, "wp-") {
+				logs = append(logs, []string{p.Name, "-n", p.Namespace})
+			}
+		}
+	}
+	var all strings.Builder
+	for _, log := range logs {
+		out, _ := b.command(context.Background(), append([]string{"logs"}, log...)...).Output()
+		if i := bytes.Index(out, []byte("WARNING: DATA RACE")); i >= 0 {
+			fmt.Fprintf(&all, "%s\n%s\n", log[0], out[i:min(len(out), i+6000)])
+		}
+	}
+	return all.String()
 }
 
 func (b *bed) down() {

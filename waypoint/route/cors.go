@@ -74,7 +74,7 @@ func (c *CORS) Apply(req *message.Request, fields *message.Fields) {
 		return
 	}
 	c.allow(origin, fields)
-	if c.expose != "" && !(c.expose == "*" && c.credentials) {
+	if c.expose != "" && (c.expose != "*" || !c.credentials) {
 		fields.Add("access-control-expose-headers", c.expose)
 	}
 }

@@ -101,8 +101,13 @@ func TestRateLimits(t *testing.T) {
 		}
 	}
 	want := []route.Entry{
-		{Key: "policy", Value: "shop/rl"}, {Key: "rule", Value: "each"}, {Key: "identity", Value: "td/ns/b/sa/sa"},
-		{Key: "namespace", Value: "b"}, {Key: "header:x-user", Value: "u1"}, {Key: "path", Value: "/pay"}, {Key: "address", Value: "10.0.0.1"},
+		{Key: "policy", Value: "shop/rl"},
+		{Key: "rule", Value: "each"},
+		{Key: "identity", Value: "td/ns/b/sa/sa"},
+		{Key: "namespace", Value: "b"},
+		{Key: "header:x-user", Value: "u1"},
+		{Key: "path", Value: "/pay"},
+		{Key: "address", Value: "10.0.0.1"},
 	}
 	if diff := cmp.Diff(want, limits[1].Entries(c, req)); diff != "" {
 		t.Error(diff)

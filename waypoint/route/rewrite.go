@@ -128,7 +128,8 @@ func (c *compiler) replacement(at, value string) string {
 // hostname reads a name that is put into requests; "" is none.
 func (c *compiler) hostname(at, name string) string {
 	for _, r := range name {
-		if !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '.' || r == '_') {
+		letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z'
+		if !letter && (r < '0' || r > '9') && r != '-' && r != '.' && r != '_' {
 			c.problem(at, fmt.Sprintf("%q is not a hostname; use letters, digits, hyphens and dots", name))
 			break
 		}

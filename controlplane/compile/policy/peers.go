@@ -4,9 +4,10 @@ import (
 	"cmp"
 	"slices"
 
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
 	"github.com/ambit-mesh/ambit/apis/mesh/v1alpha1"
 	"github.com/ambit-mesh/ambit/apis/security"
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
 
 // Peers holds the PeerAuthentications of a mesh. It is immutable and safe for

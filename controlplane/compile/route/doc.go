@@ -20,6 +20,9 @@
 //     ExternalAuthorizationPolicy) hold beside those of a route. The others are
 //     inherited by rules that have none of their own (GEP-713).
 //
+// What has become of a route is kept, with all that was asked for it, in a Cache,
+// and used again as long as the answers are the same.
+//
 // Matching, with its order of precedence, is left to the waypoint.
 //
 // The package is pure: no clock, no socket, no logger. LastTransitionTime of

@@ -1,10 +1,10 @@
 package route
 
 import (
+	"crypto/sha256"
 	"slices"
 	"strings"
 
-	"google.golang.org/protobuf/types/known/timestamppb"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -39,6 +39,8 @@ type Output struct {
 	// Parents has an entry for each reference of a route to the Service.
 	Parents  []Parent
 	Findings []Finding
+
+	digests map[*waypoint.Route][sha256.Size]byte
 }
 
 // Parent is what the status of a route says of one of its parents.
@@ -66,9 +68,10 @@ type translation struct {
 	sections map[string]bool
 	// inline are the policies that a rule names as filters.
 	inline map[*waypoint.Rule][]graph.Key
-	// closed says why every rule answers with an error; signedIn why those do
-	// that see no requests.
-	closed, signedIn string
+	// Of settings, closed says why every rule answers with an error; signedIn why
+	// those do that see no requests.
+	settings
+	cache *Cache
 }
 
 // attached is a route with what it is attached to.
@@ -98,9 +101,13 @@ type reference struct {
 	note    string
 }
 
-// Translate compiles a Service.
-func Translate(in Input, mesh traffic.Mesh) Output {
-	t := &translation{in: in, mesh: mesh, inline: make(map[*waypoint.Rule][]graph.Key)}
+// Translate compiles a Service. The cache is the one of the last call for the same
+// Service, or an empty one.
+func Translate(in Input, mesh traffic.Mesh, cache *Cache) Output {
+	t := &translation{in: in, mesh: mesh, inline: make(map[*waypoint.Rule][]graph.Key), settings: settings{version: in.Version}, cache: cache}
+	t.out.digests = make(map[*waypoint.Route][sha256.Size]byte)
+	cache.begin()
+	defer cache.end()
 	t.attach()
 	if in.Service != nil {
 		t.findSections()
@@ -134,12 +141,17 @@ func (t *translation) attach() {
 }
 
 func kindOf(kind string) waypoint.RouteKind {
-	return map[string]waypoint.RouteKind{
-		graph.KindHTTPRoute: waypoint.RouteKind_ROUTE_KIND_HTTP,
-		graph.KindGRPCRoute: waypoint.RouteKind_ROUTE_KIND_GRPC,
-		graph.KindTLSRoute:  waypoint.RouteKind_ROUTE_KIND_TLS,
-		graph.KindTCPRoute:  waypoint.RouteKind_ROUTE_KIND_TCP,
-	}[kind]
+	switch kind {
+	case graph.KindHTTPRoute:
+		return waypoint.RouteKind_ROUTE_KIND_HTTP
+	case graph.KindGRPCRoute:
+		return waypoint.RouteKind_ROUTE_KIND_GRPC
+	case graph.KindTLSRoute:
+		return waypoint.RouteKind_ROUTE_KIND_TLS
+	case graph.KindTCPRoute:
+		return waypoint.RouteKind_ROUTE_KIND_TCP
+	}
+	return waypoint.RouteKind_ROUTE_KIND_UNSPECIFIED
 }
 
 // port builds what a waypoint is told of one port.
@@ -223,57 +235,4 @@ func (t *translation) fallback(p *corev1.ServicePort, proto waypoint.Protocol) *
 	rule := &waypoint.Rule{Backends: []*waypoint.WeightedBackend{{Weight: 1, Backend: backend}}}
 	t.inherit(rule, nil, "", t.section(p), layer7)
 	return rule
-}
-
-// compiled is the wire form of a route with what is wrong with it.
-type compiled struct {
-	route    *waypoint.Route
-	problems []problem
-	rules    int
-	dead     map[int]bool
-	note     string
-}
-
-// compile gives the wire form of a route for a port.
-func (t *translation) compile(a *attached, p *corev1.ServicePort) *compiled {
-	section := ""
-	if p != nil {
-		section = t.section(p)
-	}
-	if c := a.compiled[section]; c != nil {
-		return c
-	}
-	w := &worker{t: t, key: a.key, object: a.object, section: section, dead: make(map[int]bool)}
-	c := &compiled{route: &waypoint.Route{Kind: a.key.Kind, Namespace: a.key.Namespace, Name: a.key.Name}}
-	if created := a.object.GetCreationTimestamp(); !created.IsZero() {
-		c.route.Created = timestamppb.New(created.Time)
-	}
-	switch o := a.object.(type) {
-	case *gatewayv1.HTTPRoute:
-		c.rules, c.route.Rules = len(o.Spec.Rules), w.httpRules(o)
-		if len(o.Spec.Hostnames) > 0 {
-			c.note = "hostnames have no meaning for a Service: a request belongs to it by the address that it is sent to; match the header Host instead"
-		}
-	case *gatewayv1.GRPCRoute:
-		c.rules, c.route.Rules = len(o.Spec.Rules), w.grpcRules(o)
-		if len(o.Spec.Hostnames) > 0 {
-			c.note = "hostnames have no meaning for a Service: a request belongs to it by the address that it is sent to; match the header Host instead"
-		}
-	case *gatewayv1.TLSRoute:
-		for _, h := range o.Spec.Hostnames {
-			c.route.ServerNames = append(c.route.ServerNames, strings.ToLower(string(h)))
-		}
-		for i := range o.Spec.Rules {
-			c.route.Rules = append(c.route.Rules, w.bytesRule(i, o.Spec.Rules[i].Name, o.Spec.Rules[i].BackendRefs))
-		}
-		c.rules = len(o.Spec.Rules)
-	case *gatewayv1.TCPRoute:
-		for i := range o.Spec.Rules {
-			c.route.Rules = append(c.route.Rules, w.bytesRule(i, o.Spec.Rules[i].Name, o.Spec.Rules[i].BackendRefs))
-		}
-		c.rules = len(o.Spec.Rules)
-	}
-	c.problems, c.dead = w.problems, w.dead
-	a.compiled[section] = c
-	return c
 }

@@ -82,8 +82,13 @@ func TestJoin(t *testing.T) {
 		},
 		"denied at both ends": {{0, "d in=a denied D", ""}, {0, "s out=a denied S", "S>D"}},
 		"a request, its streams are open": {
-			{0, "s out=a open S", ""}, {0, "d in=b open D", ""}, {1, "w in=a out=b W", "S>W>D"}, {2, "w in=a out=b W2", "S>W2>D"},
-			{9, "s out=a via S", ""}, {10, "d in=b D", ""}, {5000, "", ""},
+			{0, "s out=a open S", ""},
+			{0, "d in=b open D", ""},
+			{1, "w in=a out=b W", "S>W>D"},
+			{2, "w in=a out=b W2", "S>W2>D"},
+			{9, "s out=a via S", ""},
+			{10, "d in=b D", ""},
+			{5000, "", ""},
 		},
 		"a request, then its streams end": {
 			{0, "w in=a out=b W", ""}, {0, "d in=b D", ""}, {1, "s out=a via S", "S>W>D"}, {5000, "", ""},
@@ -95,8 +100,12 @@ func TestJoin(t *testing.T) {
 			{0, "d in=a D", ""}, {0, "s out=a via S", ""}, {1, "w in=a out=a W", "S>W>D"}, {5000, "", ""},
 		},
 		"streams that nobody tells of are awaited once": {
-			{0, "w in=a out=b W", ""}, {1, "w in=a out=b W2", ""}, {1000, "", "->W>- ->W2>-"}, {1001, "w in=a out=b W3", "->W3>-"},
-			{1002, "d in=b open D", ""}, {1003, "w in=a out=b W4", "->W4>D"},
+			{0, "w in=a out=b W", ""},
+			{1, "w in=a out=b W2", ""},
+			{1000, "", "->W>- ->W2>-"},
+			{1001, "w in=a out=b W3", "->W3>-"},
+			{1002, "d in=b open D", ""},
+			{1003, "w in=a out=b W4", "->W4>D"},
 		},
 		"one request expires, others of its stream need not wait": {
 			{0, "d in=b open D", ""}, {0, "w in=a out=b W", ""}, {500, "w in=a out=b W2", ""}, {1000, "", "->W>D ->W2>D"},

@@ -127,7 +127,9 @@ type Status struct {
 	Components []system.Status `json:"components"`
 	Pods       []Pod           `json:"pods"`
 	Waypoints  []Waypoint      `json:"waypoints"`
-	Problems   []string        `json:"problems"`
+	// Routes are those that are not accepted; Problems has why.
+	Routes   []Route  `json:"routes,omitempty"`
+	Problems []string `json:"problems"`
 	// Notes are differences from a cluster that keep nothing from running.
 	Notes []string `json:"notes"`
 }

@@ -25,6 +25,7 @@ func newStream(r io.Reader) *stream { return &stream{r, make(chan struct{})} }
 
 func (s *stream) Buffered() int            { return 0 }
 func (s *stream) Trailers() message.Fields { return message.Fields{{Name: "grpc-status", Value: "0"}} }
+
 func (s *stream) Close() error {
 	select {
 	case <-s.closed:

@@ -60,7 +60,8 @@ func TestQuestion(t *testing.T) {
 	}{
 		{
 			"as it is", func(*Service) {}, func(*message.Request) {},
-			message.Request{Method: "POST", Path: "/buy?item=1", Fields: message.Fields{{Name: "authorization", Value: "Bearer x"}}}, "",
+			message.Request{Method: "POST", Path: "/buy?item=1", Fields: message.Fields{{Name: "authorization", Value: "Bearer x"}}},
+			"",
 		},
 		{
 			"prefix, headers, body", func(s *Service) {
@@ -73,15 +74,18 @@ func TestQuestion(t *testing.T) {
 			},
 			message.Request{Method: "POST", Path: "/auth/buy?item=1", ContentLength: 5, Fields: message.Fields{
 				{Name: "authorization", Value: "Bearer x"}, {Name: "x-user", Value: "mallory"}, {Name: "x-user", Value: "second"},
-			}}, "hello",
+			}},
+			"hello",
 		},
 		{
 			"upgrade", func(s *Service) { s.Path, s.MaxBodyBytes = "auth", 10 }, func(r *message.Request) { r.Method, r.Protocol = "CONNECT", "websocket" },
-			message.Request{Method: "GET", Path: "/auth/buy?item=1", Fields: message.Fields{{Name: "authorization", Value: "Bearer x"}}}, "",
+			message.Request{Method: "GET", Path: "/auth/buy?item=1", Fields: message.Fields{{Name: "authorization", Value: "Bearer x"}}},
+			"",
 		},
 		{
 			"options *", func(s *Service) { s.Path = "/auth" }, func(r *message.Request) { r.Method, r.Path = "OPTIONS", "*" },
-			message.Request{Method: "OPTIONS", Path: "/auth/*", Fields: message.Fields{{Name: "authorization", Value: "Bearer x"}}}, "",
+			message.Request{Method: "OPTIONS", Path: "/auth/*", Fields: message.Fields{{Name: "authorization", Value: "Bearer x"}}},
+			"",
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -143,8 +147,12 @@ func TestHTTPAnswers(t *testing.T) {
 
 func TestHTTPDenied(t *testing.T) {
 	fields := message.Fields{
-		{Name: "www-authenticate", Value: "Basic"}, {Name: "set-cookie", Value: "a=1"}, {Name: "set-cookie", Value: "b=2"},
-		{Name: "content-type", Value: "text/plain"}, {Name: "connection", Value: "close"}, {Name: "x-bad", Value: "a\nb"},
+		{Name: "www-authenticate", Value: "Basic"},
+		{Name: "set-cookie", Value: "a=1"},
+		{Name: "set-cookie", Value: "b=2"},
+		{Name: "content-type", Value: "text/plain"},
+		{Name: "connection", Value: "close"},
+		{Name: "x-bad", Value: "a\nb"},
 	}
 	out := New(Config{Asker: &asker{answer: answer(401, "who are you?", fields...)}}).Check(t.Context(), httpService(), input(request("")))
 	if diff := cmp.Diff(fields[:4], out.Fields); diff != "" || out.Allowed || string(out.Body) != "who are you?" {
@@ -161,8 +169,14 @@ func TestHTTPDenied(t *testing.T) {
 // under these names does not.
 func TestHTTPAllowedFields(t *testing.T) {
 	fields := message.Fields{
-		{Name: "x-user", Value: "alice"}, {Name: "x-group", Value: "a"}, {Name: "x-group", Value: "b"}, {Name: "content-type", Value: "text/html"},
-		{Name: "host", Value: "evil"}, {Name: "transfer-encoding", Value: "chunked"}, {Name: "x-bad", Value: "a\r\nb"}, {Name: "date", Value: "now"},
+		{Name: "x-user", Value: "alice"},
+		{Name: "x-group", Value: "a"},
+		{Name: "x-group", Value: "b"},
+		{Name: "content-type", Value: "text/html"},
+		{Name: "host", Value: "evil"},
+		{Name: "transfer-encoding", Value: "chunked"},
+		{Name: "x-bad", Value: "a\r\nb"},
+		{Name: "date", Value: "now"},
 	}
 	client := message.Fields{{Name: "x-tenant", Value: "forged"}, {Name: "content-type", Value: "application/json"}}
 	for _, c := range []struct {
@@ -174,16 +188,24 @@ func TestHTTPAllowedFields(t *testing.T) {
 		{
 			"all", nil, 200,
 			message.Fields{
-				{Name: "authorization", Value: "Bearer x"}, {Name: "cookie", Value: "a=b"}, {Name: "x-user", Value: "alice"}, client[0], client[1],
-				{Name: "x-group", Value: "a"}, {Name: "x-group", Value: "b"},
+				{Name: "authorization", Value: "Bearer x"},
+				{Name: "cookie", Value: "a=b"},
+				{Name: "x-user", Value: "alice"},
+				client[0], client[1],
+				{Name: "x-group", Value: "a"},
+				{Name: "x-group", Value: "b"},
 			},
 		},
 		{
-			"named", []string{"x-user", "x-tenant", "authorization", "host", "transfer-encoding"}, 200,
+			"named",
+			[]string{"x-user", "x-tenant", "authorization", "host", "transfer-encoding"},
+			200,
 			message.Fields{{Name: "authorization", Value: "Bearer x"}, {Name: "cookie", Value: "a=b"}, client[1], {Name: "x-user", Value: "alice"}},
 		},
 		{
-			"not asked, and open", []string{"x-user", "x-tenant"}, 500,
+			"not asked, and open",
+			[]string{"x-user", "x-tenant"},
+			500,
 			message.Fields{{Name: "authorization", Value: "Bearer x"}, {Name: "cookie", Value: "a=b"}, client[1]},
 		},
 	} {

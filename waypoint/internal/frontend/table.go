@@ -151,7 +151,7 @@ func (t *Table) entry(key string, pb *waypoint.Frontend) (*Entry, error) {
 	e := &Entry{Key: key, Routes: routes, Config: pb}
 	var errs []error
 	if len(problems) > 0 {
-		errs = append(errs, fmt.Errorf("frontend %s: %s", key, problems[0]))
+		errs = append(errs, fmt.Errorf("frontend %s: %w", key, problems[0]))
 	}
 	if t.tokens != nil {
 		tokens, wrong := t.tokens.Set(key, pb.GetJwtProviders())

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -150,6 +151,9 @@ func (d *downstream) resolve(authority string) error {
 // workload has this waypoint.
 func (d *downstream) resolveWorkload(authority string) error {
 	if d.asked.IsValid() {
+		if d.ownPort() {
+			return nil
+		}
 		if w := d.proxy.cfg.Store.Workload(d.asked.Addr()); w != nil && d.proxy.serves(w.Waypoint) {
 			return nil
 		}
@@ -158,6 +162,12 @@ func (d *downstream) resolveWorkload(authority string) error {
 	r := refused(503, "destination_not_found", "nothing at "+clip(authority)+" is bound to waypoint "+d.proxy.cfg.Gateway)
 	r.early = true
 	return r
+}
+
+// ownPort reports whether a port of the waypoint itself was asked for that is for
+// others: whoever is in the mesh reaches its metrics through its tunnel port.
+func (d *downstream) ownPort() bool {
+	return d.asked.Addr() == d.local.Addr().Unmap() && slices.Contains(d.proxy.cfg.OwnPorts, d.asked.Port())
 }
 
 // serves reports whether g is this waypoint.

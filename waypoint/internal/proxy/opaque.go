@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"net"
 	"os"
 	"sync/atomic"
 	"time"
@@ -116,6 +117,15 @@ func (o *opaqueConn) dial(ctx context.Context, cluster *upstream.Cluster, timeou
 // connectWorkload reaches the workload whose own address was asked for.
 func (o *opaqueConn) connectWorkload(ctx context.Context) (upstream.Conn, func(), error) {
 	d := o.d
+	if d.ownPort() {
+		var nd net.Dialer
+		c, err := nd.DialContext(ctx, "tcp", d.asked.String())
+		if err != nil {
+			return nil, nil, err
+		}
+		up := c.(*net.TCPConn)
+		return up, func() { _ = up.Close() }, nil
+	}
 	w := d.proxy.cfg.Store.Workload(d.asked.Addr())
 	if w == nil {
 		return nil, nil, failed(503, flagNoEndpoint, "destination_not_found", "workload at %s is gone", d.asked)

@@ -30,6 +30,8 @@ type Config struct {
 	Frontends *frontend.Table
 	Upstream  *upstream.Set
 	Dialer    *upstream.Dialer
+	// OwnPorts are those of the waypoint that clients may connect to.
+	OwnPorts []uint16
 	// Self gives the waypoint's own workload; nil while it is not known.
 	Self func() *wds.Workload
 	// BackendLimits gives the rate limits of a service.

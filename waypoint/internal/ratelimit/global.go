@@ -213,8 +213,8 @@ func unitOf(l *rlspb.RateLimitResponse_RateLimit) time.Duration {
 	default:
 		return 0
 	}
-	n := time.Duration(max(l.GetUnitMultiplier().GetValue(), 1))
-	return min(unit, maxWindow/n) * n
+	n := int64(max(l.GetUnitMultiplier().GetValue(), 1))
+	return time.Duration(min(int64(unit), int64(maxWindow)/n) * n)
 }
 
 // maxWindow is beyond what anybody would wait for.

@@ -316,8 +316,14 @@ func TestAnswers(t *testing.T) {
 func TestHostileAnswer(t *testing.T) {
 	ignored := map[guard.Fault]int{}
 	headers := []*corepb.HeaderValue{
-		{Key: "X-Fine", Value: "1"}, {Key: "x-raw", RawValue: []byte("2")}, {Key: ":path", Value: "/admin"}, {Key: "host", Value: "evil"},
-		{Key: "content-length", Value: "0"}, {Key: "transfer-encoding", Value: "chunked"}, {Key: "x-split", Value: "a\r\nset-cookie: b"}, {Key: "", Value: "a"},
+		{Key: "X-Fine", Value: "1"},
+		{Key: "x-raw", RawValue: []byte("2")},
+		{Key: ":path", Value: "/admin"},
+		{Key: "host", Value: "evil"},
+		{Key: "content-length", Value: "0"},
+		{Key: "transfer-encoding", Value: "chunked"},
+		{Key: "x-split", Value: "a\r\nset-cookie: b"},
+		{Key: "", Value: "a"},
 	}
 	raw := encode(t, &rlspb.RateLimitResponse{
 		OverallCode: rlspb.RateLimitResponse_OVER_LIMIT, RequestHeadersToAdd: headers, ResponseHeadersToAdd: headers, RawBody: make([]byte, maxBody+1),

@@ -32,7 +32,8 @@ func TestHeaders(t *testing.T) {
 		}},
 		{"the one that refuses for longest", []Verdict{refused("a", 100*time.Millisecond), v("b", true, 0, time.Hour), refused("c", 5*time.Second)}, message.Fields{
 			{Name: "ratelimit-policy", Value: `"shop/l/a";q=100;w=60, "shop/l/b";q=100;w=60, "shop/l/c";q=100;w=60`},
-			{Name: "ratelimit", Value: `"shop/l/c";r=0;t=5`}, {Name: "retry-after", Value: "5"},
+			{Name: "ratelimit", Value: `"shop/l/c";r=0;t=5`},
+			{Name: "retry-after", Value: "5"},
 		}},
 		{"less than a second", []Verdict{{Policy: "p", OK: true, Limit: 10, Window: 100 * time.Millisecond, Remaining: 9, Reset: time.Millisecond}}, message.Fields{
 			{Name: "ratelimit-policy", Value: `"p";q=100;w=1`}, {Name: "ratelimit", Value: `"p";r=9;t=1`},

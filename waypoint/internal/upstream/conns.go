@@ -50,7 +50,8 @@ func (c *conns) init() {
 // and the context by which records know the connection. Errors are *ConnectError
 // and *message.ExchangeError.
 func (c *Cluster) RoundTrip(ctx context.Context, e *Endpoint, client *Client, proto waypoint.Protocol, timeout time.Duration,
-	req *message.Request, inform message.Informer) (*message.Response, trace.Context, error) {
+	req *message.Request, inform message.Informer,
+) (*message.Response, trace.Context, error) {
 	if proto == waypoint.Protocol_PROTOCOL_HTTP2 {
 		return c.roundTrip2(ctx, e, client, timeout, req, inform)
 	}

@@ -59,8 +59,14 @@ func (t *tree) draw(spans []Span, indent string) {
 
 // shown are the attributes that say what happened, and how they are called.
 var shown = []struct{ key, text string }{
-	{"http.response.status_code", ""}, {"rpc.grpc.status_code", "grpc "}, {"ambit.route", ""}, {"ambit.rule", "rule "},
-	{"http.request.resend_count", "try again "}, {"ambit.retries", "retries "}, {"ambit.policy", "policy "}, {"error.type", "error "},
+	{"http.response.status_code", ""},
+	{"rpc.grpc.status_code", "grpc "},
+	{"ambit.route", ""},
+	{"ambit.rule", "rule "},
+	{"http.request.resend_count", "try again "},
+	{"ambit.retries", "retries "},
+	{"ambit.policy", "policy "},
+	{"error.type", "error "},
 }
 
 // String is the line of a span.
