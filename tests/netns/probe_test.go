@@ -199,7 +199,7 @@ func serveFull() error {
 	for err == nil {
 		_, err = net.DialTimeout("tcp", fmt.Sprintf("localhost:%d", fullPort), 500*time.Millisecond)
 	}
-	if !errors.Is(err, os.ErrDeadlineExceeded) {
+	if timeout, ok := errors.AsType[net.Error](err); !ok || !timeout.Timeout() {
 		return fmt.Errorf("fill the queue of port %d: %w", fullPort, err)
 	}
 	return nil

@@ -45,7 +45,7 @@ type exchange struct {
 	cutBy     atomic.Pointer[error] // why an upgrade was ended by us
 	responded bool                  // a final response has begun
 	first     [512]byte             // for bytes that are waited for
-	more      bool                  // the last read filled its buffer
+	more      bool                  // a read filled its buffer, and the body cannot tell what is behind that
 }
 
 // exchanges are used again: each is more than two kilobytes, and whoever is called

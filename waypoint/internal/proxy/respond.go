@@ -110,8 +110,8 @@ func (x *exchange) copy(ans *answer) error {
 }
 
 // copySome waits for bytes and passes on what has come. It waits without a buffer,
-// unless the last read was as long as its buffer: where a body cannot tell what is
-// there, that says that there is more.
+// unless the body cannot tell what is there: then a read that filled its buffer
+// says that there is more.
 func (x *exchange) copySome(body message.Body) error {
 	n := 0
 	if body.Buffered() == 0 {
@@ -121,7 +121,8 @@ func (x *exchange) copySome(body message.Body) error {
 		if !x.more {
 			var err error
 			n, err = body.Read(x.first[:])
-			if x.more = n == len(x.first); err != nil || body.Buffered() == 0 {
+			if err != nil || body.Buffered() == 0 {
+				x.more = n == len(x.first)
 				if werr := x.write(x.first[:n]); werr != nil {
 					return werr
 				}
@@ -134,7 +135,7 @@ func (x *exchange) copySome(body message.Body) error {
 	copy(*buf, x.first[:n])
 	m, err := body.Read((*buf)[n:])
 	n += m
-	x.more = n == len(*buf)
+	x.more = x.more && n == len(*buf)
 	if werr := x.write((*buf)[:n]); werr != nil {
 		return werr
 	}
