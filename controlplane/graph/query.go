@@ -160,9 +160,11 @@ func (g *Graph) EndpointSlicesOf(svc types.NamespacedName) []types.NamespacedNam
 	return sorted(g.slicesByService[svc])
 }
 
-// IsPod says whether an endpoint address is that of a pod.
+// IsPod says whether an endpoint address is that of a pod. One that is said to be
+// a pod's is, though the pod is not known yet, or no more: it has no workload but
+// the pod's.
 func (g *Graph) IsPod(s *discoveryv1.EndpointSlice, ep *discoveryv1.Endpoint, a netip.Addr) bool {
-	found := false
+	found := ep.TargetRef != nil && ep.TargetRef.Kind == "Pod"
 	g.podsAt(s.Namespace, a, ep.TargetRef, func(name) { found = true })
 	return found
 }
