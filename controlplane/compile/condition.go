@@ -171,3 +171,10 @@ func (c *Compiler) Serving(svc types.NamespacedName) (int, bool) {
 	}
 	return len(pods), len(slices) > 0
 }
+
+// Namespaces gives the names of all, sorted.
+func (c *Compiler) Namespaces() []string {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.graph.Namespaces()
+}

@@ -2,6 +2,7 @@ package graph
 
 import (
 	"cmp"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -249,3 +250,6 @@ func (g *Graph) origin(k Key) Origin {
 	}
 	return g.traffic.objects[k].Origin
 }
+
+// Namespaces gives the names of all, sorted.
+func (g *Graph) Namespaces() []string { return slices.Sorted(maps.Keys(g.namespaces)) }
