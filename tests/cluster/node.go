@@ -15,7 +15,7 @@ import (
 // startNode starts a node, unless it runs, and waits until Kubernetes has it.
 func (c *cluster) startNode(ctx context.Context, n node) error {
 	if _, err := n.Pid(); err == nil {
-		return nil
+		return c.importAll(n)
 	}
 	// What a node that was killed has left does not belong to the new one.
 	if err := os.RemoveAll(n.Dir); err != nil {
@@ -82,18 +82,40 @@ func (c *cluster) plug(n node) error {
 	return nil
 }
 
-// importAll gives a node all images.
+// importAll gives a node all images that it has not had yet.
 func (c *cluster) importAll(n node) error {
 	files, err := filepath.Glob(filepath.Join(c.images, "*.tar"))
 	if err != nil {
 		return err
 	}
 	for _, f := range files {
-		if err := c.importImage(n, f); err != nil {
+		if err := c.importOnce(n, f); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// importOnce imports a file unless it has been, as it is now.
+func (c *cluster) importOnce(n node, file string) error {
+	info, err := os.Stat(file)
+	if err != nil {
+		return err
+	}
+	done := filepath.Join(n.Dir, "imported", filepath.Base(file))
+	if d, err := os.Stat(done); err == nil && d.ModTime().Equal(info.ModTime()) {
+		return nil
+	}
+	if err := c.importImage(n, file); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(done), 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(done, nil, 0o644); err != nil {
+		return err
+	}
+	return os.Chtimes(done, info.ModTime(), info.ModTime())
 }
 
 func (c *cluster) importImage(n node, file string) error {

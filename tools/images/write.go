@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -43,11 +44,10 @@ func writeArchives(dir, short string, tags []name.Tag, all []built) error {
 		for _, t := range tags {
 			refs[t] = b.image
 		}
-		// Complete or absent: who looks meanwhile must not find half of it.
 		if err := tarball.MultiRefWriteToFile(base+".tar.part", refs); err != nil {
 			return fmt.Errorf("%s.tar: %w", base, err)
 		}
-		if err := os.Rename(base+".tar.part", base+".tar"); err != nil {
+		if err := settle(base + ".tar"); err != nil {
 			return err
 		}
 		if err := os.WriteFile(base+".spdx.json", b.sbom, 0o644); err != nil {
@@ -55,6 +55,22 @@ func writeArchives(dir, short string, tags []name.Tag, all []built) error {
 		}
 	}
 	return nil
+}
+
+// settle puts file.part in the place of a file, so that it is complete or absent. A file that would not change keeps its
+// time, by which others know that they have it.
+func settle(file string) error {
+	old, err := os.ReadFile(file)
+	if err == nil {
+		fresh, err := os.ReadFile(file + ".part")
+		if err != nil {
+			return err
+		}
+		if bytes.Equal(old, fresh) {
+			return os.Remove(file + ".part")
+		}
+	}
+	return os.Rename(file+".part", file)
 }
 
 // push writes the image to its registry, with the credentials that the user's tools have stored.
