@@ -9,6 +9,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // settings are those of the whole machine that a kubelet changes.
@@ -90,9 +93,28 @@ func removeGroups(n node) error {
 	}
 	var failed []error
 	for _, h := range all {
-		failed = append(failed, removeTree(filepath.Join(h, groupName(n))))
+		failed = append(failed, removeGroup(filepath.Join(h, groupName(n))))
 	}
 	return errors.Join(failed...)
+}
+
+// removeGroup gives the kernel a moment to count the last processes out.
+func removeGroup(dir string) error {
+	deadline := time.NewTimer(10 * time.Second)
+	defer deadline.Stop()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := removeTree(dir)
+		if !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+		select {
+		case <-deadline.C:
+			return err
+		case <-tick.C:
+		}
+	}
 }
 
 // removeTree removes folders from the innermost on; the files in them are the kernel's.

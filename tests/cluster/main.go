@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -38,6 +39,10 @@ func main() {
 }
 
 func execute(ctx context.Context) error {
+	// What runs on after this program must not hold what its caller has open: locks, or pipes that somebody reads to the end.
+	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return fmt.Errorf("close-on-exec: %w", err)
+	}
 	c, err := locate()
 	if err != nil {
 		return err

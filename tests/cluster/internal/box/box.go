@@ -98,7 +98,8 @@ func (b *Box) Pid() (int, error) {
 	return pid, nil
 }
 
-// started is when a process was started, in clock ticks since boot (proc_pid_stat(5), field 22). A zombie is no process.
+// started is when a process was started, in clock ticks since boot (proc_pid_stat(5), fields 3, 20 and 22). A zombie is no
+// process, once the last of its threads, which ends the others of its pid namespace, has gone.
 func started(pid int) (string, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -106,7 +107,7 @@ func started(pid int) (string, error) {
 	}
 	// The name, in parentheses, may contain anything.
 	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
-	if len(fields) < 20 || fields[0] == "Z" {
+	if len(fields) < 20 || fields[0] == "X" || fields[0] == "Z" && fields[17] <= "1" {
 		return "", fmt.Errorf("process %d has ended", pid)
 	}
 	return fields[19], nil
