@@ -119,9 +119,7 @@ func (c *Compiler) Apply(in Input) Result {
 		c.compileSlice(n)
 	}
 	c.compileTraffic(dirty)
-	out := c.result()
-	out.Touched = touched(dirty)
-	return out
+	return c.result()
 }
 
 func (c *Compiler) result() Result {
@@ -135,26 +133,5 @@ func (c *Compiler) result() Result {
 	slices.SortFunc(out.Releasing, func(a, b Release) int { return cmp.Compare(a.UID, b.UID) })
 	slices.SortFunc(out.NewFindings, Finding.compare)
 	out.NewFindings = slices.Compact(out.NewFindings)
-	return out
-}
-
-// touched gives what has a status and is dirty.
-func touched(d *graph.Dirty) []graph.Key {
-	out := make([]graph.Key, 0, len(d.Services)+len(d.Gateways)+len(d.AuthorizationPolicies)+len(d.PeerAuthentications)+len(d.Traffic))
-	for n := range d.Services {
-		out = append(out, serviceKey(n))
-	}
-	for n := range d.Gateways {
-		out = append(out, gatewayKey(n))
-	}
-	for n := range d.AuthorizationPolicies {
-		out = append(out, authzKey(n))
-	}
-	for n := range d.PeerAuthentications {
-		out = append(out, peerKey(n.Namespace, n.Name))
-	}
-	for k := range d.Traffic {
-		out = append(out, k)
-	}
 	return out
 }

@@ -61,9 +61,6 @@ type Result struct {
 	// CapturedChanged says that Captured gives something else than before the
 	// batch: persist it before distributing the Delta.
 	CapturedChanged bool
-	// Touched are Services, Gateways, routes and policies whose status may be
-	// another than before the batch, in no order.
-	Touched []graph.Key
 	// NewFindings are those that were not there before the batch.
 	NewFindings []Finding
 }
