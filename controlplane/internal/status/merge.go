@@ -137,7 +137,7 @@ func (m *merger) timed(have []any, wanted []metav1.Condition, of string) []any {
 	return out
 }
 
-func typeOf(c any) any {
+func typeOf(c any) string {
 	m, _ := c.(map[string]any)
 	kind, _ := m["type"].(string)
 	return kind
