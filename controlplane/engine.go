@@ -38,7 +38,7 @@ type distributor interface {
 type engine struct {
 	compiler       *compile.Compiler
 	clients        distributor
-	captured       *capturedJournal // nil where pods have it as their condition
+	captured       *capturedJournal      // nil where pods have it as their condition
 	restored       []compile.CapturedPod // for the first batch; then nil
 	releaseTimeout time.Duration
 	log            *zap.Logger

@@ -36,12 +36,12 @@ type Authority struct {
 	serving serving
 	wake    chan struct{} // capacity 1: Rotate tells Run that due has changed
 
-	mu    sync.Mutex
-	own   *state // guarded by mu; nil with plugged-in files
+	mu  sync.Mutex
+	own *state // guarded by mu; nil with plugged-in files
 	// store of own, and what was in it last. Guarded by mu.
 	store  Store
 	record string
-	stamp string // guarded by mu; what the plugged-in files looked like
+	stamp  string // guarded by mu; what the plugged-in files looked like
 }
 
 // Status is what an authority is doing, for the admin port.
