@@ -40,6 +40,8 @@ func parse(args []string, getenv func(string) string) (controlplane.Config, erro
 	var cfg controlplane.Config
 	var log telemetry.LogConfig
 	f := pflag.NewFlagSet("controlplane", pflag.ContinueOnError)
+	f.StringVar(&cfg.Source, "source", controlplane.SourceFiles, "where the mesh is read from: files or kubernetes")
+	f.StringVar(&cfg.Kubeconfig, "kubeconfig", "", "how to reach the Kubernetes API; as the pod's ServiceAccount if empty")
 	f.StringArrayVar(&cfg.Manifests, "manifests", nil, "directory of manifests; of several, later ones overlay earlier ones")
 	f.StringVar(&cfg.StateDir, "state-dir", "", "directory for the authority, the captured set and root-cert.pem")
 	f.StringVar(&cfg.XDSAddress, "xds-address", "0.0.0.0:15012", "xDS, CA and node service, over TLS")
