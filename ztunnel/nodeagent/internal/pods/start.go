@@ -165,10 +165,10 @@ func (s *Set) waitingLocked(p *pod, began time.Time) string {
 
 // Del forgets a pod whose sandbox is being removed. Its rules end with its
 // namespace.
-func (s *Set) Del(_ context.Context, uid string) error {
+func (s *Set) Del(_ context.Context, d *cni.Del) error {
 	s.mu.Lock()
-	p, ok := s.pods[uid]
-	if !ok || p.ns == nil {
+	p, ok := s.pods[s.resolveLocked(d.PodUID)]
+	if !ok || p.ns == nil || d.Netns != "" && d.Netns != p.rec.Netns {
 		s.mu.Unlock()
 		return nil
 	}
