@@ -26,10 +26,10 @@ type decider struct {
 	del func(string) error
 }
 
-func (d decider) Add(ctx context.Context, a *Add) error   { return d.add(ctx, a) }
-func (d decider) Del(_ context.Context, del *Del) error   { return d.del(del.PodUID) }
-func (d decider) Check(uid string) error                  { return d.del(uid) }
-func (d decider) Uninstall(context.Context) error         { return d.del("stuck") }
+func (d decider) Add(ctx context.Context, a *Add) error { return d.add(ctx, a) }
+func (d decider) Del(_ context.Context, del *Del) error { return d.del(del.PodUID) }
+func (d decider) Check(uid string) error                { return d.del(uid) }
+func (d decider) Uninstall(context.Context) error       { return d.del("stuck") }
 
 // serve gives a function that posts to a running server.
 func serve(t *testing.T, h Handler, timeout time.Duration) (post func(path, body string) (int, string), stop func()) {
