@@ -166,18 +166,18 @@ func uninstallAlone(cfg Config) error {
 	return errors.Join(removeFile(cfg.EnrolledFile), removeFile(cfg.CNISocket), removeFile(cfg.ZDSSocket), book.Remove())
 }
 
-// releaseAll takes our rules out of whatever network namespace has them.
+// releaseAll takes our rules out of the network namespaces that the ledger knows,
+// and of those that the runtime keeps, should the ledger be lost.
 func releaseAll(cfg Config, own *netns.Namespace) error {
-	if cfg.ProcDir == "" {
-		return nil
-	}
 	c, err := capture.New()
 	if err != nil {
 		return err
 	}
-	f := &sandbox.Finder{Proc: cfg.ProcDir, Dir: cfg.NetnsDir}
+	finder := &sandbox.Finder{Dir: cfg.NetnsDir}
+	all := finder.Kept(func(id netns.ID) bool { return id == own.ID() })
+	all = append(all, known(cfg, own)...)
 	var errs []error
-	for _, ns := range f.All(func(id netns.ID) bool { return id == own.ID() }) {
+	for _, ns := range all {
 		state, err := c.Inspect(ns)
 		if err == nil && state != capture.Absent {
 			err = c.Release(ns)
@@ -189,4 +189,30 @@ func releaseAll(cfg Config, own *netns.Namespace) error {
 		_ = ns.Close()
 	}
 	return errors.Join(errs...)
+}
+
+// known gives the namespaces of the ledger that are still what they were.
+func known(cfg Config, own *netns.Namespace) []*netns.Namespace {
+	book, err := ledger.Open(cfg.StateDir)
+	if err != nil {
+		cfg.Log.Warn("state of the node agent", zap.Error(err))
+		return nil
+	}
+	state, err := book.Load()
+	if err != nil {
+		cfg.Log.Warn("state of the node agent", zap.Error(err))
+	}
+	var out []*netns.Namespace
+	for _, p := range state.Pods {
+		ns, err := netns.Open(p.Netns)
+		if err != nil {
+			continue // its rules are gone with it
+		}
+		if ns.ID() != (netns.ID{Device: p.Device, Inode: p.Inode}) || ns.ID() == own.ID() {
+			_ = ns.Close()
+			continue
+		}
+		out = append(out, ns)
+	}
+	return out
 }

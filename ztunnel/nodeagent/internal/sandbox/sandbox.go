@@ -29,7 +29,7 @@ type Finder struct {
 // caller's to close. A pod without addresses is not found: nothing would prove
 // that the namespace is its own. not are namespaces that are no pod's.
 func (f *Finder) Find(pods map[string][]netip.Addr, not func(netns.ID) bool) map[string]*netns.Namespace {
-	kept := f.kept(not)
+	kept := f.Kept(not)
 	defer func() {
 		for _, ns := range kept {
 			_ = ns.Close()
@@ -140,8 +140,9 @@ func (f *Finder) pids() []int {
 	return pids
 }
 
-// kept gives the namespaces that the runtime keeps.
-func (f *Finder) kept(not func(netns.ID) bool) []*netns.Namespace {
+// Kept gives the namespaces that the runtime keeps, each once. They are the
+// caller's to close.
+func (f *Finder) Kept(not func(netns.ID) bool) []*netns.Namespace {
 	entries, err := os.ReadDir(f.Dir)
 	if err != nil {
 		return nil
@@ -166,22 +167,4 @@ func open(path string, have []*netns.Namespace, not func(netns.ID) bool) *netns.
 		return nil
 	}
 	return ns
-}
-
-// All gives every network namespace of the node that a process is in or that the
-// runtime keeps, each once. They are the caller's to close.
-func (f *Finder) All(not func(netns.ID) bool) []*netns.Namespace {
-	seen := make(map[netns.ID]bool)
-	all := f.kept(not)
-	for _, ns := range all {
-		seen[ns.ID()] = true
-	}
-	for _, pid := range f.pids() {
-		ns := open(filepath.Join(f.Proc, strconv.Itoa(pid), "ns", "net"), nil, func(id netns.ID) bool { return seen[id] || not(id) })
-		if ns != nil {
-			seen[ns.ID()] = true
-			all = append(all, ns)
-		}
-	}
-	return all
 }

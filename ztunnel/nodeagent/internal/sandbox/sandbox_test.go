@@ -250,17 +250,17 @@ func TestFind(t *testing.T) {
 	})
 }
 
-func TestAll(t *testing.T) {
+func TestKept(t *testing.T) {
 	n := newNode(t)
 	a, _ := n.process(uid1, "10.0.0.2")
-	n.process(uid1, "")
-	n.process("no-pod", "10.0.0.3")
 	n.keep("cni-1", a)
-	all := n.f.All(n.not)
+	n.keep("cni-1-again", a)
+	n.keep("host", os.Getpid())
+	all := n.f.Kept(n.not)
 	for _, ns := range all {
 		ns.Close()
 	}
-	if len(all) != 2 {
-		t.Errorf("%d namespaces, want 2: %v", len(all), all)
+	if len(all) != 1 {
+		t.Errorf("%d namespaces, want 1: %v", len(all), all)
 	}
 }
