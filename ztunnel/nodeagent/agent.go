@@ -114,7 +114,7 @@ func (a *Agent) build(conn grpc.ClientConnInterface) error {
 	}
 	var prober pods.Prober
 	if a.cfg.HostProbes {
-		prober = capture.NewHost(a.own)
+		prober = capture.NewHost(a.cfg.hostOr(a.own))
 	}
 	a.pods, err = pods.New(pods.Config{
 		Finder: a.finder(), Prober: prober, Leave: a.cfg.UninstallDrain,

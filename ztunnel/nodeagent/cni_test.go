@@ -3,6 +3,7 @@ package nodeagent
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/types"
+	"github.com/google/nftables"
 
 	nodepb "github.com/ambit-mesh/ambit/apis/node"
 	"github.com/ambit-mesh/ambit/internal/netns/netnstest"
@@ -101,8 +103,8 @@ func (r *runtime) call(p *testPod, namespace string) (*libcni.CNIConfig, *libcni
 
 func wantCode(t *testing.T, err error, code uint, text string) {
 	t.Helper()
-	e, ok := err.(*types.Error)
-	if !ok || e.Code != code || !strings.Contains(e.Error(), text) {
+	e, ok := errors.AsType[*types.Error](err)
+	if !ok || e.Code != code || !strings.Contains(err.Error(), text) {
 		t.Errorf("error %v, want code %d and %q", err, code, text)
 	}
 }
@@ -323,6 +325,7 @@ func TestUninstall(t *testing.T) {
 		t.Run(fmt.Sprintf("agent runs: %t", running), func(t *testing.T) {
 			b := newBed(t)
 			r := newRuntime(b)
+			node := netnstest.New(t)
 			dirs := []string{r.conf, r.bin, b.path("state")}
 			before := r.files(dirs...)
 			b.plane.namespace(t, "shop", true)
@@ -331,7 +334,7 @@ func TestUninstall(t *testing.T) {
 			var cfg Config
 			b.startWith(func(c *Config) {
 				r.set(c)
-				c.NetnsDir, c.HostProbes = b.path("none"), true
+				c.NetnsDir, c.HostProbes, c.host = b.path("none"), true, node
 				cfg = *c
 			})
 			b.startProxy()
@@ -340,6 +343,20 @@ func TestUninstall(t *testing.T) {
 			if _, err := r.add(p, "shop"); err != nil {
 				t.Fatal(err)
 			}
+			rules := func() string {
+				var n int
+				err := node.Do(func() error {
+					c, err := nftables.New()
+					if err != nil {
+						return err
+					}
+					tables, err := c.ListTables()
+					n = len(tables)
+					return err
+				})
+				return fmt.Sprint(n, err)
+			}
+			netnstest.Eventually(t, "the node's probes are let through", func() bool { return rules() == "1 <nil>" })
 			open, via, err := p.connect()
 			if err != nil || via != "ztunnel" {
 				t.Fatal(via, err)
@@ -364,6 +381,9 @@ func TestUninstall(t *testing.T) {
 				// Pods start, and the agent puts nothing back.
 				b.newPod("u2").mustAdd()
 				b.stopAgent()
+			}
+			if got := rules(); got != "0 <nil>" {
+				t.Errorf("tables of the node: %s", got)
 			}
 			if after := r.files(dirs...); !maps.Equal(before, after) {
 				t.Errorf("before %q\nafter %q", before, after)

@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/ambit-mesh/ambit/internal/netns"
 	"github.com/ambit-mesh/ambit/internal/xdsclient"
 )
 
@@ -57,6 +58,8 @@ type Config struct {
 
 	// drainPoll and unenrolled are shorter in tests.
 	drainPoll, unenrolled time.Duration
+	// host is the node's network namespace; that of the process if nil.
+	host *netns.Namespace
 }
 
 // CNIConfig is where the CNI plugin goes.

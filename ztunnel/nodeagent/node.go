@@ -33,6 +33,13 @@ const pluginType = "ambit-cni"
 // it hears the agent's reason.
 const pluginSlack = 5 * time.Second
 
+func (c Config) hostOr(own *netns.Namespace) *netns.Namespace {
+	if c.host != nil {
+		return c.host
+	}
+	return own
+}
+
 func (a *Agent) finder() pods.Finder {
 	if a.cfg.ProcDir == "" {
 		return nil
@@ -155,7 +162,7 @@ func uninstallAlone(cfg Config) error {
 		return err
 	}
 	defer own.Close()
-	errs := []error{capture.NewHost(own).Remove(), releaseAll(cfg, own)}
+	errs := []error{capture.NewHost(cfg.hostOr(own)).Remove(), releaseAll(cfg, own)}
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
