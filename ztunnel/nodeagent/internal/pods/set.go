@@ -299,6 +299,8 @@ func (s *Set) dropNamespaceLocked(p *pod) {
 		return
 	}
 	s.cfg.Reporter.Forget(p.uid)
+	// The path may have been that of a process, which ended before its pod.
+	poke(s.seek)
 	s.changedLocked(p)
 	p.nudge()
 }
