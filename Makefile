@@ -38,6 +38,7 @@ build: ## Build the programs, and the example shop, into bin/
 	$(BUILD) -o bin/ambit-ztunnel ./cmd/ztunnel
 	$(BUILD) -o bin/ambit-waypoint ./cmd/waypoint
 	$(BUILD) -o bin/ambit-nodeagent ./cmd/nodeagent
+	$(BUILD) -o bin/ambit-cni ./cmd/cni
 	$(BUILD) -o bin/shop ./examples/shop
 
 .PHONY: demo
