@@ -87,13 +87,14 @@ func (c *cluster) down(names []string, keep bool) error {
 
 // removeGroups removes a node's control groups, which are empty once its processes have ended.
 func removeGroups(n node) error {
-	all, err := hierarchies()
+	// In all hierarchies: container engines make groups in the unified one too.
+	all, err := filepath.Glob(filepath.Join(cgroups, "*", groupName(n)))
 	if err != nil {
 		return err
 	}
 	var failed []error
-	for _, h := range all {
-		failed = append(failed, removeGroup(filepath.Join(h, groupName(n))))
+	for _, g := range all {
+		failed = append(failed, removeGroup(g))
 	}
 	return errors.Join(failed...)
 }

@@ -18,8 +18,8 @@ func TestConformance(t *testing.T) {
 		t.Skip("no cluster: run it by make conformance")
 	}
 	opts := conformance.DefaultOptions(t)
-	opts.ConformanceProfiles = sets.New(suite.MeshHTTPConformanceProfileName, suite.MeshGRPCConformanceProfileName)
-	opts.SupportedFeatures = claimed()
+	opts.ConformanceProfiles = []suite.ConformanceProfileName{suite.MeshHTTPConformanceProfileName, suite.MeshGRPCConformanceProfileName}
+	opts.SupportedFeatures = sets.List(claimed())
 	opts.Implementation = confv1.Implementation{
 		Organization: "ambit-mesh", Project: "ambit", URL: "https://github.com/ambit-mesh/ambit",
 		Version: version(), Contact: []string{"https://github.com/ambit-mesh/ambit/issues"},
@@ -41,7 +41,10 @@ func claimed() sets.Set[features.FeatureName] {
 	for f := range features.MeshExtendedFeatures {
 		all.Insert(f.Name)
 	}
-	return all.Insert(features.SupportHTTPRouteParentRefPort, features.SupportHTTPRouteResponseHeaderModification)
+	return all.Insert(
+		features.SupportHTTPRouteParentRefPort, features.SupportHTTPRouteResponseHeaderModification,
+		features.SupportHTTPRoute303RedirectStatusCode, features.SupportHTTPRoute307RedirectStatusCode, features.SupportHTTPRoute308RedirectStatusCode,
+	)
 }
 
 // version is what the report names.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"log"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -51,7 +52,7 @@ func build(t *testing.T, args ...string) {
 
 // What is pushed has both platforms, is valid, and is the same when it is built again elsewhere.
 func TestBuildAndPush(t *testing.T) {
-	reg := httptest.NewServer(registry.New())
+	reg := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	defer reg.Close()
 	host := strings.TrimPrefix(reg.URL, "http://")
 	var digests []string
@@ -155,12 +156,12 @@ func contents(t *testing.T, img v1.Image) map[string]string {
 // What a specification gets wrong is named.
 func TestSpec(t *testing.T) {
 	for text, want := range map[string]string{
-		"images: [{name: a}]":                                       "neither programs nor files",
-		"images: [{name: a, files: {x: y}}]":                        `"x" is not a clean absolute path`,
-		"images: [{name: a, flies: {/x: y}}]":                       "flies",
-		"images: [{name: a, entrypoint: [x], files: {/x: y}}]":      `"x" is not a clean absolute path`,
-		"images: [{name: a, files: {/x/../y: y}}]":                  "not a clean absolute path",
-		"images: [{name: a, programs: {/x: {package: y, path: z}}}": "path",
+		"images: [{name: a}]":                                        "neither programs nor files",
+		"images: [{name: a, files: {x: y}}]":                         `"x" is not a clean absolute path`,
+		"images: [{name: a, flies: {/x: y}}]":                        "flies",
+		"images: [{name: a, entrypoint: [x], files: {/x: y}}]":       `"x" is not a clean absolute path`,
+		"images: [{name: a, files: {/x/../y: y}}]":                   "not a clean absolute path",
+		"images: [{name: a, programs: {/x: {package: y, path: z}}}]": "path",
 	} {
 		file := filepath.Join(t.TempDir(), "images.yaml")
 		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {

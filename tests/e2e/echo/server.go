@@ -38,7 +38,7 @@ func serve(ctx context.Context, args []string, log io.Writer) error {
 	}
 	s := settings{host: host}
 	f := pflag.NewFlagSet("server", pflag.ContinueOnError)
-	f.IntSliceVar(&s.http, "port", nil, "ports for HTTP/1.1 and HTTP/2 without TLS")
+	f.IntSliceVar(&s.http, "port", []int{8080}, "ports for HTTP/1.1 and HTTP/2 without TLS")
 	f.IntSliceVar(&s.tls, "tls", nil, "those of --port that have TLS")
 	f.IntSliceVar(&s.grpc, "grpc", nil, "ports for gRPC")
 	f.IntSliceVar(&s.tcp, "tcp", nil, "ports that send a line with the name of the server, then whatever they get")
