@@ -28,6 +28,10 @@ type Options struct {
 	ClusterDomain string
 	// RootNamespace holds mesh-wide policies; ambit-system when empty.
 	RootNamespace string
+	// CapturedByCondition reads from a condition of the pods whether they are
+	// captured (ConditionCaptured), and not from reports, restored pods and
+	// confirmed releases: so all replicas of a control plane agree.
+	CapturedByCondition bool
 }
 
 func (o Options) withDefaults() (Options, error) {
