@@ -78,7 +78,8 @@ func TestLeader(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	kubectl("", "apply", "--server-side", "-f", filepath.Join(out, "config", "crd", "experimental"), "-f", filepath.Join("..", "manifests", "crds"))
+	kubectl("", "apply", "--server-side", "-k", filepath.Join(out, "config", "crd", "experimental"))
+	kubectl("", "apply", "--server-side", "-f", filepath.Join("..", "manifests", "crds"))
 	kubectl("", "wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
 	kubectl(leaderWorld, "apply", "--server-side", "-f", "-")
 	kubectl("", "patch", "-n", "shop", "httproute", "r", "--subresource=status", "--type=merge", "-p", theirParents)
