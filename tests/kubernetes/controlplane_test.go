@@ -283,7 +283,9 @@ func TestMesh(t *testing.T) {
 	if a.tells("Pod/shop/web", "HBONE") {
 		t.Error("released while peers are told of a tunnel")
 	}
-	testkit.Until(t, "agent told", func() bool { return a.tells(string(web.UID), `"serviceAccount"`) && !a.tells(string(web.UID), `"captured":true`) })
+	testkit.Until(t, "agent told", func() bool {
+		return a.tells(string(web.UID), `"serviceAccount"`) && !a.tells(string(web.UID), `"captured":true`)
+	})
 	say(nodepb.PodState_RELEASED, false)
 	if got := condition(t, client); got != "False/Released" {
 		t.Fatalf("released with condition %q", got)
@@ -295,7 +297,7 @@ func TestMesh(t *testing.T) {
 	}
 	kubectl(t, s, "", "apply", "--server-side", "-f", "../../manifests/crds")
 	kubectl(t, s, "", "wait", "--for=condition=Established", "crd", "--all")
-	kubectl(t, s, `{"apiVersion": "ambit-mesh.io/v1alpha1", "kind": "AuthorizationPolicy", "metadata": {"name": "late", "namespace": "shop"}, "spec": {}}`, "apply", "-f", "-")
+	kubectl(t, s, `{"apiVersion": "ambit-mesh.io/v1alpha1", "kind": "AuthorizationPolicy", "metadata": {"name": "late", "namespace": "shop"}, "spec": {"action": "ALLOW", "targetRefs": [{"group": "", "kind": "Namespace", "name": "shop"}]}}`, "apply", "-f", "-")
 	testkit.Until(t, "a policy of a definition that came later", func() bool { return a.tells("shop/late", "") })
 	kubectl(t, s, "", "delete", "crd", "authorizationpolicies.ambit-mesh.io")
 	testkit.Until(t, "the policy is gone with its definition", func() bool { return !a.tells("shop/late", "") })
@@ -326,4 +328,3 @@ func TestBadSecret(t *testing.T) {
 		}
 	}
 }
-
