@@ -144,5 +144,5 @@ func TestLeader(t *testing.T) {
 	}
 	// A node that is younger than the mesh is tainted.
 	kubectl("{apiVersion: v1, kind: Node, metadata: {name: fresh}}", "apply", "-f", "-")
-	kubectl("", "wait", "node/fresh", "--for=jsonpath={.spec.taints[0].key}=ambit-mesh.io/agent-not-ready", "--timeout=60s")
+	kubectl("", "wait", "node/fresh", "--for=jsonpath={.spec.taints[?(@.key==\"ambit-mesh.io/agent-not-ready\")].effect}=NoSchedule", "--timeout=60s")
 }
