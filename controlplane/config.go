@@ -47,6 +47,12 @@ type Config struct {
 	CARootCert, CACert, CAKey, CAChain string
 	// ReleaseTimeout bounds the wait for ztunnels before a pod is released; 5 s.
 	ReleaseTimeout time.Duration
+	// WaypointImage, WaypointPullPolicy, WaypointPriorityClass and
+	// WaypointLogLevel are of the pods that are made for waypoints on Kubernetes;
+	// without an image none are made; the level is info.
+	WaypointImage, WaypointPullPolicy, WaypointPriorityClass, WaypointLogLevel string
+	// NoTaints leaves fresh nodes of Kubernetes without a taint.
+	NoTaints bool
 	// Log is where the control plane logs, Level what /logging changes.
 	Log   *zap.Logger
 	Level zap.AtomicLevel
@@ -73,6 +79,7 @@ func (c Config) withDefaults() Config {
 	orDefault(&c.ClusterID, "Kubernetes")
 	orDefault(&c.ClusterDomain, "cluster.local")
 	orDefault(&c.RootNamespace, "ambit-system")
+	orDefault(&c.WaypointLogLevel, "info")
 	orDefault(&c.CertTTL, 24*time.Hour)
 	orDefault(&c.ReleaseTimeout, 5*time.Second)
 	if len(c.ServingNames) == 0 {

@@ -127,7 +127,7 @@ func (c *ControlPlane) makeFiles() (err error) {
 // reports gives who takes in what node agents say.
 func (c *ControlPlane) reports() nodes.Sink {
 	if c.kube != nil {
-		return c.kube.captures
+		return reports{c.kube.captures, c.kube.leads.taints}
 	}
 	return c.engine
 }
@@ -209,6 +209,7 @@ func (c *ControlPlane) Run(ctx context.Context) error {
 	g.Add("source", c.source)
 	if c.kube != nil {
 		g.Add("capture state", c.kube.captures)
+		g.Add("node taints", c.kube.leads.taints)
 		g.Add("leader", lifecycle.RunnerFunc(c.contend))
 	}
 	g.Add("xDS", c.server)

@@ -33,6 +33,7 @@ type onKubernetes struct {
 	captures *capture.Writer
 	leader   *cluster.Leader
 	bundle   *cluster.Bundle
+	leads    *leads
 }
 
 // connect prepares clients of the API server, and asks it nothing.
@@ -96,7 +97,10 @@ func (c *ControlPlane) makeKubernetes() (err error) {
 	if k.bundle, err = cluster.NewBundle(k.client, c.ca.Bundle, c.compiler.Namespaces, cfg.Log.Named("roots"), cfg.Registry); err != nil {
 		return fmt.Errorf("root bundle: metrics: %w", err)
 	}
-	c.source, err = kube.New(kube.Config{REST: k.rest, Sink: c.engine, Ready: &c.ready, Log: cfg.Log.Named("kubernetes"), Metrics: cfg.Registry})
+	if err := c.makeLeads(); err != nil {
+		return err
+	}
+	c.source, err = kube.New(kube.Config{REST: k.rest, Sink: c.engine, Ready: &c.ready, Touched: c.touched, Log: cfg.Log.Named("kubernetes"), Metrics: cfg.Registry})
 	return err
 }
 
@@ -105,6 +109,7 @@ func (c *ControlPlane) makeKubernetes() (err error) {
 func (c *ControlPlane) leaderGroup() *lifecycle.Group {
 	var g lifecycle.Group
 	g.Add("root bundle", c.kube.bundle)
+	c.lead(&g)
 	return &g
 }
 

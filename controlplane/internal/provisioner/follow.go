@@ -4,32 +4,31 @@ import (
 	"context"
 	"fmt"
 	"reflect"
+	"sync"
 
+	"go.uber.org/zap"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	toolscache "k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 )
 
-// follow listens to what becomes of the objects that were made.
-func (p *Provisioner) follow(ctx context.Context) (unfollow func(), err error) {
-	var undo []func()
-	unfollow = func() {
-		for _, f := range undo {
-			f()
-		}
-	}
+// follow listens to what becomes of the objects that were made, until ctx ends.
+func (p *Provisioner) follow(ctx context.Context, running *sync.WaitGroup) error {
 	if p.cfg.Cache == nil {
-		return unfollow, nil
+		return nil
+	}
+	c, err := p.cfg.Cache()
+	if err != nil {
+		return fmt.Errorf("follow what is made for waypoints: %w", err)
 	}
 	for _, kind := range kinds() {
 		obj := &metav1.PartialObjectMetadata{}
 		obj.SetGroupVersionKind(kind)
-		inf, err := p.cfg.Cache.GetInformer(ctx, obj, cache.BlockUntilSynced(false))
+		inf, err := c.GetInformer(ctx, obj, cache.BlockUntilSynced(false))
 		if err != nil {
-			unfollow()
-			return nil, fmt.Errorf("follow %s: %w", kind.Kind, err)
+			return fmt.Errorf("follow %s: %w", kind.Kind, err)
 		}
-		reg, err := inf.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
+		if _, err := inf.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
 			UpdateFunc: func(before, now any) {
 				a, _ := before.(*metav1.PartialObjectMetadata)
 				if b, ok := now.(*metav1.PartialObjectMetadata); ok && (a == nil || edited(a, b)) {
@@ -44,14 +43,16 @@ func (p *Provisioner) follow(ctx context.Context) (unfollow func(), err error) {
 					p.disturbed(waypointOf(obj))
 				}
 			},
-		})
-		if err != nil {
-			unfollow()
-			return nil, fmt.Errorf("follow %s: %w", kind.Kind, err)
+		}); err != nil {
+			return fmt.Errorf("follow %s: %w", kind.Kind, err)
 		}
-		undo = append(undo, func() { _ = inf.RemoveEventHandler(reg) }) // an informer that has ended has no handlers
 	}
-	return unfollow, nil
+	running.Go(func() {
+		if err := c.Start(ctx); err != nil && ctx.Err() == nil {
+			p.cfg.Log.Error("what is made for waypoints is not followed any more", zap.Error(err))
+		}
+	})
+	return nil
 }
 
 // edited says whether more than the status is another. Objects of some kinds have

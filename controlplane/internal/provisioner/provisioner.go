@@ -41,9 +41,9 @@ type Recorder interface {
 type Config struct {
 	// Client reads and writes past any cache.
 	Client client.Client
-	// Cache tells of what becomes of the objects that were made. It is run, with
-	// the selector of Owned, by whoever made it. Without one, nothing is heard.
-	Cache   cache.Cache
+	// Cache makes what tells, of objects that Owned selects, what becomes of them;
+	// Run runs it. Without one, nothing is heard.
+	Cache   func() (cache.Cache, error)
 	Source  Source
 	Options provision.Options
 	// Refusals is called when what keeps a waypoint's objects from being made has
@@ -125,13 +125,11 @@ func (p *Provisioner) Run(ctx context.Context) error {
 	p.mu.Unlock()
 	stop := context.AfterFunc(ctx, q.ShutDown)
 	defer stop()
-	unfollow, err := p.follow(ctx)
-	if err != nil {
+	var running sync.WaitGroup
+	if err := p.follow(ctx, &running); err != nil {
 		q.ShutDown()
 		return err
 	}
-	defer unfollow()
-	var running sync.WaitGroup
 	running.Go(func() { p.work(ctx, q) })
 	running.Go(func() { p.survey(ctx) })
 	running.Wait()
@@ -168,6 +166,10 @@ func (p *Provisioner) process(ctx context.Context, n types.NamespacedName) error
 		// What was made for it stays, so that a slip of the pen costs no pods.
 		// Nobody is led there meanwhile.
 		p.refuse(n, nil, nil)
+		return nil
+	}
+	if p.cfg.Options.Image == "" {
+		p.refuse(n, []provision.Problem{{Field: "control plane", Message: "has no image for waypoints: start it with --waypoint-image"}}, &w)
 		return nil
 	}
 	objects := provision.Make(w.Gateway, p.cfg.Options)

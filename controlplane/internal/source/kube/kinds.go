@@ -38,6 +38,9 @@ func kinds() []kind {
 		{schema.GroupKind{Kind: "Pod"}, []string{"v1"}, of[corev1.Pod], false},
 		{schema.GroupKind{Kind: "Service"}, []string{"v1"}, of[corev1.Service], false},
 		{schema.GroupKind{Group: discoveryv1.GroupName, Kind: "EndpointSlice"}, []string{"v1"}, of[discoveryv1.EndpointSlice], false},
+		// Of these only that they are there is heard of, for their status.
+		{schema.GroupKind{Group: gatewayv1.GroupName, Kind: "GatewayClass"}, []string{"v1", "v1beta1"}, of[gatewayv1.GatewayClass], true},
+		{schema.GroupKind{Group: gatewayxv1alpha1.GroupName, Kind: "XMesh"}, []string{"v1alpha1"}, of[gatewayxv1alpha1.XMesh], true},
 		{schema.GroupKind{Group: gatewayxv1alpha1.GroupName, Kind: graph.KindXBackendTrafficPolicy}, []string{"v1alpha1"}, of[gatewayxv1alpha1.XBackendTrafficPolicy], true},
 	}
 	for _, k := range []struct {

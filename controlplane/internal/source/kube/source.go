@@ -35,9 +35,12 @@ type Sink interface {
 
 // Config is what a Source is made of.
 type Config struct {
-	REST    *rest.Config
-	Sink    Sink
-	Ready   *lifecycle.Readiness // names the kinds that are not read yet
+	REST  *rest.Config
+	Sink  Sink
+	Ready *lifecycle.Readiness // names the kinds that are not read yet
+	// Touched is called when an object was written by anybody, whether or not the
+	// mesh reads what was changed. May be nil.
+	Touched func(k graph.Key, resourceVersion string)
 	Log     *zap.Logger
 	Metrics prometheus.Registerer
 }
@@ -207,7 +210,7 @@ func (s *Source) follow(ctx context.Context) (again bool) {
 		if have != nil || version == "" {
 			continue
 		}
-		f := &followed{feed: &feed{kind: k, changes: s.changes, keys: make(map[graph.Key]struct{})}}
+		f := &followed{feed: &feed{kind: k, changes: s.changes, touched: s.cfg.Touched, keys: make(map[graph.Key]struct{})}}
 		i, err := s.api.start(ctx, k.WithVersion(version), k.make(), trim, f.feed)
 		if err != nil {
 			s.cfg.Log.Warn("kind cannot be read yet", zap.Stringer("kind", k.GroupKind), zap.Duration("retryIn", retryStart), zap.Error(err))
@@ -278,15 +281,27 @@ func (c *changes) take() compile.Input {
 type feed struct {
 	kind    kind
 	changes *changes
+	touched func(k graph.Key, resourceVersion string)
 
 	// keys are the objects that there are; nil once they are let go. Guarded by
 	// changes.mu.
 	keys map[graph.Key]struct{}
 }
 
-func (f *feed) OnAdd(v any, _ bool) { f.set(v) }
+func (f *feed) OnAdd(v any, _ bool) {
+	f.touch(v)
+	f.set(v)
+}
+
+// touch tells that an object was written.
+func (f *feed) touch(v any) {
+	if obj, ok := v.(graph.Object); ok && f.touched != nil {
+		f.touched(graph.Key{Group: f.kind.Group, Kind: f.kind.Kind, Namespace: obj.GetNamespace(), Name: obj.GetName()}, obj.GetResourceVersion())
+	}
+}
 
 func (f *feed) OnUpdate(before, now any) {
+	f.touch(now)
 	a, ok := before.(graph.Object)
 	b, is := now.(graph.Object)
 	if ok && is && same(a, b) {
