@@ -9,7 +9,7 @@ import (
 	"syscall"
 
 	"github.com/ambit-mesh/ambit/internal/local/control"
-	"github.com/ambit-mesh/ambit/internal/local/explain"
+	"github.com/ambit-mesh/ambit/internal/explain"
 	"github.com/ambit-mesh/ambit/internal/local/system"
 )
 
