@@ -166,10 +166,7 @@ func cleaner(agent *appsv1.DaemonSet, node string) *corev1.Pod {
 	spec.ServiceAccountName, spec.DeprecatedServiceAccount = "default", ""
 	spec.Tolerations = []corev1.Toleration{{Operator: corev1.TolerationOpExists}}
 	c := &spec.Containers[0]
-	c.Args = append([]string{"cleanup"}, slices.DeleteFunc(c.Args, func(a string) bool {
-		// What it needs to speak to a control plane that is gone.
-		return strings.HasPrefix(a, "--xds-") || strings.HasPrefix(a, "--token-file")
-	})...)
+	c.Args = append([]string{"--uninstall"}, c.Args...)
 	c.ReadinessProbe, c.LivenessProbe, c.StartupProbe, c.Ports = nil, nil, nil, nil
 	c.VolumeMounts = slices.DeleteFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == "ambit" })
 	spec.Volumes = slices.DeleteFunc(spec.Volumes, func(v corev1.Volume) bool { return v.Name == "ambit" })
