@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// call runs the command line and gives its exit code and what it printed.
-func call(t *testing.T, args ...string) (int, string, string) {
+// invoke runs the command line and gives its exit code and what it printed.
+func invoke(t *testing.T, args ...string) (int, string, string) {
 	t.Helper()
 	dir := t.TempDir()
 	var files [2]*os.File
@@ -57,7 +57,7 @@ func TestClusterExitCodes(t *testing.T) {
 		"explain deploy/x.shop cart.shop -f ../../examples/shop/manifests": {exitFailed, "there is no pod of deploy/x.shop"},
 	} {
 		t.Run(line, func(t *testing.T) {
-			code, _, text := call(t, strings.Fields(line)...)
+			code, _, text := invoke(t, strings.Fields(line)...)
 			if code != want.code || !strings.Contains(text, want.text) {
 				t.Errorf("exit code %d, want %d with %q:\n%s", code, want.code, want.text, text)
 			}
@@ -69,7 +69,7 @@ func TestClusterExitCodes(t *testing.T) {
 // by label, a waypoint, a route, a policy.
 func TestExplainDirectories(t *testing.T) {
 	shop := "../../examples/shop/"
-	code, out, text := call(t, "explain", "deploy/visitor.shop -> cart.shop:8080", "-f", shop+"manifests")
+	code, out, text := invoke(t, "explain", "deploy/visitor.shop -> cart.shop:8080", "-f", shop+"manifests")
 	if code != 0 || !strings.Contains(out, "not captured") || !strings.Contains(out, "not bound to a waypoint") {
 		t.Errorf("exit code %d %s\n%s", code, text, out)
 	}
@@ -78,11 +78,11 @@ func TestExplainDirectories(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "namespace.yaml"), []byte(enrolled), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	code, out, text = call(t, "explain", "deploy/visitor.shop", "cart.shop:8080", "-f", shop+"manifests", "-f", shop+"policies", "-f", dir)
+	code, out, text = invoke(t, "explain", "deploy/visitor.shop", "cart.shop:8080", "-f", shop+"manifests", "-f", shop+"policies", "-f", dir)
 	if code != 0 || !strings.Contains(out, "refused: ") || !strings.Contains(out, "spiffe://cluster.local/ns/shop/sa/visitor") {
 		t.Errorf("exit code %d %s\n%s", code, text, out)
 	}
-	code, out, _ = call(t, "explain", "deploy/web.shop", "cart.shop:8080", "-f", shop+"manifests", "-f", shop+"policies", "-f", dir, "-o", "yaml")
+	code, out, _ = invoke(t, "explain", "deploy/web.shop", "cart.shop:8080", "-f", shop+"manifests", "-f", shop+"policies", "-f", dir, "-o", "yaml")
 	if code != 0 || !strings.Contains(out, "outcome: forwarded") {
 		t.Errorf("exit code %d\n%s", code, out)
 	}
@@ -101,7 +101,7 @@ func TestZtunnelDump(t *testing.T) {
 	for command, want := range map[string]string{
 		"workloads": "wp.shop (not available: gone)", "certs": "2030-01-01T00:00:00Z", "connections": "10.96.0.1:80",
 	} {
-		code, out, text := call(t, "ztunnel", command, "--file", file, "-n", "shop")
+		code, out, text := invoke(t, "ztunnel", command, "--file", file, "-n", "shop")
 		if code != 0 || !strings.Contains(out, want) || strings.Contains(out, "db-1") {
 			t.Errorf("%s: exit code %d %s\n%s", command, code, text, out)
 		}
