@@ -102,17 +102,34 @@ func (i *Installer) Remove(ctx context.Context, timeout time.Duration) error {
 		return err
 	}
 	un := action.NewUninstall(cfg)
-	un.IgnoreNotFound, un.WaitStrategy, un.Timeout, un.DeletionPropagation = true, helmkube.StatusWatcherStrategy, timeout, "foreground"
+	un.IgnoreNotFound, un.WaitStrategy, un.Timeout, un.DeletionPropagation = true, helmkube.HookOnlyStrategy, timeout, "background"
 	if _, err := un.Run(chart.Release); err != nil {
 		return fmt.Errorf("uninstall the release: %w", err)
 	}
 	i.Say("release %s: uninstalled", chart.Release)
+	if err := i.ended(ctx, timeout); err != nil {
+		return err
+	}
 	if agent != nil && agent.Name != "" {
 		if err := i.clean(ctx, agent, timeout); err != nil {
 			return err
 		}
 	}
 	return i.leftovers(ctx)
+}
+
+// ended waits until no pod of the release runs any more.
+func (i *Installer) ended(ctx context.Context, timeout time.Duration) error {
+	return i.until(ctx, timeout, func(ctx context.Context) (lines, waiting []string, err error) {
+		pods, err := i.Cluster.CoreV1().Pods(i.Cluster.System).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/part-of=ambit"})
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, p := range pods.Items {
+			waiting = append(waiting, "pod "+p.Name+": ending")
+		}
+		return waiting, waiting, nil
+	})
 }
 
 // clean runs the node agent's own clean-up on each node that has had one.
