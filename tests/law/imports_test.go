@@ -40,7 +40,7 @@ var pure = []string{
 }
 
 // commandLine are the packages of the CLI.
-var commandLine = []string{"./internal/cli/...", "./internal/local/..."}
+var commandLine = []string{"./internal/cli/...", "./internal/local/...", "./internal/explain/..."}
 
 var rules = []rule{
 	{
