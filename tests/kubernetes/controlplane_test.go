@@ -297,7 +297,7 @@ func TestMesh(t *testing.T) {
 	}
 	kubectl(t, s, "", "apply", "--server-side", "-f", "../../manifests/crds")
 	kubectl(t, s, "", "wait", "--for=condition=Established", "crd", "--all")
-	kubectl(t, s, `{"apiVersion": "ambit-mesh.io/v1alpha1", "kind": "AuthorizationPolicy", "metadata": {"name": "late", "namespace": "shop"}, "spec": {"action": "ALLOW", "targetRefs": [{"group": "", "kind": "Namespace", "name": "shop"}]}}`, "apply", "-f", "-")
+	kubectl(t, s, `{"apiVersion": "ambit-mesh.io/v1alpha1", "kind": "AuthorizationPolicy", "metadata": {"name": "late", "namespace": "shop"}, "spec": {"action": "ALLOW", "targetRefs": [{"group": "", "kind": "Namespace"}]}}`, "apply", "-f", "-")
 	testkit.Until(t, "a policy of a definition that came later", func() bool { return a.tells("shop/late", "") })
 	kubectl(t, s, "", "delete", "crd", "authorizationpolicies.ambit-mesh.io")
 	testkit.Until(t, "the policy is gone with its definition", func() bool { return !a.tells("shop/late", "") })

@@ -3,6 +3,7 @@ package taint
 import (
 	"context"
 	"slices"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -27,29 +28,51 @@ type Keeper struct {
 	client    client.Client
 	namespace string
 	log       *zap.Logger
-	reported  queue
-	seen      queue
+	reported  inbox
+	seen      inbox
 }
 
-type queue = workqueue.TypedRateLimitingInterface[string]
+// inbox holds names until somebody takes them.
+type inbox struct {
+	wake chan struct{} // capacity 1
+
+	mu    sync.Mutex
+	names map[string]struct{} // guarded by mu
+}
+
+func (b *inbox) add(name string) {
+	b.mu.Lock()
+	b.names[name] = struct{}{}
+	b.mu.Unlock()
+	select {
+	case b.wake <- struct{}{}:
+	default: // It has a wake-up that it has not yet seen, which serves as well.
+	}
+}
+
+func (b *inbox) take() map[string]struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	out := b.names
+	b.names = make(map[string]struct{})
+	return out
+}
 
 // New gives a keeper. The mesh is as old as its root namespace.
 func New(c client.Client, rootNamespace string, log *zap.Logger) *Keeper {
-	q := func() queue {
-		return workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](100*time.Millisecond, time.Minute))
-	}
-	return &Keeper{client: c, namespace: rootNamespace, log: log, reported: q(), seen: q()}
+	in := func() inbox { return inbox{wake: make(chan struct{}, 1), names: make(map[string]struct{})} }
+	return &Keeper{client: c, namespace: rootNamespace, log: log, reported: in(), seen: in()}
 }
 
 // Reported says that a node's agent has reported what it has captured.
-func (k *Keeper) Reported(node string) { k.reported.Add(node) }
+func (k *Keeper) Reported(node string) { k.reported.add(node) }
 
 // Seen says that a node is there. Only while Watch runs is something done about it.
-func (k *Keeper) Seen(node string) { k.seen.Add(node) }
+func (k *Keeper) Seen(node string) { k.seen.add(node) }
 
 // Run removes taints until ctx ends. Every replica runs it, once.
 func (k *Keeper) Run(ctx context.Context) error {
-	return k.run(ctx, k.reported, func(n *corev1.Node) bool {
+	return k.run(ctx, &k.reported, nil, func(n *corev1.Node) bool {
 		before := len(n.Spec.Taints)
 		n.Spec.Taints = slices.DeleteFunc(n.Spec.Taints, func(t corev1.Taint) bool { return t.Key == Key })
 		if before == len(n.Spec.Taints) && n.Annotations[AnnotationReported] != "" {
@@ -90,32 +113,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 		case <-time.After(5 * time.Second):
 		}
 	}
-	q := workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](100*time.Millisecond, time.Minute))
-	for i := range nodes.Items {
-		q.Add(nodes.Items[i].Name)
-	}
-	// What is seen goes through a queue of this term's own, which can be shut.
-	forward := make(chan struct{})
-	go func() {
-		defer close(forward)
-		for ctx.Err() == nil {
-			node, down := k.seen.Get()
-			if down {
-				return
-			}
-			k.seen.Done(node)
-			if ctx.Err() != nil {
-				k.seen.Add(node)
-				return
-			}
-			q.Add(node)
-		}
-	}()
-	stop := context.AfterFunc(ctx, func() { k.seen.Add("") }) // wakes the forwarder
-	defer stop()
-	err := k.run(ctx, q, func(n *corev1.Node) bool { return fresh(n, &mesh) && add(n) })
-	<-forward
-	return err
+	return k.run(ctx, &k.seen, nodes.Items, func(n *corev1.Node) bool { return fresh(n, &mesh) && add(n) })
 }
 
 // fresh says whether a node is younger than the mesh and was never in it.
@@ -131,10 +129,28 @@ func add(n *corev1.Node) bool {
 	return true
 }
 
-// run changes the nodes of a queue, each on what it is when it is read.
-func (k *Keeper) run(ctx context.Context, q queue, change func(*corev1.Node) bool) error {
-	stop := context.AfterFunc(ctx, q.ShutDown)
-	defer stop()
+// run changes nodes, those that there are and those that come in, each on what it
+// is when it is read.
+func (k *Keeper) run(ctx context.Context, in *inbox, there []corev1.Node, change func(*corev1.Node) bool) error {
+	q := workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](100*time.Millisecond, time.Minute))
+	for i := range there {
+		q.Add(there[i].Name)
+	}
+	var fed sync.WaitGroup
+	defer fed.Wait()
+	fed.Go(func() {
+		defer q.ShutDown()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-in.wake:
+				for name := range in.take() {
+					q.Add(name)
+				}
+			}
+		}
+	})
 	for {
 		name, down := q.Get()
 		if down {
@@ -153,9 +169,6 @@ func (k *Keeper) run(ctx context.Context, q queue, change func(*corev1.Node) boo
 }
 
 func (k *Keeper) change(ctx context.Context, name string, change func(*corev1.Node) bool) error {
-	if name == "" {
-		return nil
-	}
 	var n corev1.Node
 	if err := k.client.Get(ctx, types.NamespacedName{Name: name}, &n); err != nil {
 		return client.IgnoreNotFound(err)
