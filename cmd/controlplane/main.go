@@ -9,7 +9,10 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/go-logr/zapr"
 	"github.com/spf13/pflag"
+	"k8s.io/klog/v2"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/ambit-mesh/ambit/controlplane"
 	"github.com/ambit-mesh/ambit/internal/telemetry"
@@ -23,6 +26,10 @@ func main() {
 		fmt.Fprintln(os.Stderr, "controlplane:", err)
 		os.Exit(2)
 	}
+	// The Kubernetes libraries log for the whole process.
+	libraries := zapr.NewLogger(cfg.Log.Named("client"))
+	klog.SetLogger(libraries)
+	ctrllog.SetLogger(libraries)
 	c, err := controlplane.New(cfg)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "controlplane:", err)
