@@ -26,12 +26,12 @@ func policyOf(kind, namespace, spec string) string {
 // denies them. Without either nothing is said. Namespace shop is bound to no
 // waypoint, and namespace bound is.
 var admissions = []struct{ name, object, warns, denies string }{
-	{"a namespace in the mesh", "{apiVersion: v1, kind: Namespace, metadata: {name: n, labels: {ambit-mesh.io/dataplane-mode: ambient}}}", "", ""},
-	{"a namespace out of the mesh", "{apiVersion: v1, kind: Namespace, metadata: {name: n, labels: {ambit-mesh.io/dataplane-mode: none}}}", "", ""},
-	{"a namespace that has nothing to do with it", "{apiVersion: v1, kind: Namespace, metadata: {name: n}}", "", ""},
-	{"a mode that there is not", "{apiVersion: v1, kind: Namespace, metadata: {name: n, labels: {ambit-mesh.io/dataplane-mode: enabled}}}", "", `"enabled" is not a mode: write ambient or none`},
-	{"an empty waypoint", "{apiVersion: v1, kind: Namespace, metadata: {name: n, labels: {ambit-mesh.io/use-waypoint: ''}}}", "is empty and has no effect", ""},
-	{"the namespace of no waypoint", "{apiVersion: v1, kind: Namespace, metadata: {name: n, labels: {ambit-mesh.io/use-waypoint-namespace: infra}}}", "has no effect without the label ambit-mesh.io/use-waypoint", ""},
+	{"a namespace in the mesh", "{apiVersion: v1, kind: Namespace, metadata: {name: space, labels: {ambit-mesh.io/dataplane-mode: ambient}}}", "", ""},
+	{"a namespace out of the mesh", "{apiVersion: v1, kind: Namespace, metadata: {name: space, labels: {ambit-mesh.io/dataplane-mode: none}}}", "", ""},
+	{"a namespace that has nothing to do with it", "{apiVersion: v1, kind: Namespace, metadata: {name: space}}", "", ""},
+	{"a mode that there is not", "{apiVersion: v1, kind: Namespace, metadata: {name: space, labels: {ambit-mesh.io/dataplane-mode: enabled}}}", "", `"enabled" is not a mode: write ambient or none`},
+	{"an empty waypoint", "{apiVersion: v1, kind: Namespace, metadata: {name: space, labels: {ambit-mesh.io/use-waypoint: ''}}}", "is empty and has no effect", ""},
+	{"the namespace of no waypoint", "{apiVersion: v1, kind: Namespace, metadata: {name: space, labels: {ambit-mesh.io/use-waypoint-namespace: infra}}}", "has no effect without the label ambit-mesh.io/use-waypoint", ""},
 
 	{"a pod", "{apiVersion: v1, kind: Pod, metadata: {name: p, namespace: shop, labels: {ambit-mesh.io/dataplane-mode: ambient}}, spec: {" + podSpec + "}}", "", ""},
 	{"a pod on the node's network", "{apiVersion: v1, kind: Pod, metadata: {name: p, namespace: shop, labels: {ambit-mesh.io/dataplane-mode: ambient}}, spec: {hostNetwork: true, " + podSpec + "}}", "no effect with hostNetwork", ""},
@@ -85,8 +85,14 @@ func TestAdmission(t *testing.T) {
 		gatewayHead + "name: wp}, spec: {gatewayClassName: ambit-waypoint, listeners: [{name: http, port: 80, protocol: HTTP}]}}",
 		"{apiVersion: gateway.networking.k8s.io/v1, kind: GatewayClass, metadata: {name: mine}, spec: {controllerName: ambit-mesh.io/controller}}",
 	} {
+		var out string
+		t.Cleanup(func() {
+			if t.Failed() {
+				t.Log(out)
+			}
+		})
 		testkit.Until(t, "a policy in force: "+object, func() bool {
-			out, _ := dryRun(object) //nolint:errcheck // some are denied
+			out, _ = dryRun(object) //nolint:errcheck // some are denied
 			return strings.Contains(out, "ValidatingAdmissionPolicy")
 		})
 	}
@@ -116,8 +122,8 @@ func TestAdmissionLeavesWhatIsThere(t *testing.T) {
 	kubectl(t, s, "{apiVersion: v1, kind: Namespace, metadata: {name: old, labels: {ambit-mesh.io/dataplane-mode: enabled}}}", "apply", "-f", "-")
 	install(t, s)
 	testkit.Until(t, "policies in force", func() bool {
-		_, err := s.Kubectl(admissions[3].object, "apply", "--dry-run=server", "-f", "-")
-		return err != nil
+		out, err := s.Kubectl(admissions[3].object, "apply", "--dry-run=server", "-f", "-")
+		return err != nil && strings.Contains(out, admissions[3].denies)
 	})
 	kubectl(t, s, "", "annotate", "ns", "old", "touched=yes")
 	if out, err := s.Kubectl("", "label", "ns", "old", "--overwrite", "ambit-mesh.io/dataplane-mode=disabled"); err == nil {
