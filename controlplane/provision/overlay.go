@@ -65,7 +65,7 @@ func overlay(target graph.Object, text string) error {
 	if err != nil {
 		return err
 	}
-	merged, err := strategicpatch.StrategicMergePatch(before, patch, target)
+	merged, err := merge(before, patch, target)
 	if err != nil {
 		return fmt.Errorf("cannot be merged: %w", err)
 	}
@@ -78,6 +78,17 @@ func overlay(target graph.Object, text string) error {
 	}
 	reflect.ValueOf(target).Elem().Set(reflect.ValueOf(after).Elem())
 	return nil
+}
+
+// merge merges a patch that anybody may have written. The library panics on some that
+// are of the wrong shape, such as a list's element whose name is an object.
+func merge(before, patch []byte, target graph.Object) (merged []byte, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("a field is not of the type that it must have (%v)", r)
+		}
+	}()
+	return strategicpatch.StrategicMergePatch(before, patch, target)
 }
 
 // taken names a field that is the mesh's and was changed, or gives "".

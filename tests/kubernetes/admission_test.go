@@ -72,7 +72,7 @@ var admissions = []struct{ name, object, warns, denies string }{
 // TestAdmission has an API server say what the chart's policies say.
 func TestAdmission(t *testing.T) {
 	s := apitest.Start(t)
-	install(t, s)
+	install(t, s, nil)
 	kubectl(t, s, `{"apiVersion": "v1", "kind": "List", "items": [
 		{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}},
 		{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "bound", "labels": {"ambit-mesh.io/use-waypoint": "wp"}}}]}`, "apply", "-f", "-")
@@ -120,7 +120,7 @@ func TestAdmission(t *testing.T) {
 func TestAdmissionLeavesWhatIsThere(t *testing.T) {
 	s := apitest.Start(t)
 	kubectl(t, s, "{apiVersion: v1, kind: Namespace, metadata: {name: old, labels: {ambit-mesh.io/dataplane-mode: enabled}}}", "apply", "-f", "-")
-	install(t, s)
+	install(t, s, nil)
 	testkit.Until(t, "policies in force", func() bool {
 		out, err := s.Kubectl(admissions[3].object, "apply", "--dry-run=server", "-f", "-")
 		return err != nil && strings.Contains(out, admissions[3].denies)

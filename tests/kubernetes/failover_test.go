@@ -62,7 +62,7 @@ func program(t *testing.T, bin string, s *apitest.Server) (log *output, kill fun
 // did goes on: the other replica leads when the lease has ended.
 func TestLeaderIsKilled(t *testing.T) {
 	s := apitest.Start(t)
-	install(t, s)
+	install(t, s, nil)
 	kubectl(t, s, mesh, "apply", "--server-side", "--force-conflicts", "-f", "-")
 	bin := filepath.Join(t.TempDir(), "controlplane")
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "../../cmd/controlplane").CombinedOutput(); err != nil {

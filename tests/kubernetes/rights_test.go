@@ -71,6 +71,14 @@ func given(t *testing.T, text string) map[right]bool {
 		if err := yaml.Unmarshal([]byte(doc), &role); err != nil {
 			t.Fatal(err)
 		}
+		var binding rbacv1.ClusterRoleBinding
+		if err := yaml.Unmarshal([]byte(doc), &binding); err == nil && strings.HasSuffix(binding.Kind, "RoleBinding") {
+			for _, subject := range binding.Subjects {
+				if subject.Name != "ambit-controlplane" || subject.Namespace != root || subject.Kind != rbacv1.ServiceAccountKind {
+					t.Errorf("%s %s gives rights to %+v", binding.Kind, binding.Name, subject)
+				}
+			}
+		}
 		switch {
 		case role.Kind == "ClusterRole" && role.Name == "ambit-controlplane":
 			add("", role.Rules)
@@ -184,11 +192,11 @@ func write(t *testing.T, name, text string) string {
 }
 
 // install puts the chart on an API server and gives its text.
-func install(t *testing.T, s *apitest.Server) string {
+func install(t *testing.T, s *apitest.Server, values map[string]any) string {
 	t.Helper()
 	kubectl(t, s, "", "apply", "--server-side", "-k", gatewayAPI(t))
 	kubectl(t, s, "", "wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
-	text, err := chart.Render("0.0.0", nil, chart.Target{APIs: []string{chart.GatewayAPI}})
+	text, err := chart.Render("0.0.0", values, chart.Target{APIs: []string{chart.GatewayAPI}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -288,7 +296,7 @@ func TestRights(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rights := given(t, install(t, s))
+	rights := given(t, install(t, s, nil))
 	defer func() { // what is refused is the reason why anything else fails
 		use(t, audit, rights)
 		if !t.Failed() {
@@ -371,6 +379,37 @@ func TestRights(t *testing.T) {
 		kubectl(t, s, "", "wait", "-n", "shop", kind, "--for=delete", "--timeout=60s")
 	}
 	r.stop()
+}
+
+// TestRightsWithoutWaypoints: a mesh of layer 4 only has fewer rights, and its control
+// plane asks for no more than those.
+func TestRightsWithoutWaypoints(t *testing.T) {
+	audit := filepath.Join(t.TempDir(), "audit.log")
+	s := apitest.Start(t, "--audit-policy-file="+write(t, "audit.yaml", auditPolicy), "--audit-log-path="+audit)
+	rights := given(t, install(t, s, map[string]any{"waypoints": map[string]any{"enabled": false}}))
+	for r := range rights {
+		if slices.Contains([]string{"deployments", "horizontalpodautoscalers", "poddisruptionbudgets", "serviceaccounts"}, r.resource) {
+			t.Errorf("without waypoints the chart lets the control plane %s", r)
+		}
+	}
+	kubectl(t, s, mesh, "apply", "--server-side", "--force-conflicts", "-f", "-")
+	kubectl(t, s, gatewayHead+"name: wp}, spec: {gatewayClassName: ambit-waypoint, "+hbone+"}}", "apply", "--server-side", "-f", "-")
+	_, kubeconfig := s.As(account, "system:serviceaccounts")
+	cfg := config(t, s)
+	cfg.Kubeconfig = kubeconfig
+	made, err := controlplane.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := run(t, made)
+	kubectl(t, s, "", "wait", "-n", "shop", "gateway/wp", `--for=jsonpath={.status.conditions[?(@.type=="Programmed")].reason}=Invalid`, "--timeout=60s")
+	if out := kubectl(t, s, "", "get", "-n", "shop", "gateway", "wp", "-o", "jsonpath={.status.conditions[*].message}"); !strings.Contains(out, "--waypoint-image") {
+		t.Errorf("the Gateway says %q", out)
+	}
+	kubectl(t, s, "", "delete", "-n", "shop", "gateway", "wp")
+	testkit.Until(t, "at rest nothing but the lease is written", func() bool { return atRest(t, audit) })
+	r.stop()
+	use(t, audit, rights)
 }
 
 func post(t *testing.T, url string) {

@@ -14,7 +14,7 @@ import (
 
 // follow listens to what becomes of the objects that were made, until ctx ends.
 func (p *Provisioner) follow(ctx context.Context, running *sync.WaitGroup) error {
-	if p.cfg.Cache == nil {
+	if p.cfg.Cache == nil || !p.makes() {
 		return nil
 	}
 	c, err := p.cfg.Cache()

@@ -155,11 +155,18 @@ func (p *Provisioner) work(ctx context.Context, q queue) {
 	}
 }
 
+// makes says whether objects are made at all. Without an image there may be no right
+// to look at them either, so that nothing is asked of the API.
+func (p *Provisioner) makes() bool { return p.cfg.Options.Image != "" }
+
 // process brings the objects of one waypoint to what they are to be.
 func (p *Provisioner) process(ctx context.Context, n types.NamespacedName) error {
 	w, ok := p.cfg.Source.Waypoint(n)
 	if !ok {
 		p.refuse(n, nil, nil)
+		if !p.makes() {
+			return nil
+		}
 		return p.prune(ctx, n, provision.Objects{})
 	}
 	if len(w.Verdict.Problems) > 0 {
@@ -168,7 +175,7 @@ func (p *Provisioner) process(ctx context.Context, n types.NamespacedName) error
 		p.refuse(n, nil, nil)
 		return nil
 	}
-	if p.cfg.Options.Image == "" {
+	if !p.makes() {
 		p.refuse(n, []provision.Problem{{Field: "control plane", Message: "has no image for waypoints: start it with --waypoint-image"}}, &w)
 		return nil
 	}
@@ -279,6 +286,9 @@ func (p *Provisioner) survey(ctx context.Context) {
 func (p *Provisioner) surveyAll(ctx context.Context) {
 	for _, w := range p.cfg.Source.Waypoints() {
 		p.disturbed(client.ObjectKeyFromObject(w.Gateway))
+	}
+	if !p.makes() {
+		return
 	}
 	for _, kind := range kinds() {
 		left, err := p.owned(ctx, kind)

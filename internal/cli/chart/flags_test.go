@@ -76,9 +76,15 @@ func TestArgumentsAreFlags(t *testing.T) {
 			continue
 		}
 		collect(t, pods, spec)
+		if token := spec.AutomountServiceAccountToken; token == nil || *token != (spec.ServiceAccountName == "ambit-controlplane") {
+			t.Errorf("%s: only the control plane gets a token for the Kubernetes API", spec.ServiceAccountName)
+		}
 	}
 	gw := &gatewayv1.Gateway{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "wp"}}
 	made := provision.Make(gw, provision.Options{Image: "i", Cluster: &provision.Cluster{TokenAudience: "a", RootConfigMap: "r"}})
+	if token := made.Deployment.Spec.Template.Spec.AutomountServiceAccountToken; token == nil || *token {
+		t.Error("waypoints get a token for the Kubernetes API")
+	}
 	pods["waypoint"] = append(pods["waypoint"], made.Deployment.Spec.Template.Spec)
 	if got := slices.Sorted(maps.Keys(pods)); fmt.Sprint(got) != "[controlplane nodeagent waypoint ztunnel]" {
 		t.Fatalf("programs %v", got)
