@@ -30,9 +30,13 @@ type Config struct {
 	AdminAddress, MetricsAddress, ReadyAddress string
 	// CertTTL is the life that certificates are asked for; 24 h.
 	CertTTL time.Duration
-	// Drain bounds how long connections go on after their pod was released or the
-	// proxy was told to stop; 25 s. Negative is without bound.
+	// Drain bounds how long connections go on after the proxy was told to stop;
+	// without bound unless positive.
 	Drain time.Duration
+	// ReleasePorts lets go of the admin, metrics and readiness ports as soon as the
+	// proxy is told to stop, and waits for them at the start: for a successor in the
+	// same network namespace.
+	ReleasePorts bool
 	// HBONE bounds tunnel connections.
 	HBONE hbone.Config
 	// Log is where the proxy logs, Level what /logging changes.
@@ -57,9 +61,6 @@ func (c Config) withDefaults() Config {
 	def(&c.ReadyAddress, ":15021")
 	if c.CertTTL == 0 {
 		c.CertTTL = 24 * time.Hour
-	}
-	if c.Drain == 0 {
-		c.Drain = 25 * time.Second
 	}
 	if c.CA.Address == "" {
 		c.CA = c.XDS

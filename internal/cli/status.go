@@ -46,7 +46,11 @@ func statusTable(w *tabwriter.Writer, st control.Status) {
 		fmt.Fprintln(w)
 		row(w, "COMPONENT", "PID", "UP", "RESTARTS", "READY", "MESSAGE")
 		for _, c := range st.Components {
-			row(w, c.Name, c.Pid, age(c.Started), c.Restarts, yesNo(c.Ready), c.Message)
+			message := c.Message
+		if c.Draining > 0 {
+			message = strings.TrimSpace(fmt.Sprintf("%s (%d before it with connections)", message, c.Draining))
+		}
+		row(w, c.Name, c.Pid, age(c.Started), c.Restarts, yesNo(c.Ready), message)
 		}
 	}
 	fmt.Fprintln(w)

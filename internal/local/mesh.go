@@ -75,15 +75,20 @@ func (s *supervisor) meshComponents() []*system.Component {
 }
 
 func (s *supervisor) component(name, program string, ready int, ns process.Namespaces, before func(context.Context) error, args ...string) *system.Component {
+	return system.New(s.process(name, program, ready, ns, before, args...))
+}
+
+// process describes one of the mesh's processes.
+func (s *supervisor) process(name, program string, ready int, ns process.Namespaces, before func(context.Context) error, args ...string) system.Config {
 	o := s.options
 	argv := append([]string{filepath.Join(o.BinDir, program)}, args...)
 	argv = append(argv, "--log-level="+o.LogLevel, "--log-format=json")
-	return system.New(system.Config{
+	return system.Config{
 		Name: name, Argv: append(argv, o.Args[program[len("ambit-"):]]...),
 		Env: []string{"PATH=" + o.SearchPath, "HOME=" + os.Getenv("HOME")},
 		Log: s.componentLog(name), Namespaces: ns, ReadyPort: ready, Before: before,
 		Changed: s.kick, Grace: componentGrace, Reaper: &s.reaper, Logger: s.log,
-	})
+	}
 }
 
 func (s *supervisor) componentLog(name string) string {
@@ -108,9 +113,12 @@ func (s *supervisor) nodeAgent(n *node) *system.Component {
 
 func (s *supervisor) ztunnel(n *node) *system.Component {
 	name := n.wire.Name
-	return s.component(name+"/ztunnel", programZtunnel, portReady, n.wire.Namespaces, s.needsRoot,
-		append(s.nodeArgs(name), "--zds-socket="+s.files.zds(name), "--cluster-id="+clusterID,
+	cfg := s.process(name+"/ztunnel", programZtunnel, portReady, n.wire.Namespaces, s.needsRoot,
+		append(s.nodeArgs(name), "--release-ports", "--zds-socket="+s.files.zds(name), "--cluster-id="+clusterID,
 			"--trust-domain="+s.options.TrustDomain, "--access-log="+s.files.access(name))...)
+	// The next ztunnel takes over at once, while this one keeps its connections.
+	cfg.Successor = true
+	return system.New(cfg)
 }
 
 func (s *supervisor) nodeArgs(node string) []string {
