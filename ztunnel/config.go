@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"time"
 
 	"go.uber.org/zap"
@@ -37,6 +38,10 @@ type Config struct {
 	// proxy is told to stop, and waits for them at the start: for a successor in the
 	// same network namespace.
 	ReleasePorts bool
+	// SnapshotFile keeps what the control plane last said, to start from while it is
+	// away; none if empty. One that is older than SnapshotMaxAge is not used; 24 h.
+	SnapshotFile   string
+	SnapshotMaxAge time.Duration
 	// HBONE bounds tunnel connections.
 	HBONE hbone.Config
 	// Log is where the proxy logs, Level what /logging changes.
@@ -85,6 +90,12 @@ func (c Config) Validate() error {
 	}
 	if c.CertTTL < time.Second {
 		return fmt.Errorf("ztunnel: certificate TTL %s: want at least 1s", c.CertTTL)
+	}
+	if c.SnapshotFile != "" && !filepath.IsAbs(c.SnapshotFile) {
+		return fmt.Errorf("ztunnel: snapshot file %q: want an absolute path", c.SnapshotFile)
+	}
+	if c.SnapshotMaxAge < 0 {
+		return fmt.Errorf("ztunnel: snapshot max age %s: must not be negative", c.SnapshotMaxAge)
 	}
 	if err := c.XDS.Validate(); err != nil {
 		return fmt.Errorf("ztunnel: xDS: %w", err)

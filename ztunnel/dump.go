@@ -25,6 +25,7 @@ type dump struct {
 	Config        map[string]any     `json:"config"`
 	Version       map[string]string  `json:"version"`
 	XDS           xdsDump            `json:"xds"`
+	State         stateDump          `json:"state"`
 }
 
 type workloadDump struct {
@@ -133,6 +134,7 @@ func (z *Ztunnel) configDump(w http.ResponseWriter, _ *http.Request) {
 		d.Policies = append(d.Policies, dumpPolicy(p))
 	}
 	d.Certificates = z.dumpCertificates()
+	d.State = z.memory.dump()
 	var err error
 	if d.XDS.Connected, d.XDS.Since, err = z.xds.Status(); err != nil {
 		d.XDS.LastError = err.Error()

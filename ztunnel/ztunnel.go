@@ -43,6 +43,7 @@ type Ztunnel struct {
 	conns    []*grpc.ClientConn
 	flush    func() // writes what is left of the access log
 	flows    *flow.Log
+	memory   *memory
 }
 
 // New builds a ztunnel; Run starts it.
@@ -75,10 +76,14 @@ func New(cfg Config) (*Ztunnel, error) {
 		Store: z.store, Metrics: proxy.NewMetrics(z.registry), Log: cfg.Log, Access: access, Flows: z.flows,
 		HBONE: cfg.HBONE, Cluster: cfg.Cluster, Network: cfg.Network, Drain: cfg.Drain,
 	}, cfg.TrustDomain, z.certs, z.ready, z.registry)
-	z.xds, err = xdsclient.New(xdsConn, xdsclient.Config{Node: z.node(), Logger: cfg.Log, Metrics: xdsclient.NewMetrics(z.registry)}, wds.Subscriptions(z.store, z.prefetch.changed)...)
+	if z.memory, err = newMemory(cfg, z.registry); err != nil {
+		return nil, z.abandon(err)
+	}
+	z.xds, err = xdsclient.New(xdsConn, xdsclient.Config{Node: z.node(), Logger: cfg.Log, Metrics: xdsclient.NewMetrics(z.registry)}, z.memory.keep(wds.Subscriptions(z.store, z.prefetch.changed))...)
 	if err != nil {
 		return nil, z.abandon(err)
 	}
+	z.memory.xds = z.xds
 	z.zds, err = zds.NewClient(zds.ClientConfig{Path: cfg.ZDSSocket, Handler: z.pods, Logger: cfg.Log, Registerer: z.registry})
 	if err != nil {
 		return nil, z.abandon(err)
@@ -132,12 +137,16 @@ func (z *Ztunnel) Run(ctx context.Context) error {
 		group.StopTimeout = 1<<63 - 1
 	}
 	awaited := z.awaited()
+	z.memory.restore(z.ready)
 	if err := z.addServers(ctx, &group); err != nil {
 		return err
 	}
 	group.Add("certificates", z.certs)
 	group.Add("certificate prefetch", z.prefetch)
 	group.Add("xds", z.xds)
+	// It ends with the signal to stop, not with the last connection: the successor
+	// writes the file from then on.
+	group.Add("snapshot", lifecycle.RunnerFunc(func(gctx context.Context) error { return z.memory.Run(ctx, gctx) }))
 	group.Add("pods", z.pods)
 	group.Add("readiness", lifecycle.RunnerFunc(func(ctx context.Context) error { return z.follow(ctx, awaited) }))
 	// Last, so that it is stopped first: no pods come while those we have drain.
@@ -148,12 +157,10 @@ func (z *Ztunnel) Run(ctx context.Context) error {
 
 // runZDS takes pods when it is known who they are.
 func (z *Ztunnel) runZDS(ctx context.Context) error {
-	for _, url := range []string{wds.TypeAddress, wds.TypeAuthorization} {
-		select {
-		case <-z.xds.Synced(url):
-		case <-ctx.Done():
-			return nil
-		}
+	select {
+	case <-z.memory.known:
+	case <-ctx.Done():
+		return nil
 	}
 	return z.zds.Run(ctx)
 }
@@ -167,8 +174,7 @@ type pending struct {
 // awaited names what readiness waits for.
 func (z *Ztunnel) awaited() []pending {
 	return []pending{
-		{z.ready.Task("workloads from the control plane"), z.xds.Synced(wds.TypeAddress)},
-		{z.ready.Task("policies from the control plane"), z.xds.Synced(wds.TypeAuthorization)},
+		{z.ready.Task("workloads and policies from the control plane"), z.memory.known},
 		{z.ready.Task("pods from the node agent"), z.zds.Synced()},
 	}
 }

@@ -56,6 +56,8 @@ func parse(args []string, getenv func(string) string) (ztunnel.Config, error) {
 	f.DurationVar(&cfg.CertTTL, "cert-ttl", 0, "life of certificates; 24h if 0")
 	f.DurationVar(&cfg.Drain, "drain-timeout", 0, "how long connections go on after a stop; without bound if 0")
 	f.BoolVar(&cfg.ReleasePorts, "release-ports", false, "let go of the admin, metrics and readiness ports at once when stopped, for a successor in the same network namespace")
+	f.StringVar(&cfg.SnapshotFile, "snapshot-file", "", "file that keeps what the control plane last said, to start from while it is away; none if empty")
+	f.DurationVar(&cfg.SnapshotMaxAge, "snapshot-max-age", 0, "how old that may be; 24h if 0")
 	f.StringVar(&log.Level, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&log.Format, "log-format", "json", "json or text")
 	f.IntVar(&cfg.Flows, "flow-records", 0, "flow records that are kept; 4096 if 0")

@@ -47,10 +47,10 @@ func statusTable(w *tabwriter.Writer, st control.Status) {
 		row(w, "COMPONENT", "PID", "UP", "RESTARTS", "READY", "MESSAGE")
 		for _, c := range st.Components {
 			message := c.Message
-		if c.Draining > 0 {
-			message = strings.TrimSpace(fmt.Sprintf("%s (%d before it with connections)", message, c.Draining))
-		}
-		row(w, c.Name, c.Pid, age(c.Started), c.Restarts, yesNo(c.Ready), message)
+			if c.Draining > 0 {
+				message = strings.TrimSpace(fmt.Sprintf("%s (%d before it with connections)", message, c.Draining))
+			}
+			row(w, c.Name, c.Pid, age(c.Started), c.Restarts, yesNo(c.Ready), message)
 		}
 	}
 	fmt.Fprintln(w)

@@ -49,6 +49,9 @@ func (f meshFiles) root() string             { return filepath.Join(f.controlPla
 func (f meshFiles) agent(node string) string { return filepath.Join(f.state, node, "nodeagent") }
 func (f meshFiles) zds(node string) string   { return filepath.Join(sandbox.SocketDir, node, "zds.sock") }
 
+func (f meshFiles) snapshot(node string) string {
+	return filepath.Join(f.state, node, "ztunnel", "mesh.snapshot")
+}
 func (f meshFiles) cni(node string) string    { return filepath.Join(sandbox.SocketDir, node, "cni.sock") }
 func (f meshFiles) access(node string) string { return filepath.Join(f.logs(), node+"-access.log") }
 
@@ -115,7 +118,7 @@ func (s *supervisor) ztunnel(n *node) *system.Component {
 	name := n.wire.Name
 	cfg := s.process(name+"/ztunnel", programZtunnel, portReady, n.wire.Namespaces, s.needsRoot,
 		append(s.nodeArgs(name), "--release-ports", "--zds-socket="+s.files.zds(name), "--cluster-id="+clusterID,
-			"--trust-domain="+s.options.TrustDomain, "--access-log="+s.files.access(name))...)
+			"--trust-domain="+s.options.TrustDomain, "--access-log="+s.files.access(name), "--snapshot-file="+s.files.snapshot(name))...)
 	// The next ztunnel takes over at once, while this one keeps its connections.
 	cfg.Successor = true
 	return system.New(cfg)
