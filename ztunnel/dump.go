@@ -84,8 +84,10 @@ type policyDump struct {
 }
 
 type certificateDump struct {
-	Identity  string     `json:"identity"`
-	State     string     `json:"state"`
+	Identity string `json:"identity"`
+	State    string `json:"state"`
+	// Renewal is valid, overdue, expired or missing.
+	Renewal   string     `json:"renewal"`
 	CertChain []certDump `json:"certChain"`
 	Roots     []certDump `json:"rootCerts"`
 	Error     string     `json:"error,omitempty"`
@@ -194,7 +196,7 @@ func dumpPolicy(p *authz.Policy) policyDump {
 func (z *Ztunnel) dumpCertificates() []certificateDump {
 	var out []certificateDump
 	for _, s := range z.certs.Snapshot() {
-		d := certificateDump{Identity: s.ID.String(), State: "Initializing"}
+		d := certificateDump{Identity: s.ID.String(), State: "Initializing", Renewal: s.State(time.Now())}
 		if s.Err != nil {
 			d.State, d.Error = "Unavailable", s.Err.Error()
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"strconv"
+	"strings"
 	"testing"
 )
 
@@ -109,4 +110,84 @@ func TestConnectionsWaitForAZtunnel(t *testing.T) {
 		}
 		m.until(c+" is back", func() bool { now := m.component(c); return now.pid != 0 && now.pid != before && now.ready })
 	}
+}
+
+// The control plane is away while a ztunnel is replaced: the next one serves from the
+// snapshot what needs no certificate, the old one its connections. When the control
+// plane is back everything is as it says, what was removed meanwhile included.
+func TestControlPlaneAwayWhileZtunnelIsReplaced(t *testing.T) {
+	const inside, outside = "server-n2.in.svc.cluster.local:8080", "server-n2.out.svc.cluster.local:8080"
+	files := world()
+	files["extra.yaml"] = namespace("extra", false) + "---\n" + pod("extra", "extra", "n2")
+	m := start(t, files)
+	m.captured("in")
+	m.succeed("in", "client", []check{{Kind: "echo", Addr: inside, Size: 1000}, {Kind: "echo", Addr: outside, Size: 1000}})
+	open := m.hold("in", "client", "server-n2.in.svc.cluster.local:8085")
+	if page := m.fetch("n1", "http://127.0.0.1:15021/healthz/ready"); page != "ready\n" {
+		t.Errorf("readiness with the control plane there: %q", page)
+	}
+
+	m.signal("controlplane", "STOP")
+	m.replace("n1/ztunnel", func() {
+		if out, err := m.command(t.Context(), "restart", "n1/ztunnel").CombinedOutput(); err != nil {
+			t.Fatalf("restart: %v\n%s", err, out)
+		}
+	})
+	if page := m.fetch("n1", "http://127.0.0.1:15021/healthz/ready"); !strings.Contains(page, "serving from the snapshot of") {
+		t.Errorf("readiness without the control plane: %q", page)
+	}
+	if !m.knows("n1", "extra") || m.stateAge("n1") <= 0 {
+		t.Errorf("without the control plane: workload extra known %t, state of %v s ago", m.knows("n1", "extra"), m.stateAge("n1"))
+	}
+	m.succeed("in", "client", []check{{Kind: "echo", Addr: outside, Size: 1000}})
+	m.succeed("out", "client", []check{{Kind: "echo", Addr: "server-n1.in.svc.cluster.local:8080", Size: 1000}})
+	open.beat()
+	// Keys cross no process: without an authority there is no tunnel, and no way around.
+	if o := m.checks("in", "client", []check{{Kind: "echo", Addr: inside, Size: 1000}})[0]; o.Error == "" {
+		t.Error("a connection between enrolled pods came about without a certificate")
+	}
+	m.write("extra.yaml", namespace("extra", false))
+
+	m.signal("controlplane", "CONT")
+	m.until("the state is what the control plane says", func() bool { return !m.knows("n1", "extra") && m.stateAge("n1") == 0 })
+	m.until("enrolled pods connect again", func() bool {
+		return m.checks("in", "client", []check{{Kind: "echo", Addr: inside, Size: 1000}})[0].Error == ""
+	})
+	open.beat()
+	m.encryptedBetween(inside)
+}
+
+// stateDump is the part of a ztunnel's dump that tells what it knows.
+type stateDump struct {
+	Workloads []struct {
+		Namespace string `json:"namespace"`
+	} `json:"workloads"`
+	State struct {
+		AgeSeconds float64 `json:"ageSeconds"`
+	} `json:"state"`
+}
+
+func (m *mesh) stateDump(node string) (d stateDump) {
+	m.t.Helper()
+	if err := json.Unmarshal([]byte(m.fetch(node, "http://127.0.0.1:15000/config_dump")), &d); err != nil {
+		m.t.Fatalf("config dump of %s: %v", node, err)
+	}
+	return d
+}
+
+// knows reports whether a node's ztunnel knows a workload of the namespace.
+func (m *mesh) knows(node, namespace string) bool {
+	m.t.Helper()
+	for _, w := range m.stateDump(node).Workloads {
+		if w.Namespace == namespace {
+			return true
+		}
+	}
+	return false
+}
+
+// stateAge is for how many seconds a node's ztunnel has not heard the control plane.
+func (m *mesh) stateAge(node string) float64 {
+	m.t.Helper()
+	return m.stateDump(node).State.AgeSeconds
 }
