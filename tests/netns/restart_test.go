@@ -15,8 +15,8 @@ import (
 //
 //	control plane   nothing
 //	node agent      nothing
-//	ztunnel         connections that it carried, and new ones of its node's captured
-//	                pods until its successor has their listeners open
+//	ztunnel         connections that it carried; new ones of its node's captured
+//	                pods wait for its successor
 func TestKilledComponents(t *testing.T) {
 	files := world()
 	m := start(t, files)
