@@ -64,7 +64,9 @@ func ask(ctx context.Context, client *http.Client, url string) (ready bool, mess
 	case err != nil:
 		return false, err.Error(), false
 	case resp.StatusCode == http.StatusOK:
-		return true, "", false
+		// What follows the word is a note, such as that the control plane is away.
+		_, note, _ := strings.Cut(string(body), "\n")
+		return true, strings.TrimSpace(note), false
 	default:
 		return false, strings.TrimSpace(string(body)), false
 	}
