@@ -28,6 +28,10 @@ type Options struct {
 	ClusterDomain string
 	// RootNamespace holds mesh-wide policies; ambit-system when empty.
 	RootNamespace string
+	// CapturedByCondition reads from a condition of the pods whether they are
+	// captured (ConditionCaptured), and not from reports, restored pods and
+	// confirmed releases: so all replicas of a control plane agree.
+	CapturedByCondition bool
 }
 
 func (o Options) withDefaults() (Options, error) {
@@ -65,6 +69,10 @@ type Compiler struct {
 	// routes; versions are services that routes of others send requests to.
 	attached map[graph.Key]meshv1alpha1.PolicyStatus
 	versions map[types.NamespacedName]struct{}
+	// served is the waypoint that carries out the routes of each Service.
+	served map[types.NamespacedName]types.NamespacedName
+	// retold are objects that are told something else by the batch under way.
+	retold map[graph.Key]struct{}
 	// podUID is the uid under which each pod has a capture state.
 	podUID map[types.NamespacedName]types.UID
 	// begun are the releases that began in the batch under way.
@@ -87,6 +95,8 @@ func New(opts Options) (*Compiler, error) {
 		caches:   make(map[types.NamespacedName]*route.Cache),
 		attached: make(map[graph.Key]meshv1alpha1.PolicyStatus),
 		versions: make(map[types.NamespacedName]struct{}),
+		served:   make(map[types.NamespacedName]types.NamespacedName),
+		retold:   make(map[graph.Key]struct{}),
 		podUID:   make(map[types.NamespacedName]types.UID),
 	}, nil
 }
@@ -115,7 +125,9 @@ func (c *Compiler) Apply(in Input) Result {
 		c.compileSlice(n)
 	}
 	c.compileTraffic(dirty)
-	return c.result()
+	out := c.result()
+	out.Touched = c.touchedBy(dirty)
+	return out
 }
 
 func (c *Compiler) result() Result {

@@ -10,8 +10,8 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/ambit-mesh/ambit/internal/testkit/sniff"
 	"github.com/ambit-mesh/ambit/tests/demo/internal/netstate"
-	"github.com/ambit-mesh/ambit/tests/demo/internal/sniff"
 )
 
 func main() {

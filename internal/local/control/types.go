@@ -4,7 +4,7 @@ import (
 	"encoding/json"
 	"time"
 
-	"github.com/ambit-mesh/ambit/internal/local/explain"
+	"github.com/ambit-mesh/ambit/internal/explain"
 	"github.com/ambit-mesh/ambit/internal/local/system"
 )
 
