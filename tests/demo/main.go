@@ -27,6 +27,10 @@ func run(args []string) error {
 		switch args[0] {
 		case "netstate":
 			return netstate.Write(os.Stdout)
+		case "source":
+			return runSource()
+		case "fetch":
+			return runFetch(args[1])
 		case "sniff":
 			return runSniff(args[1:])
 		}

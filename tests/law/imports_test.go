@@ -74,7 +74,7 @@ var rules = []rule{
 		from: []string{
 			"./cmd/ztunnel", "./cmd/waypoint", "./cmd/nodeagent", "./cmd/cni", "./ztunnel/...", "./waypoint/...",
 			"./internal/hbone/...", "./internal/h2wire/...", "./internal/http1/...", "./internal/http2/...", "./internal/message/...", "./internal/identity/...", "./internal/authz/...",
-			"./internal/xdsclient/...", "./internal/netns/...", "./internal/zds/...", "./internal/wds/...", "./internal/certs/...", "./internal/flow/...", "./internal/trace/...", "./internal/stats/...",
+			"./internal/xdsclient/...", "./internal/netns/...", "./internal/zds/...", "./internal/wds/...", "./internal/certs/...", "./internal/snapshot/...", "./internal/flow/...", "./internal/trace/...", "./internal/stats/...",
 		},
 		forbid:  []string{"k8s.io/client-go/...", "sigs.k8s.io/controller-runtime/...", "helm.sh/helm/..."},
 		because: "proxies and node agents learn what they need by xDS and never talk to the Kubernetes API: a node that is taken over holds no cluster credential, and the binaries stay small",
