@@ -53,6 +53,16 @@ type result struct {
 // latencies of edits: to the last client, and of the write alone.
 type latencies struct{ ack, write []time.Duration }
 
+// own is the time from the end of the write, which is the control plane's and the
+// clients'.
+func (l *latencies) own() []time.Duration {
+	out := make([]time.Duration, len(l.ack))
+	for i := range out {
+		out[i] = l.ack[i] - l.write[i]
+	}
+	return out
+}
+
 func percentile(d []time.Duration, p int) time.Duration {
 	s := slices.Sorted(slices.Values(d))
 	return s[min(len(s)-1, len(s)*p/100)]
@@ -271,6 +281,10 @@ func report(list []*result) {
 		line("  of it the API's write, p50 / p99, ms", "", func(r *result) string {
 			return ms(percentile(r.edits[kind].write, 50)) + " / " + ms(percentile(r.edits[kind].write, 99))
 		})
+		line("  from there to ack, p50 / p99, ms", "", func(r *result) string {
+			own := r.edits[kind].own()
+			return ms(percentile(own, 50)) + " / " + ms(percentile(own, 99))
+		})
 	}
 	line("memory at rest, MB", "", func(r *result) string { return fmt.Sprintf("%.0f", r.restMemory) })
 	line("memory under load, MB", "", func(r *result) string { return fmt.Sprintf("%.0f", r.churnMemory) })
@@ -281,5 +295,7 @@ func report(list []*result) {
 	if first := list[0]; first != last {
 		growth, memory := float64(last.pods)/float64(first.pods), last.max/first.max
 		fmt.Fprintf(w, "growth: %.0f times the pods, %.1f times the memory\t\t\t%s\n", growth, memory, met(memory <= growth, "no worse than linear"))
+		a, b := percentile(first.edits["one pod"].own(), 50), percentile(last.edits["one pod"].own(), 50)
+		fmt.Fprintf(w, "growth: %.0f times the pods, %.1f times the time from write to ack of one\n", growth, float64(b)/float64(a))
 	}
 }
