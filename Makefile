@@ -146,7 +146,7 @@ bench: build ## Measure Ambit beside relays and the waypoint beside Envoy (BENCH
 .PHONY: bench-controlplane
 bench-controlplane: ## Measure the control plane with 10,000 pods on a real API server: 5 minutes (BENCH="-sizes 20:200" for less)
 	$(GO) test -count=1 -timeout 60m -v -run '^TestBench$$' ./tests/bench/controlplane -args \
-	  -sizes 100:1000,1000:10000 -ztunnels 50 -edits 100 -churn 20s -rest 20s $(BENCH)
+	  -sizes 100:1000,1000:10000 -ztunnels 50 -edits 300 -churn 20s -rest 20s $(BENCH)
 
 .PHONY: fuzz
 fuzz: ## Fuzz every parser of outside bytes for FUZZTIME (30s) each
