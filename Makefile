@@ -34,6 +34,7 @@ help: ## List the targets
 .PHONY: build
 build: ## Build the programs, and the example shop, into bin/
 	$(BUILD) -o bin/ambit ./cmd/ambit
+	$(BUILD) -o bin/ambit-local ./cmd/local
 	$(BUILD) -o bin/ambit-controlplane ./cmd/controlplane
 	$(BUILD) -o bin/ambit-ztunnel ./cmd/ztunnel
 	$(BUILD) -o bin/ambit-waypoint ./cmd/waypoint
