@@ -34,6 +34,7 @@ help: ## List the targets
 .PHONY: build
 build: ## Build the programs, and the example shop, into bin/
 	$(BUILD) -o bin/ambit ./cmd/ambit
+	$(BUILD) -o bin/ambit-local ./cmd/local
 	$(BUILD) -o bin/ambit-controlplane ./cmd/controlplane
 	$(BUILD) -o bin/ambit-ztunnel ./cmd/ztunnel
 	$(BUILD) -o bin/ambit-waypoint ./cmd/waypoint
@@ -142,6 +143,11 @@ images: ## Build the images for amd64 and arm64 with their SBOMs into bin/images
 bench: build ## Measure Ambit beside relays and the waypoint beside Envoy (BENCH="-only data" or "-only waypoint" for a part)
 	$(BUILD) -o bin/bench ./tests/bench
 	bin/bench run $(BENCH)
+
+.PHONY: bench-controlplane
+bench-controlplane: ## Measure the control plane with 10,000 pods on a real API server: 5 minutes (BENCH="-sizes 20:200" for less)
+	$(GO) test -count=1 -timeout 60m -v -run '^TestBench$$' ./tests/bench/controlplane -args \
+	  -sizes 100:1000,1000:10000 -ztunnels 50 -edits 300 -churn 20s -rest 20s $(BENCH)
 
 .PHONY: fuzz
 fuzz: ## Fuzz every parser of outside bytes for FUZZTIME (30s) each

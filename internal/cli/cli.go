@@ -110,6 +110,13 @@ func newRoot(s Streams) *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w: see %s --help", err, cmd.CommandPath())}
 	})
+	// Flags that exclude each other are checked by cobra, too, but not as wrong usage.
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		if err := cmd.ValidateFlagGroups(); err != nil {
+			return usageError{fmt.Errorf("%w: see %s --help", err, cmd.CommandPath())}
+		}
+		return nil
+	}
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.AddCommand(newVersion(s), newCompletion(s.Out), newLocal(s))
 	root.AddCommand(newInstall(s), newUpgrade(s), newUninstall(s), newCheck(s), newEnroll(s), newUnenroll(s),

@@ -52,8 +52,8 @@ func TestClusterExitCodes(t *testing.T) {
 		"waypoint generate --from Anywhere -n shop":                        {exitUsage, "want Same or All"},
 		"ztunnel log --level loud":                                         {exitUsage, "want debug, info, warn or error"},
 		"explain deploy/web.shop -f ../../examples":                        {exitUsage, "want CLIENT and SERVICE"},
-		"ztunnel workloads --node a --of b/c":                              {exitFailed, "none of the others can be"},
-		"uninstall --keep-crds --delete-crds":                              {exitFailed, "none of the others can be"},
+		"ztunnel workloads --node a --of b/c":                              {exitUsage, "none of the others can be"},
+		"uninstall --keep-crds --delete-crds":                              {exitUsage, "none of the others can be"},
 		"explain deploy/x.shop cart.shop -f ../../examples/shop/manifests": {exitFailed, "there is no pod of deploy/x.shop"},
 	} {
 		t.Run(line, func(t *testing.T) {

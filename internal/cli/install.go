@@ -30,7 +30,7 @@ func (a *applyFlags) add(cmd *cobra.Command) {
 	flags.StringArrayVarP(&a.files, "values", "f", nil, "file with values of the chart; repeatable, later ones win")
 	flags.StringArrayVar(&a.sets, "set", nil, "one value, such as image.registry=registry.internal/ambit; repeatable, wins over files")
 	flags.StringVar(&a.request.Version, "version", "", "version of the images; that of this program by default")
-	flags.BoolVar(&a.request.DryRun, "dry-run", false, "print the objects, which the server has checked, and change nothing")
+	flags.BoolVar(&a.request.DryRun, "dry-run", false, "print the objects, checked against the kinds that the cluster knows, and change nothing")
 	flags.BoolVar(&a.request.TakeOwnership, "take-ownership", false, "adopt objects of the same names that were made otherwise, such as CRDs by kubectl apply")
 	flags.BoolVar(&a.skipChecks, "skip-checks", false, "go on even though a check fails")
 	a.waitFlags.add(cmd, "all of the mesh is ready", 5*time.Minute)

@@ -46,7 +46,7 @@ func StartDetached(o Options) error {
 		return errors.Join(err, optionsW.Close())
 	}
 	defer outcomeR.Close()
-	cmd := exec.Command("/proc/self/exe")
+	cmd := exec.Command(insideProgram())
 	cmd.Args = []string{keeperArg}
 	cmd.ExtraFiles = []*os.File{optionsR, outcomeW}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

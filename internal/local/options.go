@@ -102,5 +102,5 @@ func Start(o Options) (*sandbox.Sandbox, error) {
 	if err != nil {
 		return nil, err
 	}
-	return sandbox.Start(sandbox.Config{Name: o.Name, Path: path, Keep: []string{o.Manifests, o.BinDir}, Orders: raw})
+	return sandbox.Start(sandbox.Config{Name: o.Name, Program: insideProgram(), Path: path, Keep: []string{o.Manifests, o.BinDir}, Orders: raw})
 }

@@ -64,10 +64,17 @@ var rules = []rule{
 	},
 	{
 		name:    "the command line runs components, it does not link them",
-		from:    slices.Concat(commandLine, []string{"./cmd/ambit"}),
+		from:    slices.Concat(commandLine, []string{"./cmd/ambit", "./cmd/local"}),
 		forbid:  components,
 		allow:   pure,
 		because: "the CLI starts the same programs as a cluster does, so that what it shows is what runs; only pure packages, which decide and do nothing, may be asked in process",
+	},
+	{
+		name:    "local meshes are free of what installs into clusters",
+		from:    []string{"./cmd/local", "./internal/local/..."},
+		forbid:  []string{"k8s.io/client-go/...", "k8s.io/kubectl/...", "sigs.k8s.io/controller-runtime/...", "helm.sh/helm/...", "./internal/cli/..."},
+		reach:   everywhere,
+		because: "each pod of a local mesh is started by a process of this program, which should be small and start at once",
 	},
 	{
 		name: "the node side is free of Kubernetes clients",

@@ -16,6 +16,7 @@ import (
 	"helm.sh/helm/v4/pkg/action"
 	helmkube "helm.sh/helm/v4/pkg/kube"
 	ri "helm.sh/helm/v4/pkg/release"
+	"helm.sh/helm/v4/pkg/release/common"
 	releasev1 "helm.sh/helm/v4/pkg/release/v1"
 	"helm.sh/helm/v4/pkg/storage/driver"
 	corev1 "k8s.io/api/core/v1"
@@ -39,7 +40,7 @@ type Request struct {
 	Version string
 	// Reset drops the values of the release before.
 	Reset bool
-	// DryRun changes nothing; the server is asked whether it would take it.
+	// DryRun changes nothing; objects are checked against the kinds of the server.
 	DryRun bool
 	// TakeOwnership adopts objects that another tool made.
 	TakeOwnership bool
@@ -58,13 +59,26 @@ func (i *Installer) configuration() (*action.Configuration, error) {
 
 // Current gives the newest release; ErrNotInstalled if there is none.
 func (i *Installer) Current() (*releasev1.Release, error) {
+	rel, err := i.last()
+	if err == nil && (rel == nil || rel.Info.Status == common.StatusUninstalled) {
+		err = ErrNotInstalled
+	}
+	if err != nil {
+		return nil, err
+	}
+	return rel, nil
+}
+
+// last gives the newest record of a release; nil if there is none. It may be one
+// that is uninstalled, whose nodes are not clean yet.
+func (i *Installer) last() (*releasev1.Release, error) {
 	cfg, err := i.configuration()
 	if err != nil {
 		return nil, err
 	}
 	r, err := cfg.Releases.Last(chart.Release)
 	if errors.Is(err, driver.ErrReleaseNotFound) {
-		return nil, ErrNotInstalled
+		return nil, nil
 	}
 	return release(r, err)
 }
@@ -103,6 +117,7 @@ func (i *Installer) Apply(ctx context.Context, r Request) (*releasev1.Release, e
 		in := action.NewInstall(cfg)
 		in.ReleaseName, in.Namespace, in.WaitStrategy = chart.Release, i.Cluster.System, helmkube.HookOnlyStrategy
 		in.DryRunStrategy, in.TakeOwnership = dry, r.TakeOwnership
+		in.Replace = true // an uninstalled release whose nodes were not cleaned
 		return release(in.RunWithContext(ctx, c, values(r.Values)))
 	} else if err != nil {
 		return nil, err

@@ -3,22 +3,28 @@ package install_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/spf13/pflag"
+	"go.uber.org/goleak"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
+	"k8s.io/client-go/rest"
 
 	"github.com/ambit-mesh/ambit/internal/cli/install"
 	"github.com/ambit-mesh/ambit/internal/cli/kube"
 	"github.com/ambit-mesh/ambit/tests/cluster/apitest"
 )
 
-// The life of an installation against a real API server, which has no nodes and no
-// controllers: everything is applied and accepted, repeated, upgraded, rolled back,
-// and taken out again.
-func TestLife(t *testing.T) {
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// installer gives an API server of its own, and what installs there.
+func installer(t *testing.T) (*install.Installer, *apitest.Server) {
+	t.Helper()
 	s := apitest.Start(t)
 	var flags kube.Flags
 	set := pflag.NewFlagSet("", pflag.ContinueOnError)
@@ -26,12 +32,78 @@ func TestLife(t *testing.T) {
 	if err := set.Parse([]string{"--kubeconfig=" + s.Kubeconfig}); err != nil {
 		t.Fatal(err)
 	}
-	ctx := t.Context()
-	c, err := flags.Connect(ctx)
+	c, err := flags.Connect(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	i := &install.Installer{Cluster: c, Say: t.Logf}
+	t.Cleanup(func() {
+		transport, err := rest.TransportFor(c.Config)
+		if err != nil {
+			t.Error(err)
+		}
+		utilnet.CloseIdleConnectionsFor(transport)
+	})
+	return &install.Installer{Cluster: c, Say: t.Logf}, s
+}
+
+// A dry run gives the objects and changes nothing.
+func TestDryRun(t *testing.T) {
+	i, _ := installer(t)
+	ctx := t.Context()
+	rel, err := i.Apply(ctx, install.Request{DryRun: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"kind: DaemonSet", "kind: Deployment", "kind: CustomResourceDefinition", "kind: ClusterRole"} {
+		if !strings.Contains(rel.Manifest, want) {
+			t.Errorf("the manifest has no %s", want)
+		}
+	}
+	if _, err := i.Current(); !errors.Is(err, install.ErrNotInstalled) {
+		t.Errorf("after a dry run: %v", err)
+	}
+	if _, err := i.Cluster.CoreV1().Namespaces().Get(ctx, i.Cluster.System, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		t.Errorf("the namespace was made: %v", err)
+	}
+	if n, err := i.Cluster.List(ctx, kube.CRDs(), ""); err != nil || len(n) > 0 {
+		t.Errorf("%d definitions were made, %v", len(n), err)
+	}
+	// What the chart does not know is refused here, too.
+	if _, err := i.Apply(ctx, install.Request{DryRun: true, Values: map[string]any{"nodeagents": map[string]any{}}}); err == nil || !strings.Contains(err.Error(), "nodeagents") {
+		t.Errorf("a dry run with a value that the chart does not have: %v", err)
+	}
+}
+
+// What others made is adopted only when that is asked for.
+func TestTakeOwnership(t *testing.T) {
+	i, s := installer(t)
+	ctx := t.Context()
+	if _, err := s.Kubectl("", "apply", "--server-side", "-f", "../../../manifests/crds"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := i.Apply(ctx, install.Request{}); err == nil || !strings.Contains(err.Error(), "invalid ownership metadata") {
+		t.Fatalf("definitions of somebody else: %v", err)
+	}
+	if _, err := i.Apply(ctx, install.Request{TakeOwnership: true}); err != nil {
+		t.Fatal(err)
+	}
+	crds, err := i.Cluster.List(ctx, kube.CRDs(), "")
+	if err != nil || len(crds) == 0 {
+		t.Fatal(len(crds), err)
+	}
+	for _, c := range crds {
+		if c.GetAnnotations()["meta.helm.sh/release-name"] != "ambit" {
+			t.Errorf("%s is not the release's", c.GetName())
+		}
+	}
+}
+
+// The life of an installation against a real API server, which has no nodes and no
+// controllers: everything is applied and accepted, repeated, upgraded, rolled back,
+// and taken out again.
+func TestLife(t *testing.T) {
+	i, _ := installer(t)
+	ctx, c := t.Context(), i.Cluster
 	if _, err := i.Current(); !errors.Is(err, install.ErrNotInstalled) {
 		t.Fatalf("before: %v", err)
 	}

@@ -11,7 +11,7 @@ import (
 
 	"helm.sh/helm/v4/pkg/action"
 	helmkube "helm.sh/helm/v4/pkg/kube"
-	appsv1 "k8s.io/api/apps/v1"
+	"helm.sh/helm/v4/pkg/release/common"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -93,8 +93,32 @@ func (i *Installer) Release(ctx context.Context, timeout time.Duration) error {
 // Remove uninstalls the release, cleans the nodes, and takes away what the control
 // plane left in the cluster. Users' objects stay.
 func (i *Installer) Remove(ctx context.Context, timeout time.Duration) error {
-	agent, err := i.Cluster.AppsV1().DaemonSets(i.Cluster.System).Get(ctx, "ambit-nodeagent", metav1.GetOptions{})
-	if err != nil && !apierrors.IsNotFound(err) {
+	agent, err := i.agent(ctx)
+	if err != nil {
+		return err
+	}
+	if err := i.uninstall(timeout, true); err != nil {
+		return err
+	}
+	if err := i.ended(ctx, timeout); err != nil {
+		return err
+	}
+	if agent == nil {
+		i.Say("nodes: no node agent is or was installed from here; there is nothing to clean")
+	} else if err := i.clean(ctx, agent, timeout); err != nil {
+		return err
+	}
+	// Until the nodes are clean the release's record says how to clean them.
+	if err := i.uninstall(timeout, false); err != nil {
+		return err
+	}
+	return i.leftovers(ctx)
+}
+
+// uninstall deletes the release's objects, and its record unless that is kept.
+func (i *Installer) uninstall(timeout time.Duration, keep bool) error {
+	last, err := i.last()
+	if err != nil || last == nil || keep && last.Info.Status == common.StatusUninstalled {
 		return err
 	}
 	cfg, err := i.configuration()
@@ -102,95 +126,14 @@ func (i *Installer) Remove(ctx context.Context, timeout time.Duration) error {
 		return err
 	}
 	un := action.NewUninstall(cfg)
-	un.IgnoreNotFound, un.WaitStrategy, un.Timeout, un.DeletionPropagation = true, helmkube.HookOnlyStrategy, timeout, "background"
+	un.KeepHistory, un.WaitStrategy, un.Timeout, un.DeletionPropagation = keep, helmkube.HookOnlyStrategy, timeout, "background"
 	if _, err := un.Run(chart.Release); err != nil {
 		return fmt.Errorf("uninstall the release: %w", err)
 	}
-	i.Say("release %s: uninstalled", chart.Release)
-	if err := i.ended(ctx, timeout); err != nil {
-		return err
-	}
-	if agent != nil && agent.Name != "" {
-		if err := i.clean(ctx, agent, timeout); err != nil {
-			return err
-		}
-	}
-	return i.leftovers(ctx)
-}
-
-// ended waits until no pod of the release runs any more.
-func (i *Installer) ended(ctx context.Context, timeout time.Duration) error {
-	return i.until(ctx, timeout, func(ctx context.Context) (lines, waiting []string, err error) {
-		pods, err := i.Cluster.CoreV1().Pods(i.Cluster.System).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/part-of=ambit"})
-		if err != nil {
-			return nil, nil, err
-		}
-		for _, p := range pods.Items {
-			waiting = append(waiting, "pod "+p.Name+": ending")
-		}
-		return waiting, waiting, nil
-	})
-}
-
-// clean runs the node agent's own clean-up on each node that has had one.
-func (i *Installer) clean(ctx context.Context, agent *appsv1.DaemonSet, timeout time.Duration) error {
-	nodes, err := i.Cluster.CoreV1().Nodes().List(ctx, metav1.ListOptions{LabelSelector: metav1.FormatLabelSelector(&metav1.LabelSelector{MatchLabels: agent.Spec.Template.Spec.NodeSelector})})
-	if err != nil {
-		return err
-	}
-	pods := i.Cluster.CoreV1().Pods(i.Cluster.System)
-	names := make(map[string]string)
-	for _, n := range nodes.Items {
-		p := cleaner(agent, n.Name)
-		p.Namespace = i.Cluster.System
-		made, err := pods.Create(ctx, p, metav1.CreateOptions{})
-		if err != nil {
-			return fmt.Errorf("clean node %s: %w", n.Name, err)
-		}
-		names[made.Name] = n.Name
-	}
-	err = i.until(ctx, timeout, func(ctx context.Context) (lines, waiting []string, err error) {
-		for name, node := range names {
-			p, err := pods.Get(ctx, name, metav1.GetOptions{})
-			if err != nil {
-				return nil, nil, err
-			}
-			line := "node " + node + ": cleaned"
-			if p.Status.Phase != corev1.PodSucceeded {
-				line = fmt.Sprintf("node %s: being cleaned by pod %s, %s %s", node, name, p.Status.Phase, reason(p))
-				waiting = append(waiting, line)
-			}
-			lines = append(lines, line)
-		}
-		slices.Sort(lines)
-		return lines, waiting, nil
-	})
-	if err != nil {
-		return fmt.Errorf("nodes are not as they were: %w: repeat ambit uninstall", err)
-	}
-	for name := range names {
-		if err := pods.Delete(ctx, name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
-			return err
-		}
+	if keep {
+		i.Say("release %s: uninstalled", chart.Release)
 	}
 	return nil
-}
-
-// cleaner is a node agent's pod that undoes what the agent did to a node, and ends.
-func cleaner(agent *appsv1.DaemonSet, node string) *corev1.Pod {
-	spec := agent.Spec.Template.Spec.DeepCopy()
-	spec.NodeName, spec.NodeSelector, spec.RestartPolicy = node, nil, corev1.RestartPolicyOnFailure
-	spec.ServiceAccountName, spec.DeprecatedServiceAccount = "default", ""
-	spec.Tolerations = []corev1.Toleration{{Operator: corev1.TolerationOpExists}}
-	c := &spec.Containers[0]
-	c.Args = append([]string{"--uninstall"}, c.Args...)
-	c.ReadinessProbe, c.LivenessProbe, c.StartupProbe, c.Ports = nil, nil, nil, nil
-	c.VolumeMounts = slices.DeleteFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == "ambit" })
-	spec.Volumes = slices.DeleteFunc(spec.Volumes, func(v corev1.Volume) bool { return v.Name == "ambit" })
-	return &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{GenerateName: "ambit-cleanup-", Labels: map[string]string{"app.kubernetes.io/name": "ambit-cleanup", graph.LabelDataplaneMode: graph.ModeNone}},
-		Spec:       *spec,
-	}
 }
 
 // leftovers removes what the control plane made outside of the release.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"time"
 
 	"github.com/spf13/pflag"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -17,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
+	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -81,12 +83,30 @@ func (f *Flags) Connect(context.Context) (*Cluster, error) {
 	if c.Dynamic, err = dynamic.NewForConfig(c.Config); err != nil {
 		return nil, &UnreachableError{err}
 	}
-	v, err := c.Discovery().ServerVersion()
+	v, err := serverVersion(c.Config, patience)
 	if err != nil {
 		return nil, &UnreachableError{err}
 	}
-	c.Version = v.GitVersion
+	c.Version = v
 	return c, nil
+}
+
+// patience bounds the first question, whose answer is short: what swallows packets
+// is found out while somebody still looks.
+const patience = 10 * time.Second
+
+func serverVersion(cfg *rest.Config, timeout time.Duration) (string, error) {
+	cfg = rest.CopyConfig(cfg)
+	cfg.Timeout = timeout
+	d, err := discovery.NewDiscoveryClientForConfig(cfg)
+	if err != nil {
+		return "", err
+	}
+	v, err := d.ServerVersion()
+	if err != nil {
+		return "", err
+	}
+	return v.GitVersion, nil
 }
 
 // Unreachable reports whether an error is about the way to the cluster.

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +21,9 @@ import (
 type Config struct {
 	// Name is also its host name.
 	Name string
+	// Program is what pid 1 runs, which must call RunInit; the running program when
+	// empty.
+	Program string
 	// Path is the state directory, as Path gave it.
 	Path string
 	// Keep are directories that programs inside must see even if they are
@@ -89,7 +93,7 @@ func start(cfg Config, dir *directory) (*Sandbox, error) {
 		if orders, err = ordersFile(cfg); err == nil {
 			defer orders.Close()
 			s := &Sandbox{dir: dir, lifeline: lifelineW}
-			s.cmd = command(log, orders, lifelineR, reportW, dir.lock, parent)
+			s.cmd = command(cmp.Or(cfg.Program, "/proc/self/exe"), log, orders, lifelineR, reportW, dir.lock, parent)
 			err = s.launch(reportR, reportW)
 			if err == nil {
 				return s, nil
@@ -101,8 +105,8 @@ func start(cfg Config, dir *directory) (*Sandbox, error) {
 	return nil, err
 }
 
-func command(log *os.File, extra ...*os.File) *exec.Cmd {
-	cmd := exec.Command("/proc/self/exe")
+func command(program string, log *os.File, extra ...*os.File) *exec.Cmd {
+	cmd := exec.Command(program)
 	cmd.Args = []string{initArg}
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.ExtraFiles = extra
