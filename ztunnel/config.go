@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"time"
 
 	"go.uber.org/zap"
@@ -33,6 +34,11 @@ type Config struct {
 	// Drain bounds how long connections go on after their pod was released or the
 	// proxy was told to stop; 25 s. Negative is without bound.
 	Drain time.Duration
+	// ClusterDomain is the DNS suffix of service names; cluster.local.
+	ClusterDomain string
+	// Resolvers are asked for hosts outside of the mesh when a pod has asked none
+	// itself yet.
+	Resolvers []netip.AddrPort
 	// HBONE bounds tunnel connections.
 	HBONE hbone.Config
 	// Log is where the proxy logs, Level what /logging changes.
@@ -52,6 +58,7 @@ func (c Config) withDefaults() Config {
 	}
 	def(&c.Cluster, "Kubernetes")
 	def(&c.TrustDomain, identity.DefaultTrustDomain)
+	def(&c.ClusterDomain, "cluster.local")
 	def(&c.AdminAddress, "127.0.0.1:15000")
 	def(&c.MetricsAddress, ":15020")
 	def(&c.ReadyAddress, ":15021")

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -22,6 +23,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/wds"
 	"github.com/ambit-mesh/ambit/internal/xdsclient"
 	"github.com/ambit-mesh/ambit/internal/zds"
+	"github.com/ambit-mesh/ambit/ztunnel/internal/dns"
 	"github.com/ambit-mesh/ambit/ztunnel/internal/proxy"
 )
 
@@ -71,6 +73,7 @@ func New(cfg Config) (*Ztunnel, error) {
 	z.pods = newPods(proxy.Config{
 		Store: z.store, Metrics: proxy.NewMetrics(z.registry), Log: cfg.Log, Access: access, Flows: z.flows,
 		HBONE: cfg.HBONE, Cluster: cfg.Cluster, Network: cfg.Network, Drain: cfg.Drain,
+		ClusterDomain: strings.TrimSuffix(cfg.ClusterDomain, ".") + ".", Resolvers: cfg.Resolvers, DNSMetrics: dns.NewMetrics(z.registry),
 	}, cfg.TrustDomain, z.certs, z.registry)
 	z.xds, err = xdsclient.New(xdsConn, xdsclient.Config{Node: z.node(), Logger: cfg.Log, Metrics: xdsclient.NewMetrics(z.registry)}, wds.Subscriptions(z.store, z.prefetch.changed)...)
 	if err != nil {

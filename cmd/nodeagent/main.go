@@ -54,11 +54,13 @@ func parse(args []string, getenv func(string) string) (nodeagent.Config, error) 
 	f.DurationVar(&cfg.StartTimeout, "start-timeout", 0, "how long a pod waits to be captured before its start fails; 30s if 0")
 	f.DurationVar(&cfg.DrainTimeout, "drain-timeout", 0, "how long connections of a released pod go on through ztunnel; 1h if 0")
 	f.DurationVar(&cfg.RepairInterval, "repair-interval", 0, "time between two looks at each pod's rules; 30s if 0")
+	dnsCapture := f.Bool("dns-capture", true, "redirect the DNS queries of captured pods to ztunnel")
 	f.StringVar(&log.Level, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&log.Format, "log-format", "json", "json or text")
 	if err := telemetry.ParseFlags(f, args, getenv); err != nil {
 		return cfg, err
 	}
+	cfg.DNSLeftAlone = !*dnsCapture
 	var err error
 	cfg.Log, cfg.Level, err = telemetry.NewLogger(log, os.Stderr)
 	return cfg, err

@@ -34,6 +34,9 @@ type Config struct {
 	// zero.
 	RepairInterval time.Duration
 
+	// DNSLeftAlone leaves the DNS queries of all pods to their resolvers.
+	DNSLeftAlone bool
+
 	Log   *zap.Logger
 	Level zap.AtomicLevel
 

@@ -59,6 +59,7 @@ func (r *resources) pods(u xdsclient.Update) error {
 		r.set.Apply(pods.Word{
 			UID: p.GetUid(), Name: p.GetName(), Namespace: p.GetNamespace(), ServiceAccount: p.GetServiceAccount(),
 			Captured: p.GetCaptured(), Reason: p.GetReason(),
+			DNSLeftAlone: p.GetDnsLeftAlone(), UDPRejected: p.GetUdpRejected(),
 		})
 	}
 	for _, uid := range u.Removed {

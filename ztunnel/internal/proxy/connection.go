@@ -26,6 +26,7 @@ type connection struct {
 	srcAddr   netip.AddrPort
 	dstAddr   netip.AddrPort // as addressed
 	authority string         // of the CONNECT
+	host      string         // outside of the mesh, where its name was resolved
 	src, dst  *wds.Workload
 	srcID     identity.ID
 	// peerID holds the tunnel: the source, or a waypoint that speaks for it, whose

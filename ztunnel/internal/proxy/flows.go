@@ -76,7 +76,7 @@ func (c *connection) addressed(r *flow.Record) {
 // failure says why the connection was not carried to its end.
 func (c *connection) failure(r *flow.Record, err error) {
 	r.Verdict, r.Reason, r.Flags = flowpb.Verdict_VERDICT_FAILED, err.Error(), flagsOf(err)
-	if r.Flags == flagDeny {
+	if r.Flags == flagDeny || r.Flags == flagRegistry {
 		r.Verdict = flowpb.Verdict_VERDICT_DENIED
 	}
 	var denied *deniedError

@@ -17,6 +17,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/identity"
 	"github.com/ambit-mesh/ambit/internal/netns"
 	"github.com/ambit-mesh/ambit/internal/wds"
+	"github.com/ambit-mesh/ambit/ztunnel/internal/dns"
 )
 
 // Ports inside a captured pod's network namespace.
@@ -43,6 +44,11 @@ type Config struct {
 	Cluster string
 	// Network is the network that this node is in.
 	Network string
+	// ClusterDomain is the DNS suffix of service names, with a dot at the end.
+	ClusterDomain string
+	// Resolvers are asked for hosts outside when a pod has asked none itself.
+	Resolvers  []netip.AddrPort
+	DNSMetrics *dns.Metrics
 	// ConnectTimeout bounds each attempt to connect; 10 s when zero.
 	ConnectTimeout time.Duration
 	// Drain bounds how long connections may go on after their pod was released or
@@ -74,6 +80,8 @@ type Pod struct {
 	log    *zap.Logger
 
 	outbound, plaintext, inbound *netns.Listener
+	dnsSockets                   *dnsListeners
+	dns                          *dns.Proxy
 	pool                         *hbone.Pool[poolKey]
 	conns                        *registry
 	handshakes                   chan struct{}
@@ -90,6 +98,9 @@ type Pod struct {
 func Open(cfg Config, info Info, ns *netns.Namespace, source *certs.Source) (*Pod, error) {
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = 10 * time.Second
+	}
+	if cfg.ClusterDomain == "" {
+		cfg.ClusterDomain = "cluster.local."
 	}
 	p := &Pod{
 		cfg: cfg, info: info, ns: ns, source: source, conns: newRegistry(),
@@ -110,6 +121,12 @@ func Open(cfg Config, info Info, ns *netns.Namespace, source *certs.Source) (*Po
 			return nil, fmt.Errorf("pod %s/%s: listen on %d: %w", info.Namespace, info.Name, l.port, err)
 		}
 	}
+	var err error
+	if p.dnsSockets, err = openDNS(ns); err != nil {
+		p.closeListeners()
+		return nil, fmt.Errorf("pod %s/%s: listen on %d: %w", info.Namespace, info.Name, portDNS, err)
+	}
+	p.dns = p.newDNS()
 	return p, nil
 }
 
@@ -118,6 +135,9 @@ func (p *Pod) closeListeners() {
 		if l != nil {
 			_ = l.Close()
 		}
+	}
+	if p.dnsSockets != nil {
+		p.dnsSockets.close()
 	}
 }
 
@@ -138,6 +158,11 @@ func (p *Pod) Run(ctx context.Context) error {
 	accept(p.outbound, p.serveOutbound)
 	accept(p.plaintext, p.servePlaintext)
 	accept(p.inbound, p.serveTunnel)
+	accepting.Add(1)
+	go func() {
+		defer accepting.Done()
+		p.serveDNS(ctx)
+	}()
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)

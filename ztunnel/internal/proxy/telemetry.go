@@ -33,6 +33,7 @@ const (
 	flagTLS      = "TLS_FAILURE"
 	flagHTTP2    = "H2_HANDSHAKE_FAILURE"
 	flagIdentity = "IDENTITY_ERROR"
+	flagRegistry = "REGISTRY_ONLY"
 )
 
 // labelNames are those of the reference, in order.
@@ -169,6 +170,8 @@ func flagsOf(err error) string {
 	switch {
 	case err == nil:
 		return flagNone
+	case errors.Is(err, wds.ErrRegistryOnly):
+		return flagRegistry
 	case errors.Is(err, errDenied), errors.As(err, &refused) && refused.Status == 401:
 		return flagDeny
 	case errors.As(err, &handshake):
@@ -217,6 +220,7 @@ func (c *connection) log(l *zap.Logger, err error) {
 	if c.service != nil {
 		str("dst.service", c.service.Hostname)
 	}
+	str("dst.host", c.host)
 	if c.dst != nil {
 		str("dst.workload", c.dst.Name)
 		str("dst.namespace", c.dst.Namespace)

@@ -1,8 +1,9 @@
-// Package capture redirects the TCP connections of one pod to its node's
-// ztunnel, and takes that back. Everything happens inside the pod's network
+// Package capture redirects the TCP connections and DNS queries of one pod to its
+// node's ztunnel, and takes that back. Everything happens inside the pod's network
 // namespace, over netlink.
 //
 //	outbound   app ─SYN→ nat output     → redirect 15001
+//	dns        app ─to port 53→ nat output → redirect 15053   (UDP and TCP)
 //	inbound    eth0 ─SYN→ nat prerouting → redirect 15006   (15008 passes)
 //	delivery   ztunnel, with the client's address as its source
 //	             ─SYN→ lo → mangle prerouting: connection mark 0x111

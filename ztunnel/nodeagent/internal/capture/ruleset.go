@@ -15,6 +15,7 @@ const (
 	OutboundPort = 15001
 	InboundPort  = 15006
 	TunnelPort   = 15008
+	DNSPort      = 15053
 )
 
 // Marks. The other bits of a mark belong to others and are kept.
@@ -44,6 +45,31 @@ const (
 	phaseDraining       // the same without the redirects
 )
 
+// Options are in what the capture of one pod differs from that of another.
+type Options struct {
+	// DNSLeftAlone does not redirect the pod's queries to its proxy.
+	DNSLeftAlone bool
+	// RejectUDP rejects the UDP that the pod begins, but for DNS.
+	RejectUDP bool
+}
+
+// target is what a namespace should have: the options mean nothing while draining.
+type target struct {
+	phase   phase
+	options Options
+}
+
+// targets are all there are.
+func targets() []target {
+	out := []target{{phase: phaseDraining}}
+	for _, left := range []bool{false, true} {
+		for _, reject := range []bool{false, true} {
+			out = append(out, target{phaseCaptured, Options{left, reject}})
+		}
+	}
+	return out
+}
+
 // One before the usual priority: a redirect of the pod's own decides about what
 // ztunnel sends, not about what ztunnel is to be sent.
 const natPriority = nftables.ChainPriority(-101)
@@ -55,7 +81,7 @@ type chain struct {
 }
 
 // ruleset is what the table holds in a phase.
-func ruleset(p phase) []chain {
+func ruleset(t target) []chain {
 	table := &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}
 	priority := natPriority
 	chains := []chain{
@@ -91,9 +117,18 @@ func ruleset(p phase) []chain {
 			},
 		},
 	}
-	if p == phaseCaptured {
+	if t.phase == phaseCaptured {
 		chains[2].rules = inboundRules()
-		chains[3].rules = outboundRules()
+		chains[3].rules = outboundRules(t.options)
+		if t.options.RejectUDP {
+			chains = append(chains, chain{
+				Chain: nftables.Chain{
+					Name: "outbound-udp", Table: table, Type: nftables.ChainTypeFilter,
+					Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityFilter,
+				},
+				rules: udpRules(),
+			})
+		}
 	}
 	return chains
 }
@@ -106,14 +141,49 @@ func inboundRules() [][]expr.Any {
 	}
 }
 
-func outboundRules() [][]expr.Any {
+// leftAlone are the rules for what is never redirected on the way out.
+func leftAlone() [][]expr.Any {
 	return [][]expr.Any{
 		slices.Concat(markIs(expr.CmpOpEq), accept()),
 		// To one's own addresses: a pod that calls itself.
 		slices.Concat(outputIsLoopback(), accept()),
 		slices.Concat(addressIs(netip.MustParseAddr("127.0.0.0"), daddr, 8), accept()),
 		slices.Concat(addressIs(netip.IPv6Loopback(), daddr, 128), accept()),
-		slices.Concat(isSYN(), redirect(OutboundPort)),
+	}
+}
+
+func outboundRules(o Options) [][]expr.Any {
+	rules := leftAlone()
+	if !o.DNSLeftAlone {
+		rules = append(rules,
+			slices.Concat(protocolIs(unix.IPPROTO_UDP), portIs(expr.CmpOpEq, resolverPort), redirect(DNSPort)),
+			slices.Concat(isSYN(), portIs(expr.CmpOpEq, resolverPort), redirect(DNSPort)),
+		)
+	}
+	return append(rules, slices.Concat(isSYN(), redirect(OutboundPort)))
+}
+
+// udpRules reject what a pod begins over UDP; answers to others go out.
+func udpRules() [][]expr.Any {
+	return append(leftAlone(),
+		slices.Concat(isReply(), accept()),
+		slices.Concat(protocolIs(unix.IPPROTO_UDP), portIs(expr.CmpOpNeq, resolverPort), reject()),
+	)
+}
+
+// resolverPort is that of DNS.
+const resolverPort = 53
+
+// reject answers that it is forbidden, so that nobody waits.
+func reject() []expr.Any {
+	const icmpxUnreach, adminProhibited = 2, 3 // NFT_REJECT_ICMPX_UNREACH, NFT_REJECT_ICMPX_ADMIN_PROHIBITED
+	return []expr.Any{&expr.Reject{Type: icmpxUnreach, Code: adminProhibited}}
+}
+
+func protocolIs(p byte) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{p}},
 	}
 }
 
@@ -143,11 +213,13 @@ func isSYN() []expr.Any {
 	}
 }
 
-// portIsNot compares the TCP destination port.
-func portIsNot(port uint16) []expr.Any {
+// portIsNot compares the destination port of TCP or UDP.
+func portIsNot(port uint16) []expr.Any { return portIs(expr.CmpOpNeq, port) }
+
+func portIs(op expr.CmpOp, port uint16) []expr.Any {
 	return []expr.Any{
 		&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: binaryutil.BigEndian.PutUint16(port)},
+		&expr.Cmp{Op: op, Register: reg, Data: binaryutil.BigEndian.PutUint16(port)},
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	nodepb "github.com/ambit-mesh/ambit/apis/node"
 	"github.com/ambit-mesh/ambit/internal/netns"
 	"github.com/ambit-mesh/ambit/internal/zds"
+	rules "github.com/ambit-mesh/ambit/ztunnel/nodeagent/internal/capture"
 	"github.com/ambit-mesh/ambit/ztunnel/nodeagent/internal/ledger"
 )
 
@@ -36,6 +37,7 @@ type pod struct {
 	// drainUntil when its connections have had their time.
 	stopped    bool
 	drainUntil time.Time
+	asked      rules.Options // of the last capture
 
 	err      string // of the last step; empty if it went well
 	attempts int    // failures in a row

@@ -155,6 +155,8 @@ type Word struct {
 	ServiceAccount string
 	Captured       bool
 	Reason         string
+	// What differs in the rules from those of other pods.
+	DNSLeftAlone, UDPRejected bool
 }
 
 // Apply takes in what the control plane says about a pod.
@@ -170,6 +172,7 @@ func (s *Set) Apply(w Word) {
 		p.wanted, p.since = wanted, time.Now()
 	}
 	p.reason = w.Reason
+	p.rec.DNSLeftAlone, p.rec.UDPRejected = w.DNSLeftAlone, w.UDPRejected
 	p.rec.Name, p.rec.Namespace, p.rec.ServiceAccount = w.Name, w.Namespace, w.ServiceAccount
 	s.changedLocked(p)
 	p.nudge()
