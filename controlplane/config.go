@@ -28,6 +28,9 @@ type Config struct {
 	// TrustDomain, ClusterID, ClusterDomain and RootNamespace name the mesh;
 	// cluster.local, Kubernetes, cluster.local and ambit-system.
 	TrustDomain, ClusterID, ClusterDomain, RootNamespace string
+	// Outbound is what pods may connect to where their namespace does not say:
+	// allow-any, also when empty, or registry-only.
+	Outbound string
 	// CertTTL is the longest life of a workload certificate; 24 h. RotationOverlap
 	// is how long a new root is known before it is used; somewhat more than that.
 	CertTTL, RotationOverlap time.Duration

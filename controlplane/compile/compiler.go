@@ -28,6 +28,9 @@ type Options struct {
 	ClusterDomain string
 	// RootNamespace holds mesh-wide policies; ambit-system when empty.
 	RootNamespace string
+	// Outbound is what pods may connect to where their namespace does not say:
+	// allow-any, also when empty, or registry-only.
+	Outbound string
 }
 
 func (o Options) withDefaults() (Options, error) {
@@ -43,6 +46,11 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if msgs := validation.IsDNS1123Label(o.RootNamespace); len(msgs) > 0 {
 		return o, fmt.Errorf("root namespace %q: %s", o.RootNamespace, msgs[0])
+	}
+	switch o.Outbound {
+	case "", graph.OutboundAllowAny, graph.OutboundRegistryOnly:
+	default:
+		return o, fmt.Errorf("outbound mode %q: want %s or %s", o.Outbound, graph.OutboundAllowAny, graph.OutboundRegistryOnly)
 	}
 	return o, nil
 }
@@ -63,8 +71,10 @@ type Compiler struct {
 	caches map[types.NamespacedName]*route.Cache
 	// attached has the statuses of policies that are attached to services or
 	// routes; versions are services that routes of others send requests to.
-	attached map[graph.Key]meshv1alpha1.PolicyStatus
-	versions map[types.NamespacedName]struct{}
+	attached  map[graph.Key]meshv1alpha1.PolicyStatus
+	versions  map[types.NamespacedName]struct{}
+	externals map[types.NamespacedName]external
+	virtual   virtual
 	// podUID is the uid under which each pod has a capture state.
 	podUID map[types.NamespacedName]types.UID
 	// begun are the releases that began in the batch under way.
@@ -78,16 +88,18 @@ func New(opts Options) (*Compiler, error) {
 		return nil, err
 	}
 	return &Compiler{
-		options:  opts,
-		graph:    graph.New(),
-		store:    newStore(),
-		captures: newCaptures(),
-		policies: newPolicies(policy.Options{RootNamespace: opts.RootNamespace, TrustDomain: opts.TrustDomain}),
-		parents:  make(map[types.NamespacedName][]route.Parent),
-		caches:   make(map[types.NamespacedName]*route.Cache),
-		attached: make(map[graph.Key]meshv1alpha1.PolicyStatus),
-		versions: make(map[types.NamespacedName]struct{}),
-		podUID:   make(map[types.NamespacedName]types.UID),
+		options:   opts,
+		graph:     graph.New(),
+		store:     newStore(),
+		captures:  newCaptures(),
+		policies:  newPolicies(policy.Options{RootNamespace: opts.RootNamespace, TrustDomain: opts.TrustDomain}),
+		parents:   make(map[types.NamespacedName][]route.Parent),
+		caches:    make(map[types.NamespacedName]*route.Cache),
+		attached:  make(map[graph.Key]meshv1alpha1.PolicyStatus),
+		versions:  make(map[types.NamespacedName]struct{}),
+		externals: make(map[types.NamespacedName]external),
+		virtual:   newVirtual(),
+		podUID:    make(map[types.NamespacedName]types.UID),
 	}, nil
 }
 
@@ -110,6 +122,9 @@ func (c *Compiler) Apply(in Input) Result {
 	}
 	for n := range dirty.Pods {
 		c.compilePod(n)
+	}
+	for n := range dirty.ExternalServices {
+		c.compileExternal(n)
 	}
 	for n := range dirty.EndpointSlices {
 		c.compileSlice(n)

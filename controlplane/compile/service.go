@@ -34,7 +34,7 @@ func (c *Compiler) compileService(n types.NamespacedName, d *graph.Dirty) {
 func (c *Compiler) service(n types.NamespacedName, s *corev1.Service, vips []netip.Addr, b binding) *Resource {
 	body := &workload.Service{
 		Name: n.Name, Namespace: n.Namespace, Hostname: c.hostname(n),
-		Ports: servicePorts(s), Waypoint: c.gatewayAddress(b), Extensions: waypointOptions(b),
+		Ports: servicePorts(s), Waypoint: c.gatewayAddress(b), Extensions: append(waypointOptions(b), c.serviceOptions(n, s)...),
 		LoadBalancing: loadBalancing(s), IpFamilies: ipFamilies(s), Canonical: true,
 	}
 	for _, a := range vips {

@@ -29,6 +29,16 @@ const (
 	// not come through its waypoint.
 	AnnotationRequireWaypoint = "ambit-mesh.io/require-waypoint"
 
+	// LabelOutbound, on a Namespace, says what its pods may connect to: anything, or
+	// only what the mesh knows.
+	LabelOutbound        = "ambit-mesh.io/outbound"
+	OutboundAllowAny     = "allow-any"
+	OutboundRegistryOnly = "registry-only"
+
+	// AnnotationDNSCapture, "false" on a Pod or its Namespace, leaves DNS queries to
+	// the pod's resolvers. The Pod wins.
+	AnnotationDNSCapture = "ambit-mesh.io/dns-capture"
+
 	// WaypointClass is the GatewayClass of waypoints.
 	WaypointClass = "ambit-waypoint"
 
