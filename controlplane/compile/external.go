@@ -94,7 +94,8 @@ func (c *Compiler) compileExternal(n types.NamespacedName) {
 	if len(x.problems) == 0 {
 		x.binding = c.bindingOf(n.Namespace, es.Labels, es.Annotations, byService)
 		if x.binding.bound() && x.binding.reason == "" {
-			x.binding.reason, x.binding.message = "UnsupportedTarget", noWaypoint
+			// What the waypoint would enforce is not enforced by anybody: no way around it.
+			x.binding.reason, x.binding.message, x.binding.failOpen = "UnsupportedTarget", noWaypoint, false
 		}
 		for _, h := range es.Spec.Hosts {
 			if by := c.hostTaken(es, h); by != "" {
