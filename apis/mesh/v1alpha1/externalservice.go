@@ -12,7 +12,7 @@ const KindExternalService = "ExternalService"
 // group is GroupName.
 const TargetExternalService gatewayv1.Kind = KindExternalService
 
-// ReasonHostTaken says that an older ExternalService, or a Service, has a host.
+// ReasonHostTaken says that an older ExternalService, or the cluster, has a host.
 const ReasonHostTaken = "HostTaken"
 
 // ExternalService makes hosts outside of the cluster known to the mesh, so that
