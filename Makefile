@@ -13,6 +13,10 @@ BUILD := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=$(VCS)
 
 PKG ?= ./...
 KEEP ?=
+UP ?=
+RUN ?=
+TEST ?=
+IMAGES ?=
 FUZZTIME ?= 30s
 BENCH ?=
 
@@ -25,7 +29,7 @@ LINTER := $(CACHE)/golangci-lint
 
 .PHONY: help
 help: ## List the targets
-	@awk 'BEGIN {FS = ":.*##"} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*##/ {printf "  %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*##"} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*##/ {printf "  %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## Build the programs, and the example shop, into bin/
@@ -34,6 +38,7 @@ build: ## Build the programs, and the example shop, into bin/
 	$(BUILD) -o bin/ambit-ztunnel ./cmd/ztunnel
 	$(BUILD) -o bin/ambit-waypoint ./cmd/waypoint
 	$(BUILD) -o bin/ambit-nodeagent ./cmd/nodeagent
+	$(BUILD) -o bin/ambit-cni ./cmd/cni
 	$(BUILD) -o bin/shop ./examples/shop
 
 .PHONY: demo
@@ -59,6 +64,7 @@ $(LINTER): $(LINTMOD)
 
 .PHONY: clean
 clean: ## Remove what was built
+	@test ! -d $(CACHE)/cluster/run || { echo "the cluster lives in $(CACHE): run make cluster-down first" >&2; exit 1; }
 	rm -rf bin $(CACHE)
 
 ##@ Generated files
@@ -91,7 +97,46 @@ verify-generated: ## The other half: protobuf, deep copies and CRDs; builds thei
 	@for f in $$(git ls-files 'apis/*.pb.go' 'apis/*zz_generated*'); do test -f "$(CACHE)/verify/$$f" || { echo "$$f is generated from nothing: remove it" >&2; exit 1; }; done
 	@diff -ru manifests/crds $(CACHE)/verify/crds || { echo "manifests/crds is stale: run make generate" >&2; exit 1; }
 
+##@ Kubernetes (root; two nodes in namespaces of this machine)
+
+CLUSTER := bin/cluster
+.PHONY: bin/cluster
+
+$(CLUSTER):
+	$(GO) build -o $@ ./tests/cluster
+
+.PHONY: cluster-build
+cluster-build: $(CLUSTER) ## Build Kubernetes, etcd and CoreDNS into .cache/cluster, once: 6 to 25 minutes
+	$(CLUSTER) build
+
+.PHONY: cluster-up
+cluster-up: $(CLUSTER) ## Bring up the cluster with the images of this tree: a minute once built (UP="--gateway-api standard --crds")
+	$(CLUSTER) up $(UP)
+
+.PHONY: cluster-down
+cluster-down: $(CLUSTER) ## Take the cluster away, with everything in it
+	$(CLUSTER) down
+
+.PHONY: e2e
+e2e: cluster-up ## Run tests/e2e on the cluster, which is brought up if needed (RUN=TestBareCluster for one)
+	$(GO) test -c -o bin/e2e.test ./tests/e2e
+	cd tests/e2e && AMBIT_CLUSTER=$(CURDIR)/$(CLUSTER) $(CURDIR)/$(CLUSTER) in-net cp $(CURDIR)/bin/e2e.test -test.v -test.timeout 30m -test.run '$(RUN)'
+
+.PHONY: conformance
+conformance: cluster-up ## Run the Gateway API's conformance suite on the cluster and write the report (TEST=MeshPorts for one test)
+	$(GO) test -C tests/conformance -c -o $(CURDIR)/bin/conformance.test .
+	@# What an earlier run is still deleting would be in the way.
+	$(CLUSTER) kubectl wait --for=delete namespace -l gateway-conformance --timeout=120s
+	cd tests/conformance && $(CURDIR)/$(CLUSTER) in-net cp $(CURDIR)/bin/conformance.test -test.v -test.timeout 60m -test.run '^TestConformance$$' \
+	  $(if $(TEST),-run-test $(TEST),-report-output $(CURDIR)/tests/conformance/experimental-report.yaml)
+
 ##@ Now and then
+
+.PHONY: images
+images: ## Build the images for amd64 and arm64 with their SBOMs into bin/images: 2 minutes (IMAGES="-registry R -tag T -push")
+	$(GO) build -C tools/images -o $(CURDIR)/bin/images-tool .
+	bin/images-tool -f manifests/images.yaml -o bin/images $(IMAGES)
+
 
 .PHONY: bench
 bench: build ## Measure Ambit beside relays and the waypoint beside Envoy (BENCH="-only data" or "-only waypoint" for a part)

@@ -14,11 +14,16 @@ import (
 
 // Config says how a control plane runs. Zero values mean the defaults given.
 type Config struct {
-	// Manifests are directories; the same object in a later one supersedes.
-	// Required.
+	// Source is where the mesh is read from; SourceFiles.
+	Source string
+	// Kubeconfig is a file that says how to reach the Kubernetes API; that of the
+	// pod when empty.
+	Kubeconfig string
+	// Manifests are directories; the same object in a later one supersedes. For
+	// and required by SourceFiles.
 	Manifests []string
 	// StateDir keeps the authority and the captured set, and publishes
-	// root-cert.pem. Required.
+	// root-cert.pem. For and required by SourceFiles.
 	StateDir string
 	// XDSAddress serves nodes over TLS; 0.0.0.0:15012.
 	XDSAddress string
@@ -34,7 +39,8 @@ type Config struct {
 	// CertTTL is the longest life of a workload certificate; 24 h. RotationOverlap
 	// is how long a new root is known before it is used; somewhat more than that.
 	CertTTL, RotationOverlap time.Duration
-	// NodeCredentials is the file with the hashes of the nodes' tokens. Required.
+	// NodeCredentials is the file with the hashes of the nodes' tokens. For
+	// and required by SourceFiles.
 	NodeCredentials string
 	// ServingNames are the DNS names and addresses of the serving certificate;
 	// ambit-controlplane.ambit-system.svc.
@@ -44,6 +50,12 @@ type Config struct {
 	CARootCert, CACert, CAKey, CAChain string
 	// ReleaseTimeout bounds the wait for ztunnels before a pod is released; 5 s.
 	ReleaseTimeout time.Duration
+	// WaypointImage, WaypointPullPolicy, WaypointPriorityClass and
+	// WaypointLogLevel are of the pods that are made for waypoints on Kubernetes;
+	// without an image none are made; the level is info.
+	WaypointImage, WaypointPullPolicy, WaypointPriorityClass, WaypointLogLevel string
+	// NoTaints leaves fresh nodes of Kubernetes without a taint.
+	NoTaints bool
 	// Log is where the control plane logs, Level what /logging changes.
 	Log   *zap.Logger
 	Level zap.AtomicLevel
@@ -51,10 +63,17 @@ type Config struct {
 	Registry *prometheus.Registry
 }
 
+// Sources of the mesh.
+const (
+	SourceFiles      = "files"
+	SourceKubernetes = "kubernetes"
+)
+
 // DefaultServingName is what clients expect in the serving certificate.
 const DefaultServingName = "ambit-controlplane.ambit-system.svc"
 
 func (c Config) withDefaults() Config {
+	orDefault(&c.Source, SourceFiles)
 	orDefault(&c.XDSAddress, "0.0.0.0:15012")
 	orDefault(&c.AdminAddress, "127.0.0.1:15000")
 	orDefault(&c.MetricsAddress, ":15014")
@@ -63,6 +82,7 @@ func (c Config) withDefaults() Config {
 	orDefault(&c.ClusterID, "Kubernetes")
 	orDefault(&c.ClusterDomain, "cluster.local")
 	orDefault(&c.RootNamespace, "ambit-system")
+	orDefault(&c.WaypointLogLevel, "info")
 	orDefault(&c.CertTTL, 24*time.Hour)
 	orDefault(&c.ReleaseTimeout, 5*time.Second)
 	if len(c.ServingNames) == 0 {
@@ -89,14 +109,29 @@ func orDefault[T comparable](field *T, value T) {
 
 // validate checks what the parts do not check themselves.
 func (c Config) validate() error {
+	if c.Source == SourceKubernetes {
+		if len(c.Manifests) > 0 || c.StateDir != "" || c.NodeCredentials != "" {
+			return errors.New("--manifests, --state-dir and --node-credentials are for --source=files: leave them out")
+		}
+		return c.validateAddresses()
+	}
 	switch {
+	case c.Source != SourceFiles:
+		return fmt.Errorf("--source %q: want %s or %s", c.Source, SourceFiles, SourceKubernetes)
+	case c.Kubeconfig != "":
+		return errors.New("--kubeconfig is for --source=kubernetes: leave it out")
 	case len(c.Manifests) == 0:
 		return errors.New("no manifests: give --manifests a directory")
 	case c.StateDir == "":
 		return errors.New("no state directory: give --state-dir")
 	case c.NodeCredentials == "":
 		return errors.New("no node credentials: give --node-credentials a file with `nodes: [{node: NAME, tokenSHA256: HEX}]`")
-	case c.ReleaseTimeout < 0:
+	}
+	return c.validateAddresses()
+}
+
+func (c Config) validateAddresses() error {
+	if c.ReleaseTimeout < 0 {
 		return fmt.Errorf("release timeout %s: must not be negative", c.ReleaseTimeout)
 	}
 	for flag, address := range map[string]string{

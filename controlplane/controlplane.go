@@ -32,7 +32,8 @@ type ControlPlane struct {
 	ca       *ca.Authority
 	auth     *nodes.Authenticator
 	engine   *engine
-	source   *files.Source
+	source   lifecycle.Runner
+	kube     *onKubernetes // nil with the source files
 	server   *server
 
 	admin, metrics, readiness *admin.Server
@@ -45,11 +46,12 @@ func New(cfg Config) (*ControlPlane, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(cfg.StateDir, 0o755); err != nil {
-		return nil, fmt.Errorf("state directory: %w", err)
-	}
 	c := &ControlPlane{cfg: cfg}
-	for _, step := range []func() error{c.makeAuthority, c.makeEngine, c.listen} {
+	first, last := c.makeStateDir, c.makeFiles
+	if cfg.Source == SourceKubernetes {
+		first, last = c.connect, c.makeKubernetes
+	}
+	for _, step := range []func() error{first, c.makeCompiler, c.makeAuthority, c.makeEngine, last, c.listen} {
 		if err := step(); err != nil {
 			return nil, err
 		}
@@ -57,32 +59,51 @@ func New(cfg Config) (*ControlPlane, error) {
 	return c, nil
 }
 
+func (c *ControlPlane) makeStateDir() error {
+	if err := os.MkdirAll(c.cfg.StateDir, 0o755); err != nil {
+		return fmt.Errorf("state directory: %w", err)
+	}
+	return nil
+}
+
+func (c *ControlPlane) makeCompiler() (err error) {
+	cfg := &c.cfg
+	c.compiler, err = compile.New(compile.Options{
+		ClusterID: cfg.ClusterID, TrustDomain: cfg.TrustDomain, ClusterDomain: cfg.ClusterDomain, RootNamespace: cfg.RootNamespace,
+		CapturedByCondition: c.kube != nil, Outbound: cfg.Outbound,
+	})
+	return err
+}
+
 func (c *ControlPlane) makeAuthority() error {
 	var err error
 	cfg := &c.cfg
-	if c.auth, err = nodes.NewAuthenticator(nodes.Config{
-		File: cfg.NodeCredentials, ClusterID: cfg.ClusterID, Log: cfg.Log.Named("nodes"), Metrics: cfg.Registry,
-	}); err != nil {
+	auth := nodes.Config{File: cfg.NodeCredentials, ClusterID: cfg.ClusterID, Log: cfg.Log.Named("nodes"), Metrics: cfg.Registry}
+	authority := ca.Config{
+		TrustDomain: cfg.TrustDomain,
+		PluggedIn:   ca.Files{Root: cfg.CARootCert, Cert: cfg.CACert, Key: cfg.CAKey, Chain: cfg.CAChain},
+		TTL:         cfg.CertTTL, RotationOverlap: cfg.RotationOverlap, ServingNames: cfg.ServingNames,
+		Log: cfg.Log.Named("ca"), Metrics: cfg.Registry,
+	}
+	if c.kube != nil {
+		if auth.Prover, err = c.prover(); err != nil {
+			return err
+		}
+		authority.Store, authority.Leads = c.store(), c.kube.leader.Leads
+		authority.PluggedIn.Mounted = true
+	} else {
+		authority.Dir, authority.BundleFile = filepath.Join(cfg.StateDir, "ca"), filepath.Join(cfg.StateDir, "root-cert.pem")
+	}
+	if c.auth, err = nodes.NewAuthenticator(auth); err != nil {
 		return err
 	}
-	c.ca, err = ca.New(ca.Config{
-		TrustDomain: cfg.TrustDomain, Dir: filepath.Join(cfg.StateDir, "ca"), BundleFile: filepath.Join(cfg.StateDir, "root-cert.pem"),
-		PluggedIn: ca.Files{Root: cfg.CARootCert, Cert: cfg.CACert, Key: cfg.CAKey, Chain: cfg.CAChain},
-		TTL:       cfg.CertTTL, RotationOverlap: cfg.RotationOverlap, ServingNames: cfg.ServingNames,
-		Log: cfg.Log.Named("ca"), Metrics: cfg.Registry,
-	})
+	c.ca, err = ca.New(authority)
 	return err
 }
 
 func (c *ControlPlane) makeEngine() error {
 	cfg := &c.cfg
 	var err error
-	if c.compiler, err = compile.New(compile.Options{
-		ClusterID: cfg.ClusterID, TrustDomain: cfg.TrustDomain, ClusterDomain: cfg.ClusterDomain, RootNamespace: cfg.RootNamespace,
-		Outbound: cfg.Outbound,
-	}); err != nil {
-		return err
-	}
 	if c.xds, err = xds.New(xds.Config{Log: cfg.Log.Named("xds"), Metrics: cfg.Registry}); err != nil {
 		return err
 	}
@@ -90,11 +111,25 @@ func (c *ControlPlane) makeEngine() error {
 	if err != nil {
 		return fmt.Errorf("metrics: %w", err)
 	}
-	if c.engine, err = newEngine(c.compiler, c.xds, filepath.Join(cfg.StateDir, capturedName), *cfg, m); err != nil {
-		return err
+	journal := ""
+	if c.kube == nil {
+		journal = filepath.Join(cfg.StateDir, capturedName)
 	}
-	c.source, err = files.New(cfg.Manifests, c.engine)
+	c.engine, err = newEngine(c.compiler, c.xds, journal, *cfg, m)
 	return err
+}
+
+func (c *ControlPlane) makeFiles() (err error) {
+	c.source, err = files.New(c.cfg.Manifests, c.engine)
+	return err
+}
+
+// reports gives who takes in what node agents say.
+func (c *ControlPlane) reports() nodes.Sink {
+	if c.kube != nil {
+		return reports{c.kube.captures, c.kube.leads.taints}
+	}
+	return c.engine
 }
 
 func (c *ControlPlane) listen() (err error) {
@@ -115,7 +150,7 @@ func (c *ControlPlane) listen() (err error) {
 	}()
 	c.server = &server{
 		listener: l, tls: c.ca.ServerTLS(), auth: c.auth, after: c.engine.synced,
-		services: services{ads: c.xds, ca: ca.NewService(c.ca, authorizer{c.compiler}), node: nodes.NewService(c.engine, cfg.Log.Named("nodes"))},
+		services: services{ads: c.xds, ca: ca.NewService(c.ca, authorizer{c.compiler}), node: nodes.NewService(c.reports(), cfg.Log.Named("nodes"))},
 	}
 	if c.admin, err = admin.Listen(cfg.AdminAddress, true, c.adminHandler()); err != nil {
 		return fmt.Errorf("admin: %w", err)
@@ -157,7 +192,7 @@ func (c *ControlPlane) ReadyAddr() net.Addr { return c.readiness.Addr() }
 
 // Run serves until ctx ends. It is called once.
 func (c *ControlPlane) Run(ctx context.Context) error {
-	synced := c.ready.Task("manifests: first complete state")
+	synced := c.ready.Task("first complete state of the mesh")
 	serving := c.ready.Task("xDS: serving")
 	c.server.serving = func() {
 		synced.Done()
@@ -171,7 +206,12 @@ func (c *ControlPlane) Run(ctx context.Context) error {
 	g.Add("certificate authority", c.ca)
 	g.Add("node credentials", c.auth)
 	g.Add("engine", c.engine)
-	g.Add("manifests", c.source)
+	g.Add("source", c.source)
+	if c.kube != nil {
+		g.Add("capture state", c.kube.captures)
+		g.Add("node taints", c.kube.leads.taints)
+		g.Add("leader", lifecycle.RunnerFunc(c.contend))
+	}
 	g.Add("xDS", c.server)
 	return g.Run(ctx)
 }

@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/ambit-mesh/ambit/controlplane/compile"
+	"github.com/ambit-mesh/ambit/controlplane/graph"
 	"github.com/ambit-mesh/ambit/internal/manifest"
 )
 
@@ -37,7 +38,7 @@ type distributor interface {
 type engine struct {
 	compiler       *compile.Compiler
 	clients        distributor
-	captured       *capturedJournal
+	captured       *capturedJournal      // nil where pods have it as their condition
 	restored       []compile.CapturedPod // for the first batch; then nil
 	releaseTimeout time.Duration
 	log            *zap.Logger
@@ -52,8 +53,23 @@ type engine struct {
 	followers sync.WaitGroup
 	measuring chan struct{}
 
+	// Of a control plane on Kubernetes: shared is where releases are made known to
+	// all replicas, and company says whether there are others. nil otherwise.
+	shared  releaser
+	company func() bool
+	// touched is told which objects may have another status; may be nil.
+	touched func([]graph.Key)
+
 	mu       sync.Mutex
 	problems []manifest.Problem // guarded by mu
+	applied  chan struct{}      // guarded by mu; closed and replaced when a batch is distributed
+	// accompanied is when there was another replica last. Guarded by mu.
+	accompanied time.Time
+}
+
+// releaser makes releases known to all replicas.
+type releaser interface {
+	Release(ctx context.Context, releases []compile.Release)
 }
 
 // message is a change for the engine.
@@ -68,6 +84,15 @@ type message struct {
 }
 
 func newEngine(c *compile.Compiler, d distributor, capturedFile string, cfg Config, m *metrics) (*engine, error) {
+	e := &engine{
+		compiler: c, clients: d, releaseTimeout: cfg.ReleaseTimeout,
+		log: cfg.Log, metrics: m,
+		inbox: make(chan message, 64), synced: make(chan struct{}), stopped: make(chan struct{}),
+		measuring: make(chan struct{}, maxMeasured), applied: make(chan struct{}),
+	}
+	if capturedFile == "" {
+		return e, nil
+	}
 	captured, torn, err := openCaptured(capturedFile)
 	if err != nil {
 		return nil, err
@@ -75,12 +100,8 @@ func newEngine(c *compile.Compiler, d distributor, capturedFile string, cfg Conf
 	if torn != nil {
 		cfg.Log.Warn("captured set: a change that was being written when the control plane ended is left out; nobody was told of it", zap.String("file", capturedFile), zap.Error(torn))
 	}
-	return &engine{
-		compiler: c, clients: d, captured: captured, restored: captured.pods, releaseTimeout: cfg.ReleaseTimeout,
-		log: cfg.Log, metrics: m,
-		inbox: make(chan message, 64), synced: make(chan struct{}), stopped: make(chan struct{}),
-		measuring: make(chan struct{}, maxMeasured),
-	}, nil
+	e.captured, e.restored = captured, captured.pods
+	return e, nil
 }
 
 // Objects takes a batch of the source.
@@ -93,7 +114,11 @@ func (e *engine) Objects(in compile.Input) {
 
 // Report takes a node agent's report, and returns when it is distributed.
 func (e *engine) Report(ctx context.Context, r compile.CaptureReport) error {
-	m := message{input: compile.Input{Reports: []compile.CaptureReport{r}}, done: make(chan struct{})}
+	return e.send(ctx, message{input: compile.Input{Reports: []compile.CaptureReport{r}}, done: make(chan struct{})})
+}
+
+// send hands a change in, and returns when it is distributed.
+func (e *engine) send(ctx context.Context, m message) error {
 	select {
 	case e.inbox <- m:
 	case <-e.stopped:
@@ -167,7 +192,7 @@ func (e *engine) apply(ctx context.Context, batch []message) error {
 	for _, f := range result.NewFindings {
 		e.log.Warn("object is not used as it stands", zap.String("origin", f.Origin), zap.Stringer("object", f.Object), zap.String("field", f.Field), zap.String("detail", f.Message))
 	}
-	if result.CapturedChanged {
+	if result.CapturedChanged && e.captured != nil {
 		if err := e.persist(ctx); err != nil {
 			return err
 		}
@@ -177,10 +202,14 @@ func (e *engine) apply(ctx context.Context, batch []message) error {
 		e.log.Error("some resources keep their former state", zap.Error(err))
 	}
 	e.sync()
+	e.note()
 	for _, m := range batch {
 		if m.done != nil {
 			close(m.done)
 		}
+	}
+	if e.touched != nil && len(result.Touched) > 0 {
+		e.touched(result.Touched)
 	}
 	if len(result.Releasing) > 0 {
 		e.followers.Go(func() { e.release(ctx, version, result.Releasing) })
@@ -189,6 +218,39 @@ func (e *engine) apply(ctx context.Context, batch []message) error {
 		e.measure(ctx, batch[0].at, version, result.Delta)
 	}
 	return nil
+}
+
+// note says that a batch is distributed.
+func (e *engine) note() {
+	company := e.company != nil && e.company()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if company {
+		e.accompanied = time.Now()
+	}
+	close(e.applied)
+	e.applied = make(chan struct{})
+}
+
+// Await returns when a condition holds of the mesh and what it holds of is
+// distributed.
+func (e *engine) Await(ctx context.Context, holds func() bool) error {
+	for {
+		e.mu.Lock()
+		applied := e.applied
+		e.mu.Unlock()
+		if holds() {
+			// The batch that brought it may be compiled and not distributed yet.
+			return e.send(ctx, message{done: make(chan struct{})})
+		}
+		select {
+		case <-applied:
+		case <-e.stopped:
+			return errStopped
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // sync says that there is something to serve. The first batch is the first
@@ -241,10 +303,30 @@ func (e *engine) release(ctx context.Context, version uint64, releases []compile
 		e.log.Warn("pods are released though some nodes have not acknowledged it; their connections to these pods may fail", zap.Strings("nodes", behind), zap.Int("pods", len(releases)))
 	}
 	e.metrics.releases.WithLabelValues(outcome).Add(float64(len(releases)))
+	if e.shared != nil {
+		if e.accompaniedLately() {
+			// Clients of other replicas have the same time, because what those
+			// know of them they tell nobody.
+			<-bounded.Done()
+		}
+		e.shared.Release(ctx, releases)
+		return
+	}
 	select {
 	case e.inbox <- message{input: compile.Input{Released: releases}}:
 	case <-ctx.Done():
 	}
+}
+
+// accompaniedLately says whether clients may be connected to another replica, or
+// were until so lately that they need not have come here yet.
+func (e *engine) accompaniedLately() bool {
+	if e.company != nil && e.company() {
+		return true
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return time.Since(e.accompanied) < e.releaseTimeout
 }
 
 // measure times a change to its last acknowledgement, unless so many are under

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"path/filepath"
 	"time"
 
 	"go.uber.org/zap"
@@ -31,14 +32,22 @@ type Config struct {
 	AdminAddress, MetricsAddress, ReadyAddress string
 	// CertTTL is the life that certificates are asked for; 24 h.
 	CertTTL time.Duration
-	// Drain bounds how long connections go on after their pod was released or the
-	// proxy was told to stop; 25 s. Negative is without bound.
+	// Drain bounds how long connections go on after the proxy was told to stop;
+	// without bound unless positive.
 	Drain time.Duration
 	// ClusterDomain is the DNS suffix of service names; cluster.local.
 	ClusterDomain string
 	// Resolvers are asked for hosts outside of the mesh when a pod has asked none
 	// itself yet.
 	Resolvers []netip.AddrPort
+	// ReleasePorts lets go of the admin, metrics and readiness ports as soon as the
+	// proxy is told to stop, and waits for them at the start: for a successor in the
+	// same network namespace.
+	ReleasePorts bool
+	// SnapshotFile keeps what the control plane last said, to start from while it is
+	// away; none if empty. One that is older than SnapshotMaxAge is not used; 24 h.
+	SnapshotFile   string
+	SnapshotMaxAge time.Duration
 	// HBONE bounds tunnel connections.
 	HBONE hbone.Config
 	// Log is where the proxy logs, Level what /logging changes.
@@ -65,9 +74,6 @@ func (c Config) withDefaults() Config {
 	if c.CertTTL == 0 {
 		c.CertTTL = 24 * time.Hour
 	}
-	if c.Drain == 0 {
-		c.Drain = 25 * time.Second
-	}
 	if c.CA.Address == "" {
 		c.CA = c.XDS
 	}
@@ -91,6 +97,12 @@ func (c Config) Validate() error {
 	}
 	if c.CertTTL < time.Second {
 		return fmt.Errorf("ztunnel: certificate TTL %s: want at least 1s", c.CertTTL)
+	}
+	if c.SnapshotFile != "" && !filepath.IsAbs(c.SnapshotFile) {
+		return fmt.Errorf("ztunnel: snapshot file %q: want an absolute path", c.SnapshotFile)
+	}
+	if c.SnapshotMaxAge < 0 {
+		return fmt.Errorf("ztunnel: snapshot max age %s: must not be negative", c.SnapshotMaxAge)
 	}
 	if err := c.XDS.Validate(); err != nil {
 		return fmt.Errorf("ztunnel: xDS: %w", err)

@@ -25,6 +25,7 @@ type dump struct {
 	Config        map[string]any     `json:"config"`
 	Version       map[string]string  `json:"version"`
 	XDS           xdsDump            `json:"xds"`
+	State         stateDump          `json:"state"`
 }
 
 type workloadDump struct {
@@ -83,8 +84,10 @@ type policyDump struct {
 }
 
 type certificateDump struct {
-	Identity  string     `json:"identity"`
-	State     string     `json:"state"`
+	Identity string `json:"identity"`
+	State    string `json:"state"`
+	// Renewal is valid, overdue, expired or missing.
+	Renewal   string     `json:"renewal"`
 	CertChain []certDump `json:"certChain"`
 	Roots     []certDump `json:"rootCerts"`
 	Error     string     `json:"error,omitempty"`
@@ -133,6 +136,7 @@ func (z *Ztunnel) configDump(w http.ResponseWriter, _ *http.Request) {
 		d.Policies = append(d.Policies, dumpPolicy(p))
 	}
 	d.Certificates = z.dumpCertificates()
+	d.State = z.memory.dump()
 	var err error
 	if d.XDS.Connected, d.XDS.Since, err = z.xds.Status(); err != nil {
 		d.XDS.LastError = err.Error()
@@ -192,7 +196,7 @@ func dumpPolicy(p *authz.Policy) policyDump {
 func (z *Ztunnel) dumpCertificates() []certificateDump {
 	var out []certificateDump
 	for _, s := range z.certs.Snapshot() {
-		d := certificateDump{Identity: s.ID.String(), State: "Initializing"}
+		d := certificateDump{Identity: s.ID.String(), State: "Initializing", Renewal: s.State(time.Now())}
 		if s.Err != nil {
 			d.State, d.Error = "Unavailable", s.Err.Error()
 		}

@@ -9,9 +9,11 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
 
 	"github.com/ambit-mesh/ambit/internal/certs"
 	"github.com/ambit-mesh/ambit/internal/identity"
+	"github.com/ambit-mesh/ambit/internal/lifecycle"
 	"github.com/ambit-mesh/ambit/internal/netns"
 	"github.com/ambit-mesh/ambit/internal/zds"
 	"github.com/ambit-mesh/ambit/ztunnel/internal/proxy"
@@ -29,10 +31,12 @@ type pods struct {
 	certs       *certs.Manager
 	log         *zap.Logger
 	metrics     podMetrics
+	readiness   *lifecycle.Readiness
 
 	mu      sync.Mutex
 	ctx     context.Context // of Run; guarded by mu
 	running map[string]*running
+	waiting *lifecycle.Task // while another ztunnel serves some; guarded by mu
 	wg      sync.WaitGroup
 }
 
@@ -51,9 +55,9 @@ type podMetrics struct {
 	started, stopped prometheus.Counter
 }
 
-var _ zds.Handler = (*pods)(nil)
+var _ zds.Successor = (*pods)(nil)
 
-func newPods(cfg proxy.Config, trustDomain string, manager *certs.Manager, r prometheus.Registerer) *pods {
+func newPods(cfg proxy.Config, trustDomain string, manager *certs.Manager, readiness *lifecycle.Readiness, r prometheus.Registerer) *pods {
 	m := podMetrics{
 		active:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "workload_manager_active_proxy_count", Help: "Pods that are proxied."}),
 		pending: prometheus.NewGauge(prometheus.GaugeOpts{Name: "workload_manager_pending_proxy_count", Help: "Pods that are to be proxied and are not ready."}),
@@ -61,7 +65,7 @@ func newPods(cfg proxy.Config, trustDomain string, manager *certs.Manager, r pro
 		stopped: prometheus.NewCounter(prometheus.CounterOpts{Name: "workload_manager_proxies_stopped_total", Help: "Pods whose proxying ended."}),
 	}
 	r.MustRegister(m.active, m.pending, m.started, m.stopped)
-	return &pods{cfg: cfg, trustDomain: trustDomain, certs: manager, log: cfg.Log, metrics: m, running: make(map[string]*running)}
+	return &pods{cfg: cfg, trustDomain: trustDomain, certs: manager, log: cfg.Log, metrics: m, readiness: readiness, running: make(map[string]*running)}
 }
 
 // Run lets pods be added until ctx ends, and then waits until all have drained.
@@ -81,35 +85,60 @@ func (p *pods) Run(ctx context.Context) error {
 
 // Add implements zds.Handler.
 func (p *pods) Add(ctx context.Context, uid string, w zds.Workload, ns *netns.Namespace) error {
+	_, err := p.add(ctx, uid, w, ns, zds.Handover{})
+	return err
+}
+
+// TakeOver implements zds.Successor. While another ztunnel serves the pod this one
+// begins only when it has a certificate: until then the other does better.
+func (p *pods) TakeOver(ctx context.Context, uid string, w zds.Workload, ns *netns.Namespace, h zds.Handover) ([]int, error) {
+	r, err := p.add(ctx, uid, w, ns, h)
+	if err != nil {
+		return nil, err
+	}
+	return r.pod.Listeners()
+}
+
+func (p *pods) add(ctx context.Context, uid string, w zds.Workload, ns *netns.Namespace, h zds.Handover) (*running, error) {
 	p.mu.Lock()
 	r := p.running[uid]
 	if r != nil && r.netns == ns.ID() {
 		p.mu.Unlock()
 		_ = ns.Close()
-		return p.ready(ctx, r)
+		for _, fd := range h.Listeners {
+			_ = unix.Close(fd)
+		}
+		return r, p.ready(ctx, r, h.Served)
 	}
 	if r != nil {
 		p.dropLocked(uid)
 	}
-	r, err := p.startLocked(uid, w, ns)
+	r, err := p.startLocked(uid, w, ns, h.Listeners)
 	p.mu.Unlock()
 	if err != nil {
 		_ = ns.Close()
-		return err
+		return nil, err
 	}
-	return p.ready(ctx, r)
+	return r, p.ready(ctx, r, h.Served)
 }
 
-func (p *pods) startLocked(uid string, w zds.Workload, ns *netns.Namespace) (*running, error) {
+// startLocked owns the descriptors of listeners.
+func (p *pods) startLocked(uid string, w zds.Workload, ns *netns.Namespace, listeners []int) (*running, error) {
+	refuse := func(err error) (*running, error) {
+		for _, fd := range listeners {
+			_ = unix.Close(fd)
+		}
+		return nil, err
+	}
 	if p.ctx == nil || p.ctx.Err() != nil {
-		return nil, errors.New("ztunnel is starting or stopping")
+		return refuse(errors.New("ztunnel is starting or stopping"))
 	}
 	id := identity.ID{TrustDomain: p.trustDomain, Namespace: w.Namespace, ServiceAccount: w.ServiceAccount}
 	if _, err := identity.Parse(id.String()); err != nil {
-		return nil, fmt.Errorf("pod %s/%s: %w", w.Namespace, w.Name, err)
+		return refuse(fmt.Errorf("pod %s/%s: %w", w.Namespace, w.Name, err))
 	}
 	source, release := p.certs.Use(id)
-	pod, err := proxy.Open(p.cfg, proxy.Info{UID: uid, Namespace: w.Namespace, Name: w.Name}, ns, source)
+	pod, err := proxy.Open(p.cfg, proxy.Info{UID: uid, Namespace: w.Namespace, Name: w.Name}, ns, source, listeners...)
 	if err != nil {
 		release()
 		return nil, err
@@ -135,11 +164,19 @@ func (p *pods) startLocked(uid string, w zds.Workload, ns *netns.Namespace) (*ru
 	return r, nil
 }
 
-// ready waits for the pod's certificate. The pod stays, ready or not.
-func (p *pods) ready(ctx context.Context, r *running) error {
+// ready waits for the pod's certificate. The pod stays, ready or not. Connections are
+// accepted without one too, for those that go to where none is needed, unless another
+// ztunnel serves them.
+func (p *pods) ready(ctx context.Context, r *running, served bool) error {
+	if !served || !r.pod.Adopted() {
+		r.pod.Begin()
+	}
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	err := r.pod.Ready(ctx)
+	if err == nil {
+		r.pod.Begin()
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	r.err = err
@@ -148,13 +185,23 @@ func (p *pods) ready(ctx context.Context, r *running) error {
 }
 
 func (p *pods) countPendingLocked() {
-	n := 0
+	n, elsewhere := 0, 0
 	for _, r := range p.running {
 		if r.err != nil {
 			n++
 		}
+		if !r.pod.Begun() {
+			elsewhere++
+		}
 	}
 	p.metrics.pending.Set(float64(n))
+	switch {
+	case elsewhere > 0 && p.waiting == nil:
+		p.waiting = p.readiness.Task("pods that another ztunnel serves until there are certificates for them")
+	case elsewhere == 0 && p.waiting != nil:
+		p.waiting.Done()
+		p.waiting = nil
+	}
 }
 
 // Keep implements zds.Handler.
@@ -181,6 +228,7 @@ func (p *pods) dropLocked(uid string) {
 		return
 	}
 	delete(p.running, uid)
+	r.pod.Release()
 	r.stop()
 	p.countPendingLocked()
 	p.log.Info("no longer proxying pod", zap.String("pod", r.info.Namespace+"/"+r.info.Name), zap.String("uid", uid))

@@ -2,10 +2,13 @@ package ztunnel
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"runtime/debug"
 	"strings"
+	"syscall"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -42,6 +45,7 @@ type Ztunnel struct {
 	conns    []*grpc.ClientConn
 	flush    func() // writes what is left of the access log
 	flows    *flow.Log
+	memory   *memory
 }
 
 // New builds a ztunnel; Run starts it.
@@ -74,11 +78,15 @@ func New(cfg Config) (*Ztunnel, error) {
 		Store: z.store, Metrics: proxy.NewMetrics(z.registry), Log: cfg.Log, Access: access, Flows: z.flows,
 		HBONE: cfg.HBONE, Cluster: cfg.Cluster, Network: cfg.Network, Drain: cfg.Drain,
 		ClusterDomain: strings.TrimSuffix(cfg.ClusterDomain, ".") + ".", Resolvers: cfg.Resolvers, DNSMetrics: dns.NewMetrics(z.registry),
-	}, cfg.TrustDomain, z.certs, z.registry)
-	z.xds, err = xdsclient.New(xdsConn, xdsclient.Config{Node: z.node(), Logger: cfg.Log, Metrics: xdsclient.NewMetrics(z.registry)}, wds.Subscriptions(z.store, z.prefetch.changed)...)
+	}, cfg.TrustDomain, z.certs, z.ready, z.registry)
+	if z.memory, err = newMemory(cfg, z.registry); err != nil {
+		return nil, z.abandon(err)
+	}
+	z.xds, err = xdsclient.New(xdsConn, xdsclient.Config{Node: z.node(), Logger: cfg.Log, Metrics: xdsclient.NewMetrics(z.registry)}, z.memory.keep(wds.Subscriptions(z.store, z.prefetch.changed))...)
 	if err != nil {
 		return nil, z.abandon(err)
 	}
+	z.memory.xds = z.xds
 	z.zds, err = zds.NewClient(zds.ClientConfig{Path: cfg.ZDSSocket, Handler: z.pods, Logger: cfg.Log, Registerer: z.registry})
 	if err != nil {
 		return nil, z.abandon(err)
@@ -127,17 +135,21 @@ func (z *Ztunnel) Run(ctx context.Context) error {
 		}
 	}()
 	defer z.flush()
-	group := lifecycle.Group{StopTimeout: max(z.cfg.Drain, 0) + 10*time.Second}
-	if z.cfg.Drain < 0 {
+	group := lifecycle.Group{StopTimeout: z.cfg.Drain + 10*time.Second}
+	if z.cfg.Drain <= 0 {
 		group.StopTimeout = 1<<63 - 1
 	}
 	awaited := z.awaited()
-	if err := z.addServers(&group); err != nil {
+	z.memory.restore(z.ready)
+	if err := z.addServers(ctx, &group); err != nil {
 		return err
 	}
 	group.Add("certificates", z.certs)
 	group.Add("certificate prefetch", z.prefetch)
 	group.Add("xds", z.xds)
+	// It ends with the signal to stop, not with the last connection: the successor
+	// writes the file from then on.
+	group.Add("snapshot", lifecycle.RunnerFunc(func(gctx context.Context) error { return z.memory.Run(ctx, gctx) }))
 	group.Add("pods", z.pods)
 	group.Add("readiness", lifecycle.RunnerFunc(func(ctx context.Context) error { return z.follow(ctx, awaited) }))
 	// Last, so that it is stopped first: no pods come while those we have drain.
@@ -148,12 +160,10 @@ func (z *Ztunnel) Run(ctx context.Context) error {
 
 // runZDS takes pods when it is known who they are.
 func (z *Ztunnel) runZDS(ctx context.Context) error {
-	for _, url := range []string{wds.TypeAddress, wds.TypeAuthorization} {
-		select {
-		case <-z.xds.Synced(url):
-		case <-ctx.Done():
-			return nil
-		}
+	select {
+	case <-z.memory.known:
+	case <-ctx.Done():
+		return nil
 	}
 	return z.zds.Run(ctx)
 }
@@ -167,8 +177,7 @@ type pending struct {
 // awaited names what readiness waits for.
 func (z *Ztunnel) awaited() []pending {
 	return []pending{
-		{z.ready.Task("workloads from the control plane"), z.xds.Synced(wds.TypeAddress)},
-		{z.ready.Task("policies from the control plane"), z.xds.Synced(wds.TypeAuthorization)},
+		{z.ready.Task("workloads and policies from the control plane"), z.memory.known},
 		{z.ready.Task("pods from the node agent"), z.zds.Synced()},
 	}
 }
@@ -187,26 +196,63 @@ func (z *Ztunnel) follow(ctx context.Context, awaited []pending) error {
 	return nil
 }
 
-func (z *Ztunnel) addServers(g *lifecycle.Group) error {
+func (z *Ztunnel) addServers(ctx context.Context, g *lifecycle.Group) error {
 	mux := admin.NewMux(z.cfg.Level)
 	mux.HandleFunc("GET /config_dump", z.configDump)
 	mux.Handle(flow.Path, flow.NewServer(z.flows, z.cfg.Node, z.registry).Handler())
-	adminServer, err := admin.Listen(z.cfg.AdminAddress, true, mux)
-	if err != nil {
-		return err
+	for _, srv := range []struct {
+		name, address string
+		loopback      bool
+		handler       http.Handler
+	}{
+		{"admin", z.cfg.AdminAddress, true, mux},
+		{"metrics", z.cfg.MetricsAddress, false, admin.MetricsHandler(z.registry)},
+		{"ready", z.cfg.ReadyAddress, false, admin.ReadyHandler(z.ready)},
+	} {
+		s, err := z.listen(ctx, srv.address, srv.loopback, srv.handler)
+		if err != nil {
+			return fmt.Errorf("%s: %w", srv.name, err)
+		}
+		g.Add(srv.name, lifecycle.RunnerFunc(func(gctx context.Context) error { return z.serve(ctx, gctx, s) }))
 	}
-	metrics, err := admin.Listen(z.cfg.MetricsAddress, false, admin.MetricsHandler(z.registry))
-	if err != nil {
-		return err
-	}
-	ready, err := admin.Listen(z.cfg.ReadyAddress, false, admin.ReadyHandler(z.ready))
-	if err != nil {
-		return err
-	}
-	g.Add("admin", adminServer)
-	g.Add("metrics", metrics)
-	g.Add("ready", ready)
 	return nil
+}
+
+// releaseTimeout is how long a port may be taken by the ztunnel before.
+const releaseTimeout = 10 * time.Second
+
+// listen waits for the port if it is one that a predecessor lets go of.
+func (z *Ztunnel) listen(ctx context.Context, address string, loopback bool, h http.Handler) (*admin.Server, error) {
+	ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
+	defer cancel()
+	for {
+		s, err := admin.Listen(address, loopback, h)
+		if err == nil || !z.cfg.ReleasePorts || !errors.Is(err, syscall.EADDRINUSE) {
+			return s, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// serve serves until the group stops it, or until stop ends if ports are to be let
+// go of then.
+func (z *Ztunnel) serve(stop, ctx context.Context, s *admin.Server) error {
+	if !z.cfg.ReleasePorts {
+		return s.Run(ctx)
+	}
+	until, cancel := context.WithCancel(ctx)
+	defer cancel()
+	release := context.AfterFunc(stop, cancel)
+	defer release()
+	err := s.Run(until)
+	if err == nil {
+		<-ctx.Done()
+	}
+	return err
 }
 
 // version is that of the build.

@@ -76,8 +76,11 @@ func (Version) EnumDescriptor() ([]byte, []int) {
 }
 
 type ZdsHello struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Version       Version                `protobuf:"varint,1,opt,name=version,proto3,enum=istio.workload.zds.Version" json:"version,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Version Version                `protobuf:"varint,1,opt,name=version,proto3,enum=istio.workload.zds.Version" json:"version,omitempty"`
+	// Ours, beyond the published protocol: this ztunnel takes listening sockets
+	// over, and hands its own to an agent whose AddWorkload has a handover.
+	HandsOver     bool `protobuf:"varint,100,opt,name=hands_over,json=handsOver,proto3" json:"hands_over,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -117,6 +120,13 @@ func (x *ZdsHello) GetVersion() Version {
 		return x.Version
 	}
 	return Version_NOT_USED
+}
+
+func (x *ZdsHello) GetHandsOver() bool {
+	if x != nil {
+		return x.HandsOver
+	}
+	return false
 }
 
 type WorkloadInfo struct {
@@ -182,8 +192,13 @@ func (x *WorkloadInfo) GetServiceAccount() string {
 type AddWorkload struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Kubernetes pod UID.
-	Uid           string        `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
-	WorkloadInfo  *WorkloadInfo `protobuf:"bytes,2,opt,name=workload_info,json=workloadInfo,proto3" json:"workload_info,omitempty"`
+	Uid          string        `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
+	WorkloadInfo *WorkloadInfo `protobuf:"bytes,2,opt,name=workload_info,json=workloadInfo,proto3" json:"workload_info,omitempty"`
+	// Ours: set for a ztunnel that said hands_over. The descriptor of the netns is
+	// followed by those of the pod's listening sockets, if the agent has them. The
+	// ack of success then carries those that the ztunnel listens on, which the
+	// agent keeps for the next ztunnel: connections wait in their queues meanwhile.
+	Handover      *Handover `protobuf:"bytes,100,opt,name=handover,proto3" json:"handover,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -232,6 +247,59 @@ func (x *AddWorkload) GetWorkloadInfo() *WorkloadInfo {
 	return nil
 }
 
+func (x *AddWorkload) GetHandover() *Handover {
+	if x != nil {
+		return x.Handover
+	}
+	return nil
+}
+
+type Handover struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Another ztunnel accepts the pod's connections at this time: this one is to
+	// begin only when it can serve them as well.
+	Served        bool `protobuf:"varint,1,opt,name=served,proto3" json:"served,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Handover) Reset() {
+	*x = Handover{}
+	mi := &file_zds_zds_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Handover) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Handover) ProtoMessage() {}
+
+func (x *Handover) ProtoReflect() protoreflect.Message {
+	mi := &file_zds_zds_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Handover.ProtoReflect.Descriptor instead.
+func (*Handover) Descriptor() ([]byte, []int) {
+	return file_zds_zds_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Handover) GetServed() bool {
+	if x != nil {
+		return x.Served
+	}
+	return false
+}
+
 // KeepWorkload names a pod whose netns the agent no longer has but which must
 // stay proxied.
 type KeepWorkload struct {
@@ -243,7 +311,7 @@ type KeepWorkload struct {
 
 func (x *KeepWorkload) Reset() {
 	*x = KeepWorkload{}
-	mi := &file_zds_zds_proto_msgTypes[3]
+	mi := &file_zds_zds_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -255,7 +323,7 @@ func (x *KeepWorkload) String() string {
 func (*KeepWorkload) ProtoMessage() {}
 
 func (x *KeepWorkload) ProtoReflect() protoreflect.Message {
-	mi := &file_zds_zds_proto_msgTypes[3]
+	mi := &file_zds_zds_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -268,7 +336,7 @@ func (x *KeepWorkload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeepWorkload.ProtoReflect.Descriptor instead.
 func (*KeepWorkload) Descriptor() ([]byte, []int) {
-	return file_zds_zds_proto_rawDescGZIP(), []int{3}
+	return file_zds_zds_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *KeepWorkload) GetUid() string {
@@ -287,7 +355,7 @@ type DelWorkload struct {
 
 func (x *DelWorkload) Reset() {
 	*x = DelWorkload{}
-	mi := &file_zds_zds_proto_msgTypes[4]
+	mi := &file_zds_zds_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -299,7 +367,7 @@ func (x *DelWorkload) String() string {
 func (*DelWorkload) ProtoMessage() {}
 
 func (x *DelWorkload) ProtoReflect() protoreflect.Message {
-	mi := &file_zds_zds_proto_msgTypes[4]
+	mi := &file_zds_zds_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -312,7 +380,7 @@ func (x *DelWorkload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DelWorkload.ProtoReflect.Descriptor instead.
 func (*DelWorkload) Descriptor() ([]byte, []int) {
-	return file_zds_zds_proto_rawDescGZIP(), []int{4}
+	return file_zds_zds_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *DelWorkload) GetUid() string {
@@ -331,7 +399,7 @@ type SnapshotSent struct {
 
 func (x *SnapshotSent) Reset() {
 	*x = SnapshotSent{}
-	mi := &file_zds_zds_proto_msgTypes[5]
+	mi := &file_zds_zds_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -343,7 +411,7 @@ func (x *SnapshotSent) String() string {
 func (*SnapshotSent) ProtoMessage() {}
 
 func (x *SnapshotSent) ProtoReflect() protoreflect.Message {
-	mi := &file_zds_zds_proto_msgTypes[5]
+	mi := &file_zds_zds_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -356,7 +424,7 @@ func (x *SnapshotSent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotSent.ProtoReflect.Descriptor instead.
 func (*SnapshotSent) Descriptor() ([]byte, []int) {
-	return file_zds_zds_proto_rawDescGZIP(), []int{5}
+	return file_zds_zds_proto_rawDescGZIP(), []int{6}
 }
 
 type WorkloadRequest struct {
@@ -374,7 +442,7 @@ type WorkloadRequest struct {
 
 func (x *WorkloadRequest) Reset() {
 	*x = WorkloadRequest{}
-	mi := &file_zds_zds_proto_msgTypes[6]
+	mi := &file_zds_zds_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -386,7 +454,7 @@ func (x *WorkloadRequest) String() string {
 func (*WorkloadRequest) ProtoMessage() {}
 
 func (x *WorkloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_zds_zds_proto_msgTypes[6]
+	mi := &file_zds_zds_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -399,7 +467,7 @@ func (x *WorkloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkloadRequest.ProtoReflect.Descriptor instead.
 func (*WorkloadRequest) Descriptor() ([]byte, []int) {
-	return file_zds_zds_proto_rawDescGZIP(), []int{6}
+	return file_zds_zds_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *WorkloadRequest) GetPayload() isWorkloadRequest_Payload {
@@ -483,7 +551,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_zds_zds_proto_msgTypes[7]
+	mi := &file_zds_zds_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -495,7 +563,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_zds_zds_proto_msgTypes[7]
+	mi := &file_zds_zds_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -508,7 +576,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_zds_zds_proto_rawDescGZIP(), []int{7}
+	return file_zds_zds_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Ack) GetError() string {
@@ -530,7 +598,7 @@ type WorkloadResponse struct {
 
 func (x *WorkloadResponse) Reset() {
 	*x = WorkloadResponse{}
-	mi := &file_zds_zds_proto_msgTypes[8]
+	mi := &file_zds_zds_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -542,7 +610,7 @@ func (x *WorkloadResponse) String() string {
 func (*WorkloadResponse) ProtoMessage() {}
 
 func (x *WorkloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_zds_zds_proto_msgTypes[8]
+	mi := &file_zds_zds_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -555,7 +623,7 @@ func (x *WorkloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkloadResponse.ProtoReflect.Descriptor instead.
 func (*WorkloadResponse) Descriptor() ([]byte, []int) {
-	return file_zds_zds_proto_rawDescGZIP(), []int{8}
+	return file_zds_zds_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *WorkloadResponse) GetPayload() isWorkloadResponse_Payload {
@@ -588,16 +656,21 @@ var File_zds_zds_proto protoreflect.FileDescriptor
 
 const file_zds_zds_proto_rawDesc = "" +
 	"\n" +
-	"\rzds/zds.proto\x12\x12istio.workload.zds\"A\n" +
+	"\rzds/zds.proto\x12\x12istio.workload.zds\"`\n" +
 	"\bZdsHello\x125\n" +
-	"\aversion\x18\x01 \x01(\x0e2\x1b.istio.workload.zds.VersionR\aversion\"i\n" +
+	"\aversion\x18\x01 \x01(\x0e2\x1b.istio.workload.zds.VersionR\aversion\x12\x1d\n" +
+	"\n" +
+	"hands_over\x18d \x01(\bR\thandsOver\"i\n" +
 	"\fWorkloadInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12'\n" +
-	"\x0fservice_account\x18\x03 \x01(\tR\x0eserviceAccount\"f\n" +
+	"\x0fservice_account\x18\x03 \x01(\tR\x0eserviceAccount\"\xa0\x01\n" +
 	"\vAddWorkload\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\x12E\n" +
-	"\rworkload_info\x18\x02 \x01(\v2 .istio.workload.zds.WorkloadInfoR\fworkloadInfo\" \n" +
+	"\rworkload_info\x18\x02 \x01(\v2 .istio.workload.zds.WorkloadInfoR\fworkloadInfo\x128\n" +
+	"\bhandover\x18d \x01(\v2\x1c.istio.workload.zds.HandoverR\bhandover\"\"\n" +
+	"\bHandover\x12\x16\n" +
+	"\x06served\x18\x01 \x01(\bR\x06served\" \n" +
 	"\fKeepWorkload\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\"\x1f\n" +
 	"\vDelWorkload\x12\x10\n" +
@@ -631,32 +704,34 @@ func file_zds_zds_proto_rawDescGZIP() []byte {
 }
 
 var file_zds_zds_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_zds_zds_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_zds_zds_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_zds_zds_proto_goTypes = []any{
 	(Version)(0),             // 0: istio.workload.zds.Version
 	(*ZdsHello)(nil),         // 1: istio.workload.zds.ZdsHello
 	(*WorkloadInfo)(nil),     // 2: istio.workload.zds.WorkloadInfo
 	(*AddWorkload)(nil),      // 3: istio.workload.zds.AddWorkload
-	(*KeepWorkload)(nil),     // 4: istio.workload.zds.KeepWorkload
-	(*DelWorkload)(nil),      // 5: istio.workload.zds.DelWorkload
-	(*SnapshotSent)(nil),     // 6: istio.workload.zds.SnapshotSent
-	(*WorkloadRequest)(nil),  // 7: istio.workload.zds.WorkloadRequest
-	(*Ack)(nil),              // 8: istio.workload.zds.Ack
-	(*WorkloadResponse)(nil), // 9: istio.workload.zds.WorkloadResponse
+	(*Handover)(nil),         // 4: istio.workload.zds.Handover
+	(*KeepWorkload)(nil),     // 5: istio.workload.zds.KeepWorkload
+	(*DelWorkload)(nil),      // 6: istio.workload.zds.DelWorkload
+	(*SnapshotSent)(nil),     // 7: istio.workload.zds.SnapshotSent
+	(*WorkloadRequest)(nil),  // 8: istio.workload.zds.WorkloadRequest
+	(*Ack)(nil),              // 9: istio.workload.zds.Ack
+	(*WorkloadResponse)(nil), // 10: istio.workload.zds.WorkloadResponse
 }
 var file_zds_zds_proto_depIdxs = []int32{
 	0, // 0: istio.workload.zds.ZdsHello.version:type_name -> istio.workload.zds.Version
 	2, // 1: istio.workload.zds.AddWorkload.workload_info:type_name -> istio.workload.zds.WorkloadInfo
-	3, // 2: istio.workload.zds.WorkloadRequest.add:type_name -> istio.workload.zds.AddWorkload
-	5, // 3: istio.workload.zds.WorkloadRequest.del:type_name -> istio.workload.zds.DelWorkload
-	6, // 4: istio.workload.zds.WorkloadRequest.snapshot_sent:type_name -> istio.workload.zds.SnapshotSent
-	4, // 5: istio.workload.zds.WorkloadRequest.keep:type_name -> istio.workload.zds.KeepWorkload
-	8, // 6: istio.workload.zds.WorkloadResponse.ack:type_name -> istio.workload.zds.Ack
-	7, // [7:7] is the sub-list for method output_type
-	7, // [7:7] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	4, // 2: istio.workload.zds.AddWorkload.handover:type_name -> istio.workload.zds.Handover
+	3, // 3: istio.workload.zds.WorkloadRequest.add:type_name -> istio.workload.zds.AddWorkload
+	6, // 4: istio.workload.zds.WorkloadRequest.del:type_name -> istio.workload.zds.DelWorkload
+	7, // 5: istio.workload.zds.WorkloadRequest.snapshot_sent:type_name -> istio.workload.zds.SnapshotSent
+	5, // 6: istio.workload.zds.WorkloadRequest.keep:type_name -> istio.workload.zds.KeepWorkload
+	9, // 7: istio.workload.zds.WorkloadResponse.ack:type_name -> istio.workload.zds.Ack
+	8, // [8:8] is the sub-list for method output_type
+	8, // [8:8] is the sub-list for method input_type
+	8, // [8:8] is the sub-list for extension type_name
+	8, // [8:8] is the sub-list for extension extendee
+	0, // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_zds_zds_proto_init() }
@@ -664,13 +739,13 @@ func file_zds_zds_proto_init() {
 	if File_zds_zds_proto != nil {
 		return
 	}
-	file_zds_zds_proto_msgTypes[6].OneofWrappers = []any{
+	file_zds_zds_proto_msgTypes[7].OneofWrappers = []any{
 		(*WorkloadRequest_Add)(nil),
 		(*WorkloadRequest_Del)(nil),
 		(*WorkloadRequest_SnapshotSent)(nil),
 		(*WorkloadRequest_Keep)(nil),
 	}
-	file_zds_zds_proto_msgTypes[8].OneofWrappers = []any{
+	file_zds_zds_proto_msgTypes[9].OneofWrappers = []any{
 		(*WorkloadResponse_Ack)(nil),
 	}
 	type x struct{}
@@ -679,7 +754,7 @@ func file_zds_zds_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_zds_zds_proto_rawDesc), len(file_zds_zds_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   9,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

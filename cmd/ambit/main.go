@@ -1,4 +1,4 @@
-// Command ambit runs local meshes and looks into them.
+// Command ambit installs meshes into clusters, runs local ones, and looks into both.
 package main
 
 import (
@@ -12,5 +12,5 @@ func main() {
 	if code, inside := local.Inside(); inside {
 		os.Exit(code)
 	}
-	os.Exit(cli.Main(os.Args[1:], cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}))
+	os.Exit(cli.Main(os.Args[1:], cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Program: os.Args[0]}))
 }

@@ -40,6 +40,8 @@ func parse(args []string, getenv func(string) string) (controlplane.Config, erro
 	var cfg controlplane.Config
 	var log telemetry.LogConfig
 	f := pflag.NewFlagSet("controlplane", pflag.ContinueOnError)
+	f.StringVar(&cfg.Source, "source", controlplane.SourceFiles, "where the mesh is read from: files or kubernetes")
+	f.StringVar(&cfg.Kubeconfig, "kubeconfig", "", "how to reach the Kubernetes API; as the pod's ServiceAccount if empty")
 	f.StringArrayVar(&cfg.Manifests, "manifests", nil, "directory of manifests; of several, later ones overlay earlier ones")
 	f.StringVar(&cfg.StateDir, "state-dir", "", "directory for the authority, the captured set and root-cert.pem")
 	f.StringVar(&cfg.XDSAddress, "xds-address", "0.0.0.0:15012", "xDS, CA and node service, over TLS")
@@ -59,6 +61,11 @@ func parse(args []string, getenv func(string) string) (controlplane.Config, erro
 	f.StringVar(&cfg.CACert, "ca-cert", "", "plugged-in CA: issuing certificate, PEM")
 	f.StringVar(&cfg.CAKey, "ca-key", "", "plugged-in CA: its key, PEM")
 	f.StringVar(&cfg.CAChain, "ca-chain", "", "plugged-in CA: certificates between it and a root, PEM")
+	f.StringVar(&cfg.WaypointImage, "waypoint-image", "", "kubernetes: image of the waypoints, without which none are made")
+	f.StringVar(&cfg.WaypointPullPolicy, "waypoint-pull-policy", "", "kubernetes: when the image is pulled, Always, IfNotPresent or Never; as the cluster has it if empty")
+	f.StringVar(&cfg.WaypointPriorityClass, "waypoint-priority-class", "", "kubernetes: priority class of the waypoints' pods")
+	f.StringVar(&cfg.WaypointLogLevel, "waypoint-log-level", "info", "kubernetes: log level of the waypoints")
+	f.BoolVar(&cfg.NoTaints, "no-node-taints", false, "kubernetes: do not keep pods off a fresh node until its node agent is there")
 	f.StringVar(&log.Level, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&log.Format, "log-format", "json", "json or text")
 	if err := telemetry.ParseFlags(f, args, getenv); err != nil {

@@ -10,6 +10,8 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/ambit-mesh/ambit/internal/admin"
+	"github.com/ambit-mesh/ambit/internal/lifecycle"
 	"github.com/ambit-mesh/ambit/internal/telemetry"
 	"github.com/ambit-mesh/ambit/ztunnel/nodeagent"
 )
@@ -22,7 +24,11 @@ func main() {
 		fmt.Fprintln(os.Stderr, "nodeagent:", err)
 		os.Exit(2)
 	}
-	a, err := nodeagent.New(cfg)
+	if cfg.uninstall {
+		uninstall(ctx, cfg)
+		return
+	}
+	a, err := nodeagent.New(cfg.Config)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "nodeagent:", err)
 		os.Exit(2)
@@ -33,10 +39,37 @@ func main() {
 	}
 }
 
+// uninstall takes everything off the node, and with --stay waits for the end
+// afterwards, so that a DaemonSet whose pods are ready has done it on every node.
+func uninstall(ctx context.Context, cfg config) {
+	if err := nodeagent.Uninstall(ctx, cfg.Config); err != nil {
+		fmt.Fprintln(os.Stderr, "nodeagent: uninstall:", err)
+		os.Exit(1)
+	}
+	cfg.Log.Info("nothing of the mesh is left on this node")
+	if !cfg.stay {
+		return
+	}
+	srv, err := admin.Listen(cfg.ReadyAddress, false, admin.ReadyHandler(new(lifecycle.Readiness)))
+	if err == nil {
+		err = srv.Run(ctx)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "nodeagent:", err)
+		os.Exit(1)
+	}
+}
+
+// config is what flags say.
+type config struct {
+	nodeagent.Config
+	uninstall, stay bool
+}
+
 // parse reads flags, and from the environment what flags leave out: --xds-address
 // is AMBIT_XDS_ADDRESS.
-func parse(args []string, getenv func(string) string) (nodeagent.Config, error) {
-	var cfg nodeagent.Config
+func parse(args []string, getenv func(string) string) (config, error) {
+	var cfg config
 	var log telemetry.LogConfig
 	f := pflag.NewFlagSet("nodeagent", pflag.ContinueOnError)
 	f.StringVar(&cfg.Node, "node", "", "name of this node")
@@ -48,6 +81,16 @@ func parse(args []string, getenv func(string) string) (nodeagent.Config, error) 
 	f.StringVar(&cfg.ZDSSocket, "zds-socket", "/var/run/ztunnel/ztunnel.sock", "socket for ztunnel")
 	f.StringVar(&cfg.CNISocket, "cni-socket", "/var/run/ambit/cni.sock", "socket for the CNI plugin")
 	f.StringVar(&cfg.StateDir, "state-dir", "/var/lib/ambit/nodeagent", "directory for what must survive a restart")
+	f.StringVar(&cfg.EnrolledFile, "enrolled-file", "", "where the enrolled namespaces are left for the CNI plugin; enrolled.json in the state directory if empty")
+	f.StringVar(&cfg.CNI.ConfDir, "cni-conf-dir", "", "the node's directory of CNI configurations, usually /etc/cni/net.d; no CNI plugin is installed if empty")
+	f.StringVar(&cfg.CNI.BinDir, "cni-bin-dir", "/opt/cni/bin", "the node's directory of CNI plugins")
+	f.StringVar(&cfg.CNI.Program, "cni-program", "/usr/bin/ambit-cni", "the CNI plugin in this image")
+	f.StringVar(&cfg.CNI.HostSocket, "cni-host-socket", "", "--cni-socket as the node sees it; the same if empty")
+	f.StringVar(&cfg.CNI.HostEnrolledFile, "cni-host-enrolled-file", "", "--enrolled-file as the node sees it; the same if empty")
+	f.StringSliceVar(&cfg.CNI.ExemptNamespaces, "cni-exempt-namespaces", []string{"ambit-system"}, "namespaces whose pods the CNI plugin never keeps waiting: the mesh's own")
+	f.StringVar(&cfg.ProcDir, "proc-dir", "", "the node's /proc, for finding pods that run already (needs hostPID); they are not looked for if empty")
+	f.StringVar(&cfg.NetnsDir, "netns-dir", "/var/run/netns", "where the container runtime keeps network namespaces")
+	f.BoolVar(&cfg.HostProbes, "host-probes", false, "let the node's health probes through to captured pods, by rules in this process's network namespace (needs hostNetwork)")
 	f.StringVar(&cfg.AdminAddress, "admin-address", "127.0.0.1:15010", "admin port, on loopback")
 	f.StringVar(&cfg.MetricsAddress, "metrics-address", ":15024", "metrics port")
 	f.StringVar(&cfg.ReadyAddress, "ready-address", ":15022", "readiness port")
@@ -55,6 +98,9 @@ func parse(args []string, getenv func(string) string) (nodeagent.Config, error) 
 	f.DurationVar(&cfg.DrainTimeout, "drain-timeout", 0, "how long connections of a released pod go on through ztunnel; 1h if 0")
 	f.DurationVar(&cfg.RepairInterval, "repair-interval", 0, "time between two looks at each pod's rules; 30s if 0")
 	dnsCapture := f.Bool("dns-capture", true, "redirect the DNS queries of captured pods to ztunnel")
+	f.DurationVar(&cfg.UninstallDrain, "uninstall-drain", 0, "how long connections go on through ztunnel when the agent is taken off the node; 30s if 0")
+	f.BoolVar(&cfg.uninstall, "uninstall", false, "take everything of the mesh off this node: the CNI plugin, its entry, rules, state; through the agent if one runs")
+	f.BoolVar(&cfg.stay, "stay", false, "after --uninstall: be ready and wait for the end of the process, as a DaemonSet needs it")
 	f.StringVar(&log.Level, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&log.Format, "log-format", "json", "json or text")
 	if err := telemetry.ParseFlags(f, args, getenv); err != nil {

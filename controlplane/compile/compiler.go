@@ -31,6 +31,10 @@ type Options struct {
 	// Outbound is what pods may connect to where their namespace does not say:
 	// allow-any, also when empty, or registry-only.
 	Outbound string
+	// CapturedByCondition reads from a condition of the pods whether they are
+	// captured (ConditionCaptured), and not from reports, restored pods and
+	// confirmed releases: so all replicas of a control plane agree.
+	CapturedByCondition bool
 }
 
 func (o Options) withDefaults() (Options, error) {
@@ -71,8 +75,12 @@ type Compiler struct {
 	caches map[types.NamespacedName]*route.Cache
 	// attached has the statuses of policies that are attached to services or
 	// routes; versions are services that routes of others send requests to.
-	attached  map[graph.Key]meshv1alpha1.PolicyStatus
-	versions  map[types.NamespacedName]struct{}
+	attached map[graph.Key]meshv1alpha1.PolicyStatus
+	versions map[types.NamespacedName]struct{}
+	// served is the waypoint that carries out the routes of each Service.
+	served map[types.NamespacedName]types.NamespacedName
+	// retold are objects that are told something else by the batch under way.
+	retold    map[graph.Key]struct{}
 	externals map[types.NamespacedName]external
 	virtual   virtual
 	// podUID is the uid under which each pod has a capture state.
@@ -97,9 +105,11 @@ func New(opts Options) (*Compiler, error) {
 		caches:    make(map[types.NamespacedName]*route.Cache),
 		attached:  make(map[graph.Key]meshv1alpha1.PolicyStatus),
 		versions:  make(map[types.NamespacedName]struct{}),
+		served:    make(map[types.NamespacedName]types.NamespacedName),
+		retold:    make(map[graph.Key]struct{}),
+		podUID:    make(map[types.NamespacedName]types.UID),
 		externals: make(map[types.NamespacedName]external),
 		virtual:   newVirtual(),
-		podUID:    make(map[types.NamespacedName]types.UID),
 	}, nil
 }
 
@@ -130,7 +140,9 @@ func (c *Compiler) Apply(in Input) Result {
 		c.compileSlice(n)
 	}
 	c.compileTraffic(dirty)
-	return c.result()
+	out := c.result()
+	out.Touched = c.touchedBy(dirty)
+	return out
 }
 
 func (c *Compiler) result() Result {

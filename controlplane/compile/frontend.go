@@ -110,13 +110,17 @@ func (c *Compiler) compileBackend(n types.NamespacedName) (changed bool) {
 func (c *Compiler) compileFrontend(n types.NamespacedName) {
 	service, routes, b := mesh{c}.Service(n), c.graph.Routes(n), c.serviceBinding(n)
 	if len(routes) == 0 && !b.bound() {
-		delete(c.parents, n)
+		c.retell(n, nil, types.NamespacedName{})
 		delete(c.caches, n)
 		c.store.put(frontendKey(n), nil, nil)
 		return
 	}
 	out := route.Translate(route.Input{Name: n, Service: service, Bound: b.bound(), Unusable: b.message, Routes: routes, Version: c.isVersion(n)}, mesh{c}, c.cacheOf(n))
-	c.parents[n] = out.Parents
+	served := b.waypoint
+	if b.reason != "" {
+		served = types.NamespacedName{}
+	}
+	c.retell(n, out.Parents, served)
 	var resources []*Resource
 	// A waypoint that cannot be used, because it does not admit the service for
 	// example, is told nothing of it.

@@ -2,6 +2,7 @@ package compile
 
 import (
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -32,7 +33,7 @@ func (c *Compiler) compileGateway(n types.NamespacedName) {
 
 // facts gives what there is of a waypoint.
 func (c *Compiler) facts(n types.NamespacedName) provision.Facts {
-	var f provision.Facts
+	f := provision.Facts{AttachedRoutes: c.attachedRoutes(n)}
 	item, ok := c.graph.Service(n)
 	if !ok || !c.graph.IsWaypoint(n.Namespace, item.Object.Labels) {
 		return f
@@ -68,6 +69,8 @@ type Waypoint struct {
 	Gateway *gatewayv1.Gateway
 	// Implied: no Gateway was written, a namespace's label stands for it.
 	Implied bool
+	Verdict provision.Verdict
+	Facts   provision.Facts
 	Status  gatewayv1.GatewayStatus
 }
 
@@ -77,9 +80,8 @@ func (c *Compiler) Waypoints() []Waypoint {
 	defer c.mu.RUnlock()
 	var out []Waypoint
 	for _, n := range c.graph.Waypoints() {
-		gw, _ := c.graph.Waypoint(n)
-		_, written := c.graph.Gateway(n)
-		out = append(out, Waypoint{Gateway: gw, Implied: !written, Status: provision.Status(gw, provision.Check(gw), c.facts(n))})
+		w, _ := c.waypoint(n)
+		out = append(out, w)
 	}
 	return out
 }
@@ -88,19 +90,9 @@ func (c *Compiler) Waypoints() []Waypoint {
 func (c *Compiler) boundStatuses() []Status {
 	var out []Status
 	for n := range c.graph.Services() {
-		item, _ := c.graph.Service(n)
-		s := item.Object
-		if s.Spec.Type == corev1.ServiceTypeExternalName {
-			continue
+		if s, bound := c.serviceStatus(n); bound {
+			out = append(out, Status{Object: serviceKey(n), Origin: c.graph.Origin(serviceKey(n), ""), Status: s.Policy})
 		}
-		b := c.bindingOf(n.Namespace, s.Labels, s.Annotations, byService)
-		if !b.bound() {
-			continue
-		}
-		out = append(out, Status{
-			Object: serviceKey(n), Origin: c.graph.Origin(serviceKey(n), ""),
-			Status: meshv1alpha1.PolicyStatus{Conditions: []metav1.Condition{c.boundCondition(s, b)}},
-		})
 	}
 	return out
 }
@@ -126,15 +118,20 @@ func (c *Compiler) boundCondition(s *corev1.Service, b binding) metav1.Condition
 func (c *Compiler) gatewayStatuses() []Status {
 	var out []Status
 	for _, n := range c.graph.Waypoints() {
-		if _, written := c.graph.Gateway(n); !written {
+		w, _ := c.waypoint(n)
+		if w.Implied {
 			continue
 		}
-		gw, _ := c.graph.Waypoint(n)
-		s := provision.Status(gw, provision.Check(gw), c.facts(n))
 		out = append(out, Status{
 			Object: gatewayKey(n), Origin: c.graph.Origin(gatewayKey(n), ""),
-			Status: meshv1alpha1.PolicyStatus{Conditions: s.Conditions},
+			Status: meshv1alpha1.PolicyStatus{Conditions: w.Status.Conditions},
 		})
 	}
 	return out
+}
+
+func conditions(list ...metav1.Condition) []metav1.Condition { return list }
+
+func accepted(list []metav1.Condition) bool {
+	return meta.IsStatusConditionTrue(list, meshv1alpha1.ConditionAccepted)
 }

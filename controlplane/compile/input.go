@@ -63,4 +63,7 @@ type Result struct {
 	CapturedChanged bool
 	// NewFindings are those that were not there before the batch.
 	NewFindings []Finding
+	// Touched are the objects whose status may be another (Compiler.StatusOf),
+	// sorted. Some of them may be gone.
+	Touched []graph.Key
 }

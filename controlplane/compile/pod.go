@@ -79,7 +79,11 @@ func (c *Compiler) settle(n types.NamespacedName, p *corev1.Pod, want bool) *cap
 	state := c.captures.of(p.UID, p.Spec.NodeName)
 	before := state.phase
 	kept := existed && state.keep()
-	state.settle(want)
+	if c.options.CapturedByCondition {
+		state.read(p, want)
+	} else {
+		state.settle(want)
+	}
 	if state.phase == releasing && before != releasing {
 		c.begun = append(c.begun, Release{UID: p.UID, Epoch: state.epoch})
 	}

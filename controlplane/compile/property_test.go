@@ -36,6 +36,9 @@ func TestIncrementalEqualsFromScratch(t *testing.T) {
 
 // compare compares with a compiler that is given everything at once.
 func (w *world) compare(t *rapid.T) {
+	if len(w.untold) > 0 {
+		t.Fatalf("the status of %v changed, and they are not among the touched", w.untold)
+	}
 	w.agentsSettle()
 	scratch, err := compile.New(compile.Options{})
 	if err != nil {
@@ -57,12 +60,57 @@ func (w *world) compare(t *rapid.T) {
 	}
 }
 
+// statuses gives the status of every object that has one, and checks that asking
+// for one gives the same as asking for all.
+func statuses(c *compile.Compiler) map[graph.Key]compile.ObjectStatus {
+	out := make(map[graph.Key]compile.ObjectStatus)
+	for _, s := range c.Statuses() {
+		out[s.Object], _ = c.StatusOf(s.Object)
+	}
+	for _, s := range c.RouteStatuses() {
+		out[s.Object] = compile.ObjectStatus{Parents: s.Parents}
+	}
+	return out
+}
+
+// checkTouched notes an object whose status is another and that is not among those
+// that are said to be touched, and a status that is not what all statuses say.
+func (w *world) checkTouched(before map[graph.Key]compile.ObjectStatus, touched []graph.Key) {
+	after := statuses(w.compiler)
+	for _, s := range w.compiler.Statuses() {
+		one, ok := w.compiler.StatusOf(s.Object)
+		if one.Gateway != nil {
+			one.Policy.Conditions = one.Gateway.Conditions
+		}
+		if !ok || !cmp.Equal(one.Policy, s.Status) {
+			w.untold = append(w.untold, s.Object)
+		}
+	}
+	for _, s := range w.compiler.RouteStatuses() {
+		if one, ok := w.compiler.StatusOf(s.Object); !ok || !cmp.Equal(one.Parents, s.Parents) {
+			w.untold = append(w.untold, s.Object)
+		}
+	}
+	for k := range after {
+		if !cmp.Equal(before[k], after[k]) && !slices.Contains(touched, k) {
+			w.untold = append(w.untold, k)
+		}
+	}
+	for k := range before {
+		if _, ok := after[k]; !ok && !slices.Contains(touched, k) {
+			w.untold = append(w.untold, k)
+		}
+	}
+}
+
 // world is a compiler, what was put in, and what a client made of the deltas.
 type world struct {
 	compiler *compile.Compiler
 	objects  map[graph.Key]graph.Object
 	client   map[compile.Key]string
 	draw     func(*rapid.T) graph.Object
+	// untold are objects whose status changed without a word.
+	untold []graph.Key
 }
 
 func newWorld(t *rapid.T) *world {
@@ -84,7 +132,9 @@ func versions(c *compile.Compiler) map[compile.Key]string {
 }
 
 func (w *world) apply(in compile.Input) {
+	before := statuses(w.compiler)
 	res := w.compiler.Apply(in)
+	w.checkTouched(before, res.Touched)
 	for _, r := range res.Updated {
 		w.client[r.Key] = r.Version + r.Node + r.Waypoint.String() + strings.Join(r.Aliases, ",")
 	}

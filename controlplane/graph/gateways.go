@@ -167,3 +167,17 @@ func (g *Graph) dirtyService(n name, d *Dirty) {
 	maps.Copy(d.AuthorizationPolicies, g.authzByService[n])
 	g.dirtyTraffic(n, d)
 }
+
+// UsersOfWaypoint gives the services whose own labels, or whose namespace's, name
+// a waypoint, in no order. Some of them may be opted out.
+func (g *Graph) UsersOfWaypoint(n types.NamespacedName) []types.NamespacedName {
+	out := unsorted(g.servicesByWaypoint[n])
+	for ns := range g.namespacesByWaypoint[n] {
+		for svc := range g.servicesByNamespace[ns] {
+			if _, own := g.servicesByWaypoint[n][svc]; !own {
+				out = append(out, svc)
+			}
+		}
+	}
+	return out
+}

@@ -2,6 +2,7 @@ package graph
 
 import (
 	"cmp"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -160,9 +161,11 @@ func (g *Graph) EndpointSlicesOf(svc types.NamespacedName) []types.NamespacedNam
 	return sorted(g.slicesByService[svc])
 }
 
-// IsPod says whether an endpoint address is that of a pod.
+// IsPod says whether an endpoint address is that of a pod. One that is said to be
+// a pod's is, though the pod is not known yet, or no more: it has no workload but
+// the pod's.
 func (g *Graph) IsPod(s *discoveryv1.EndpointSlice, ep *discoveryv1.Endpoint, a netip.Addr) bool {
-	found := false
+	found := ep.TargetRef != nil && ep.TargetRef.Kind == "Pod"
 	g.podsAt(s.Namespace, a, ep.TargetRef, func(name) { found = true })
 	return found
 }
@@ -249,3 +252,6 @@ func (g *Graph) origin(k Key) Origin {
 	}
 	return g.traffic.objects[k].Origin
 }
+
+// Namespaces gives the names of all, sorted.
+func (g *Graph) Namespaces() []string { return slices.Sorted(maps.Keys(g.namespaces)) }

@@ -65,6 +65,9 @@ func Check(gw *gatewayv1.Gateway) Verdict {
 		add("metadata.labels["+graph.LabelWaypointFor+"]", "%q is not possible: use service, workload, all or none", value)
 	}
 	v.Problems = append(v.Problems, checkSize(gw)...)
+	if ref := Parameters(gw); ref != nil && (ref.Group != "" || ref.Kind != "ConfigMap") {
+		add("spec.infrastructure.parametersRef", "%s %q cannot be read: name a ConfigMap, of group \"\", in the Gateway's namespace", ref.Kind, ref.Name)
+	}
 	return v
 }
 
@@ -110,6 +113,8 @@ func admitted(gw *gatewayv1.Gateway, listener int) (func(string, map[string]stri
 // checkSize reads the annotations about replicas and resources.
 func checkSize(gw *gatewayv1.Gateway) []Problem {
 	_, problems := replicas(gw)
+	_, _, more := scaling(gw)
+	problems = append(problems, more...)
 	for _, a := range resourceAnnotations() {
 		value, ok := setting(gw, a.key)
 		if !ok {
@@ -120,4 +125,12 @@ func checkSize(gw *gatewayv1.Gateway) []Problem {
 		}
 	}
 	return problems
+}
+
+// Parameters gives what a Gateway refers to for overlays, or nil.
+func Parameters(gw *gatewayv1.Gateway) *gatewayv1.LocalParametersReference {
+	if gw.Spec.Infrastructure == nil {
+		return nil
+	}
+	return gw.Spec.Infrastructure.ParametersRef
 }

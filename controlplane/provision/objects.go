@@ -4,7 +4,9 @@ import (
 	"maps"
 
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -43,6 +45,8 @@ type Options struct {
 	Image string
 	// Args are added to the program's arguments.
 	Args []string
+	// Cluster is what only a cluster needs; nil where there is none.
+	Cluster *Cluster
 }
 
 // Objects are what a waypoint is made of.
@@ -50,16 +54,24 @@ type Objects struct {
 	ServiceAccount *corev1.ServiceAccount
 	Service        *corev1.Service
 	Deployment     *appsv1.Deployment
+	// PodDisruptionBudget and HorizontalPodAutoscaler are of clusters, nil where
+	// the Gateway needs none.
+	PodDisruptionBudget     *policyv1.PodDisruptionBudget
+	HorizontalPodAutoscaler *autoscalingv2.HorizontalPodAutoscaler
 }
 
 // Make gives the objects of a Gateway that Check found no problem with.
 func Make(gw *gatewayv1.Gateway, o Options) Objects {
-	return Objects{
+	out := Objects{
 		ServiceAccount: &corev1.ServiceAccount{
 			TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ServiceAccount"}, ObjectMeta: meta(gw),
 		},
 		Service: service(gw), Deployment: deployment(gw, o),
 	}
+	if o.Cluster != nil {
+		o.Cluster.complete(gw, &out)
+	}
+	return out
 }
 
 // labelsOf gives the labels that the Gateway's infrastructure asks for, and those by which

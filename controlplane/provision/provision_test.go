@@ -32,6 +32,8 @@ func TestGolden(t *testing.T) {
 			}
 			var gw gatewayv1.Gateway
 			var facts provision.Facts
+			var params map[string]string
+			cluster := false
 			for i := range archive.Files {
 				f := &archive.Files[i]
 				switch f.Name {
@@ -39,8 +41,11 @@ func TestGolden(t *testing.T) {
 					err = yaml.UnmarshalStrict(f.Data, &gw)
 				case "facts.yaml":
 					err = yaml.UnmarshalStrict(f.Data, &facts)
+				case "params.yaml":
+					cluster = true
+					err = yaml.UnmarshalStrict(f.Data, &params)
 				case "want":
-					got := render(t, &gw, facts)
+					got := render(t, &gw, facts, cluster, params)
 					if *update {
 						f.Data = []byte(got)
 					} else if d := cmp.Diff(string(f.Data), got); d != "" {
@@ -62,7 +67,7 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-func render(t *testing.T, gw *gatewayv1.Gateway, f provision.Facts) string {
+func render(t *testing.T, gw *gatewayv1.Gateway, f provision.Facts, cluster bool, params map[string]string) string {
 	t.Helper()
 	v := provision.Check(gw)
 	out := struct {
@@ -78,11 +83,20 @@ func render(t *testing.T, gw *gatewayv1.Gateway, f provision.Facts) string {
 		out.For += "workloads"
 	}
 	if len(v.Problems) == 0 {
-		made := provision.Make(gw, provision.Options{
+		options := provision.Options{
 			XDSAddress: "192.0.2.1:15012", XDSServerName: "ambit-controlplane.ambit-system.svc", ClusterID: "Kubernetes",
 			TrustDomain: "cluster.local", LogLevel: "info", Image: "ambit/waypoint:1", Args: []string{"--extra=1"},
-		})
+		}
+		if cluster {
+			options.Cluster = &provision.Cluster{TokenAudience: "ambit-mesh.io", RootConfigMap: "ambit-root-cert", PriorityClass: "system-cluster-critical"}
+		}
+		made := provision.Make(gw, options)
 		out.Objects = &made
+		if out.Problems = provision.Overlay(&made, params); len(out.Problems) > 0 {
+			out.Objects = nil
+			f.Refused = out.Problems
+			out.Status = provision.Status(gw, v, f)
+		}
 	}
 	text, err := yaml.Marshal(out)
 	if err != nil {

@@ -11,7 +11,12 @@ import (
 
 // Annotations of a Gateway, or of its spec.infrastructure, which counts first.
 const (
-	AnnotationReplicas      = "ambit-mesh.io/waypoint-replicas"
+	AnnotationReplicas = "ambit-mesh.io/waypoint-replicas"
+	// AnnotationMaxReplicas, in a cluster, makes an autoscaler: waypoint-replicas
+	// are then the fewest, and AnnotationCPUTarget the percentage of the requested
+	// CPU that it aims at, 80 when absent.
+	AnnotationMaxReplicas   = "ambit-mesh.io/waypoint-max-replicas"
+	AnnotationCPUTarget     = "ambit-mesh.io/waypoint-cpu-target"
 	AnnotationCPURequest    = "ambit-mesh.io/waypoint-cpu-request"
 	AnnotationCPULimit      = "ambit-mesh.io/waypoint-cpu-limit"
 	AnnotationMemoryRequest = "ambit-mesh.io/waypoint-memory-request"
@@ -65,6 +70,28 @@ func replicas(gw *gatewayv1.Gateway) (int32, []Problem) {
 		return 1, []Problem{{settingField(gw, AnnotationReplicas), fmt.Sprintf("%q is not a number of replicas: use 0 to %d", value, maxReplicas)}}
 	}
 	return int32(n), nil
+}
+
+// scaling gives the most replicas and the CPU target in percent; 0 for no
+// autoscaler.
+func scaling(gw *gatewayv1.Gateway) (most, target int32, problems []Problem) {
+	target = 80
+	least, _ := replicas(gw)
+	if value, ok := setting(gw, AnnotationMaxReplicas); ok {
+		n, err := strconv.ParseInt(value, 10, 32)
+		if err != nil || n < 1 || n > maxReplicas || int32(n) < least || least < 1 {
+			problems = append(problems, Problem{settingField(gw, AnnotationMaxReplicas), fmt.Sprintf("%q is not possible: use %d to %d, and at least 1 of %s", value, max(least, 1), maxReplicas, AnnotationReplicas)})
+		}
+		most = int32(n)
+	}
+	if value, ok := setting(gw, AnnotationCPUTarget); ok {
+		n, err := strconv.ParseInt(value, 10, 32)
+		if err != nil || n < 1 || n > 1000 {
+			problems = append(problems, Problem{settingField(gw, AnnotationCPUTarget), fmt.Sprintf("%q is not a percentage: use 1 to 1000", value)})
+		}
+		target = int32(n)
+	}
+	return most, target, problems
 }
 
 // resources expects a Gateway that Check found no problem with.

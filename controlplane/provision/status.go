@@ -16,6 +16,10 @@ type Facts struct {
 	Addresses []string
 	// Pods behind it, and how many of them are ready.
 	Pods, Ready int
+	// AttachedRoutes is how many routes the waypoint carries out.
+	AttachedRoutes int32
+	// Refused are the reasons why its objects could not be made as they should be.
+	Refused []Problem
 }
 
 // Status gives what the status of a Gateway of class ambit-waypoint should say.
@@ -25,24 +29,22 @@ func Status(gw *gatewayv1.Gateway, v Verdict, f Facts) gatewayv1.GatewayStatus {
 	programmed := condition(gw, string(gatewayv1.GatewayConditionProgrammed), true, string(gatewayv1.GatewayReasonProgrammed), fmt.Sprintf("%d of %d pods are ready", f.Ready, f.Pods))
 	switch {
 	case len(v.Problems) > 0:
-		var all []string
-		for _, p := range v.Problems {
-			all = append(all, p.String())
-		}
-		message := strings.Join(all, "; ") + "; until then there is no waypoint, and connections that need it are refused"
+		message := joined(v.Problems) + "; until then there is no waypoint, and connections that need it are refused"
 		reason := string(gatewayv1.GatewayReasonInvalidParameters)
 		if v.Listener < 0 {
 			reason = string(gatewayv1.GatewayReasonListenersNotValid)
 		}
 		accepted = condition(gw, accepted.Type, false, reason, message)
 		programmed = condition(gw, programmed.Type, false, string(gatewayv1.GatewayReasonInvalid), message)
+	case len(f.Refused) > 0:
+		programmed = condition(gw, programmed.Type, false, string(gatewayv1.GatewayReasonInvalid), joined(f.Refused)+"; until that is put right its objects stay as they are")
 	case f.Hostname == "":
 		programmed = condition(gw, programmed.Type, false, string(gatewayv1.GatewayReasonAddressNotAssigned), "its Service does not exist yet")
 	case f.Ready == 0:
 		programmed = condition(gw, programmed.Type, false, string(gatewayv1.GatewayReasonNoResources),
 			fmt.Sprintf("none of its %d pods is ready: connections that need this waypoint are refused", f.Pods))
 	}
-	s := gatewayv1.GatewayStatus{Conditions: []metav1.Condition{accepted, programmed}}
+	s := gatewayv1.GatewayStatus{Conditions: []metav1.Condition{accepted, programmed}, Listeners: listeners(gw, v, f, programmed)}
 	if f.Hostname != "" && len(v.Problems) == 0 {
 		s.Addresses = append(s.Addresses, gatewayv1.GatewayStatusAddress{Type: new(gatewayv1.HostnameAddressType), Value: f.Hostname})
 		for _, a := range f.Addresses {
@@ -50,6 +52,14 @@ func Status(gw *gatewayv1.Gateway, v Verdict, f Facts) gatewayv1.GatewayStatus {
 		}
 	}
 	return s
+}
+
+func joined(problems []Problem) string {
+	var all []string
+	for _, p := range problems {
+		all = append(all, p.String())
+	}
+	return strings.Join(all, "; ")
 }
 
 func purpose(v Verdict) string {

@@ -62,7 +62,7 @@ func ReadyHandler(r *lifecycle.Readiness) http.Handler {
 			http.Error(w, "pending: "+strings.Join(pending, ", "), http.StatusServiceUnavailable)
 			return
 		}
-		fmt.Fprintln(w, "ready")
+		fmt.Fprintln(w, strings.Join(append([]string{"ready"}, r.Notes()...), "\n"))
 	})
 	return mux
 }

@@ -47,14 +47,17 @@ type entry struct {
 	cancel func()        // ends its renewal; nil before Run. Guarded by Manager.mu
 	first  chan struct{} // closed when cert is set for the first time
 
-	mu   sync.Mutex
-	cert *identity.Certificate // guarded by mu
-	err  error                 // of the last attempt; guarded by mu
+	mu    sync.Mutex
+	cert  *identity.Certificate // guarded by mu
+	since time.Time             // when cert came; guarded by mu
+	err   error                 // of the last attempt; guarded by mu
 }
 
 // NewManager makes a manager; metrics may be nil. Nothing is fetched before Run.
 func NewManager(a Authority, log *zap.Logger, metrics *Metrics) *Manager {
-	return &Manager{authority: a, log: log, metrics: metrics, slots: make(chan struct{}, parallel), entries: make(map[identity.ID]*entry)}
+	m := &Manager{authority: a, log: log, metrics: metrics, slots: make(chan struct{}, parallel), entries: make(map[identity.ID]*entry)}
+	metrics.of(m)
+	return m
 }
 
 // Run fetches and renews until ctx ends.
@@ -102,7 +105,6 @@ func (m *Manager) Use(id identity.ID) (s *Source, release func()) {
 			return
 		}
 		delete(m.entries, id)
-		m.metrics.forget(id)
 		if e.cancel != nil {
 			e.cancel()
 		}
@@ -159,7 +161,6 @@ func (m *Manager) issue(ctx context.Context, e *entry) time.Duration {
 		}
 		return -1
 	}
-	m.metrics.expires(e.id, cert.Leaf().NotAfter)
 	m.log.Debug("certificate issued", zap.Stringer("identity", e.id), zap.Time("notAfter", cert.Leaf().NotAfter))
 	// Half life, a little earlier or later so that a node's renewals spread out.
 	life := cert.Leaf().NotAfter.Sub(cert.Leaf().NotBefore)
@@ -183,7 +184,7 @@ func (e *entry) set(cert *identity.Certificate, err error) {
 	if e.cert == nil {
 		close(e.first)
 	}
-	e.cert = cert
+	e.cert, e.since = cert, time.Now()
 }
 
 // Source gives the certificate of one identity.
@@ -217,9 +218,10 @@ func (s *Source) Get(ctx context.Context) (*identity.Certificate, error) {
 
 // Status is what is held for one identity.
 type Status struct {
-	ID   identity.ID
-	Cert *identity.Certificate // nil when there is none yet
-	Err  error                 // of the last attempt
+	ID    identity.ID
+	Cert  *identity.Certificate // nil when there is none yet
+	Since time.Time             // when Cert came
+	Err   error                 // of the last attempt
 }
 
 // Snapshot gives what is held, sorted by identity.
@@ -229,7 +231,7 @@ func (m *Manager) Snapshot() []Status {
 	out := make([]Status, 0, len(m.entries))
 	for id, e := range m.entries {
 		e.mu.Lock()
-		out = append(out, Status{ID: id, Cert: e.cert, Err: e.err})
+		out = append(out, Status{ID: id, Cert: e.cert, Since: e.since, Err: e.err})
 		e.mu.Unlock()
 	}
 	slices.SortFunc(out, func(a, b Status) int { return strings.Compare(a.ID.Principal(), b.ID.Principal()) })

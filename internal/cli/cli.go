@@ -7,11 +7,24 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/ambit-mesh/ambit/internal/cli/install"
+	"github.com/ambit-mesh/ambit/internal/cli/kube"
+)
+
+// Exit codes.
+const (
+	exitFailed      = 1
+	exitUsage       = 2
+	exitUnwell      = 3 // what was looked at is not as it should be
+	exitTimeout     = 4 // what was waited for did not come
+	exitUnreachable = 5 // the cluster does not answer, or does not know the user
 )
 
 // usageError is a call that makes no sense.
@@ -22,10 +35,19 @@ type exitError struct{ code int }
 
 func (e exitError) Error() string { return fmt.Sprintf("exit code %d", e.code) }
 
+// unwellError is something looked at that is not as it should be. What is wrong has
+// been printed.
+type unwellError struct{ what string }
+
+func (e unwellError) Error() string { return e.what }
+
 // Streams are where a command reads and writes.
 type Streams struct {
 	In       *os.File
 	Out, Err *os.File
+	// Program is the name that the command was called by; kubectl-ambit makes it a
+	// plug-in of kubectl.
+	Program string
 }
 
 // Main runs the command line and gives the exit code.
@@ -37,19 +59,33 @@ func Main(args []string, s Streams) int {
 	root := newRoot(s)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
-	var exit exitError
-	var usage usageError
-	switch {
-	case err == nil:
+	if err == nil {
 		return 0
-	case errors.As(err, &exit):
+	}
+	var exit exitError
+	if errors.As(err, &exit) {
 		return exit.code
+	}
+	fmt.Fprintf(s.Err, "error: %v\n", err)
+	return code(err)
+}
+
+// code gives the exit code of an error.
+func code(err error) int {
+	var usage usageError
+	var unwell unwellError
+	var timeout *install.TimeoutError
+	switch {
 	case errors.As(err, &usage):
-		fmt.Fprintf(s.Err, "error: %v\n", err)
-		return 2
+		return exitUsage
+	case errors.As(err, &unwell):
+		return exitUnwell
+	case errors.As(err, &timeout):
+		return exitTimeout
+	case kube.Unreachable(err):
+		return exitUnreachable
 	default:
-		fmt.Fprintf(s.Err, "error: %v\n", err)
-		return 1
+		return exitFailed
 	}
 }
 
@@ -57,13 +93,16 @@ func newRoot(s Streams) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "ambit",
 		Short: "A service mesh without sidecars",
-		Long: "ambit runs and looks into a service mesh that gives every workload an identity and\n" +
-			"mutual TLS without a sidecar.",
-		Example:       "  ambit local up -f examples/shop/manifests\n  ambit local status",
+		Long: "ambit installs, runs and looks into a service mesh that gives every workload an identity\n" +
+			"and mutual TLS without a sidecar: in a Kubernetes cluster, or on this machine (ambit local).",
+		Example:       "  ambit install\n  ambit enroll shop\n  ambit local up -f examples/shop/manifests",
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          unknownCommand,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	if filepath.Base(s.Program) == "kubectl-ambit" {
+		root.Annotations = map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl ambit"}
 	}
 	root.SetIn(s.In)
 	root.SetOut(s.Out)
@@ -72,7 +111,9 @@ func newRoot(s Streams) *cobra.Command {
 		return usageError{fmt.Errorf("%w: see %s --help", err, cmd.CommandPath())}
 	})
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(newVersion(s.Out), newCompletion(s.Out), newLocal(s))
+	root.AddCommand(newVersion(s), newCompletion(s.Out), newLocal(s))
+	root.AddCommand(newInstall(s), newUpgrade(s), newUninstall(s), newCheck(s), newEnroll(s), newUnenroll(s),
+		newClusterStatus(s), newWaypoint(s), newZtunnel(s), newClusterExplain(s))
 	return root
 }
 
@@ -91,16 +132,6 @@ func exactly(check cobra.PositionalArgs) cobra.PositionalArgs {
 			return usageError{fmt.Errorf("%w: usage: %s", err, cmd.UseLine())}
 		}
 		return nil
-	}
-}
-
-func newVersion(out io.Writer) *cobra.Command {
-	return &cobra.Command{
-		Use: "version", Short: "Print the version", Example: "  ambit version", Args: exactly(cobra.NoArgs),
-		RunE: func(*cobra.Command, []string) error {
-			_, err := fmt.Fprintln(out, version())
-			return err
-		},
 	}
 }
 

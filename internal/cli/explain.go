@@ -1,16 +1,16 @@
 package cli
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/ambit-mesh/ambit/internal/explain"
 	"github.com/ambit-mesh/ambit/internal/local/control"
-	"github.com/ambit-mesh/ambit/internal/local/explain"
 )
 
 // explainFormat is the value of explain's -o.
@@ -20,15 +20,25 @@ func (f *explainFormat) String() string { return string(*f) }
 
 // Set takes one of the known formats.
 func (f *explainFormat) Set(s string) error {
-	if s != "text" && s != "json" {
-		return errors.New("want text or json")
+	if s != "text" && s != "json" && s != "yaml" {
+		return errors.New("want text, json or yaml")
 	}
 	*f = explainFormat(s)
 	return nil
 }
 
 // Type is shown in the help.
-func (f *explainFormat) Type() string { return "text|json" }
+func (f *explainFormat) Type() string { return "text|json|yaml" }
+
+// report prints what is explained.
+func (f *explainFormat) report(w io.Writer, r explain.Report) error {
+	if *f == "text" {
+		_, err := fmt.Fprint(w, r)
+		return err
+	}
+	structured := format(*f)
+	return structured.print(w, r, nil)
+}
 
 func newExplain(s Streams, f *localFlags) *cobra.Command {
 	var args control.ExplainArgs
@@ -71,13 +81,7 @@ func newExplain(s Streams, f *localFlags) *cobra.Command {
 		if err := client.Call(cmd.Context(), control.OpExplain, args, &report); err != nil {
 			return err
 		}
-		if out == "json" {
-			enc := json.NewEncoder(s.Out)
-			enc.SetIndent("", "  ")
-			return enc.Encode(report)
-		}
-		_, err = fmt.Fprint(s.Out, report)
-		return err
+		return out.report(s.Out, report)
 	}
 	return cmd
 }

@@ -5,8 +5,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/ambit-mesh/ambit/internal/explain"
 	"github.com/ambit-mesh/ambit/internal/local/control"
-	"github.com/ambit-mesh/ambit/internal/local/explain"
 )
 
 func TestAddressOfAService(t *testing.T) {

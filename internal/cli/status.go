@@ -2,6 +2,8 @@ package cli
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -38,15 +40,19 @@ func statusTable(w *tabwriter.Writer, st control.Status) {
 		state = "not ready"
 	}
 	fmt.Fprintf(w, "local mesh %s: %s, up %s, manifests %s\n\n", st.Name, state, age(st.Started), st.Manifests)
-	row(w, "NODE", "ADDRESSES", "POD BLOCKS", "PODS")
+	row(w, "NODE", "ADDRESSES", "POD BLOCKS", "PODS", "CERTIFICATES")
 	for _, n := range st.Nodes {
-		row(w, n.Name, strings.Join(n.Addresses, ","), strings.Join(n.PodBlocks, ","), n.Pods)
+		row(w, n.Name, strings.Join(n.Addresses, ","), strings.Join(n.PodBlocks, ","), n.Pods, certificates(n.Certificates))
 	}
 	if st.Mesh {
 		fmt.Fprintln(w)
 		row(w, "COMPONENT", "PID", "UP", "RESTARTS", "READY", "MESSAGE")
 		for _, c := range st.Components {
-			row(w, c.Name, c.Pid, age(c.Started), c.Restarts, yesNo(c.Ready), c.Message)
+			message := c.Message
+			if c.Draining > 0 {
+				message = strings.TrimSpace(fmt.Sprintf("%s (%d before it with connections)", message, c.Draining))
+			}
+			row(w, c.Name, c.Pid, age(c.Started), c.Restarts, yesNo(c.Ready), message)
 		}
 	}
 	fmt.Fprintln(w)
@@ -74,9 +80,32 @@ func statusTable(w *tabwriter.Writer, st control.Status) {
 			why = append(why, fmt.Sprintf("%s/%s: %s", p.Namespace, p.Name, p.Message))
 		}
 	}
+	for _, n := range st.Nodes {
+		if n.Certificates == nil {
+			continue
+		}
+		for _, id := range slices.Sorted(maps.Keys(n.Certificates.Errors)) {
+			why = append(why, fmt.Sprintf("certificate of %s on %s: %s", id, n.Name, n.Certificates.Errors[id]))
+		}
+	}
 	list(w, "WAITING", why)
 	list(w, "PROBLEMS", st.Problems)
 	list(w, "NOTES", st.Notes)
+}
+
+// certificates tells how a node's certificates are.
+func certificates(c *control.Certificates) string {
+	if c == nil {
+		return ""
+	}
+	var parts []string
+	for _, state := range slices.Sorted(maps.Keys(c.States)) {
+		parts = append(parts, fmt.Sprintf("%d %s", c.States[state], state))
+	}
+	if !c.Soonest.IsZero() {
+		parts = append(parts, "the first expires at "+c.Soonest.UTC().Format("2006-01-02 15:04 MST"))
+	}
+	return strings.Join(parts, ", ")
 }
 
 func list(w *tabwriter.Writer, heading string, lines []string) {

@@ -14,9 +14,11 @@ type Config struct {
 	// 64 KiB. MaxStreamWindow is what it may grow to; 4 MiB.
 	StreamWindow, MaxStreamWindow int
 	// ConnWindow bounds the bytes of all streams of a connection that their
-	// readers have not taken; 32 MiB. Streams' windows grow only as far as three
+	// readers have not taken; 96 MiB. Streams' windows grow only as far as three
 	// quarters of it hold all of them, so that readers that take nothing never hold
-	// up others; for that, it must have room for MaxStreams that have not grown.
+	// up others; for that, it must have room for MaxStreams that have not grown. Room
+	// for all of them as they are while they are read (256 KiB) keeps new streams as
+	// fast as those that came first and have become idle.
 	ConnWindow int
 	// MaxStreams is how many streams a peer may have open on a connection, and
 	// how many we open on one; 256.
@@ -45,7 +47,7 @@ func (c Config) withDefaults() Config {
 	}
 	def(&c.StreamWindow, 64<<10)
 	def(&c.MaxStreamWindow, 4<<20)
-	def(&c.ConnWindow, 32<<20)
+	def(&c.ConnWindow, 96<<20)
 	def(&c.MaxStreams, 256)
 	def(&c.MaxHeaderBytes, 16<<10)
 	defd(&c.HandshakeTimeout, 10*time.Second)

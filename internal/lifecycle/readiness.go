@@ -9,7 +9,30 @@ import (
 // Readiness has nothing pending.
 type Readiness struct {
 	mu      sync.Mutex
-	pending map[string]int // guarded by mu
+	pending map[string]int  // guarded by mu
+	notes   []func() string // guarded by mu
+}
+
+// Note has something told beside readiness that does not keep from being ready, such
+// as that what is known may be out of date; "" for nothing.
+func (r *Readiness) Note(note func() string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.notes = append(r.notes, note)
+}
+
+// Notes gives what there is to tell.
+func (r *Readiness) Notes() []string {
+	r.mu.Lock()
+	notes := slices.Clone(r.notes)
+	r.mu.Unlock()
+	var out []string
+	for _, note := range notes {
+		if text := note(); text != "" {
+			out = append(out, text)
+		}
+	}
+	return out
 }
 
 // Task is one thing to wait for.

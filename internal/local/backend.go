@@ -8,8 +8,8 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/ambit-mesh/ambit/internal/explain"
 	"github.com/ambit-mesh/ambit/internal/local/control"
-	"github.com/ambit-mesh/ambit/internal/local/explain"
 	"github.com/ambit-mesh/ambit/internal/local/system"
 )
 

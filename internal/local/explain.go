@@ -5,8 +5,8 @@ import (
 	"encoding/json"
 
 	"github.com/ambit-mesh/ambit/controlplane/graph"
+	"github.com/ambit-mesh/ambit/internal/explain"
 	"github.com/ambit-mesh/ambit/internal/local/control"
-	"github.com/ambit-mesh/ambit/internal/local/explain"
 	"github.com/ambit-mesh/ambit/internal/manifest"
 )
 

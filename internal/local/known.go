@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/ambit-mesh/ambit/internal/local/control"
 	"github.com/ambit-mesh/ambit/internal/local/system"
 )
 
@@ -52,29 +53,44 @@ func firstUnknown(pods []*corev1.Pod, healthy map[string]bool) string {
 // knownKey tells a pod from its predecessor of the same name.
 func knownKey(namespace, name, ip string) string { return namespace + "/" + name + " at " + ip }
 
+// ztunnelDump is the part of a ztunnel's dump that is looked at.
+type ztunnelDump struct {
+	Workloads []struct {
+		Name      string   `json:"name"`
+		Namespace string   `json:"namespace"`
+		IPs       []string `json:"workloadIps"`
+		Status    string   `json:"status"`
+	} `json:"workloads"`
+	Certificates []struct {
+		Identity string `json:"identity"`
+		Renewal  string `json:"renewal"`
+		Error    string `json:"error"`
+		Chain    []struct {
+			Expires time.Time `json:"expirationTime"`
+		} `json:"certChain"`
+	} `json:"certificates"`
+}
+
+// certificates sums up what a ztunnel holds.
+func (d *ztunnelDump) certificates() *control.Certificates {
+	c := &control.Certificates{States: make(map[string]int), Errors: make(map[string]string)}
+	for _, held := range d.Certificates {
+		c.States[held.Renewal]++
+		if held.Error != "" {
+			c.Errors[held.Identity] = held.Error
+		}
+		if len(held.Chain) > 0 && (c.Soonest.IsZero() || held.Chain[0].Expires.Before(c.Soonest)) {
+			c.Soonest = held.Chain[0].Expires
+		}
+	}
+	return c
+}
+
 // askZtunnel gives the pods that a ztunnel knows as healthy.
 func askZtunnel(client *http.Client) (map[string]bool, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), knownTimeout)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/config_dump", portAdmin), nil)
+	dump, err := dumpZtunnel(context.Background(), client)
 	if err != nil {
 		return nil, err
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	var dump struct {
-		Workloads []struct {
-			Name      string   `json:"name"`
-			Namespace string   `json:"namespace"`
-			IPs       []string `json:"workloadIps"`
-			Status    string   `json:"status"`
-		} `json:"workloads"`
-	}
-	if err := json.NewDecoder(resp.Body).Decode(&dump); err != nil {
-		return nil, fmt.Errorf("config dump: %w", err)
 	}
 	healthy := make(map[string]bool)
 	for _, w := range dump.Workloads {
@@ -85,4 +101,23 @@ func askZtunnel(client *http.Client) (map[string]bool, error) {
 		}
 	}
 	return healthy, nil
+}
+
+func dumpZtunnel(ctx context.Context, client *http.Client) (*ztunnelDump, error) {
+	ctx, cancel := context.WithTimeout(ctx, knownTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/config_dump", portAdmin), nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	dump := new(ztunnelDump)
+	if err := json.NewDecoder(resp.Body).Decode(dump); err != nil {
+		return nil, fmt.Errorf("config dump: %w", err)
+	}
+	return dump, nil
 }

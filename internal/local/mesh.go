@@ -49,6 +49,9 @@ func (f meshFiles) root() string             { return filepath.Join(f.controlPla
 func (f meshFiles) agent(node string) string { return filepath.Join(f.state, node, "nodeagent") }
 func (f meshFiles) zds(node string) string   { return filepath.Join(sandbox.SocketDir, node, "zds.sock") }
 
+func (f meshFiles) snapshot(node string) string {
+	return filepath.Join(f.state, node, "ztunnel", "mesh.snapshot")
+}
 func (f meshFiles) cni(node string) string    { return filepath.Join(sandbox.SocketDir, node, "cni.sock") }
 func (f meshFiles) access(node string) string { return filepath.Join(f.logs(), node+"-access.log") }
 
@@ -75,15 +78,20 @@ func (s *supervisor) meshComponents() []*system.Component {
 }
 
 func (s *supervisor) component(name, program string, ready int, ns process.Namespaces, before func(context.Context) error, args ...string) *system.Component {
+	return system.New(s.process(name, program, ready, ns, before, args...))
+}
+
+// process describes one of the mesh's processes.
+func (s *supervisor) process(name, program string, ready int, ns process.Namespaces, before func(context.Context) error, args ...string) system.Config {
 	o := s.options
 	argv := append([]string{filepath.Join(o.BinDir, program)}, args...)
 	argv = append(argv, "--log-level="+o.LogLevel, "--log-format=json")
-	return system.New(system.Config{
+	return system.Config{
 		Name: name, Argv: append(argv, o.Args[program[len("ambit-"):]]...),
 		Env: []string{"PATH=" + o.SearchPath, "HOME=" + os.Getenv("HOME")},
 		Log: s.componentLog(name), Namespaces: ns, ReadyPort: ready, Before: before,
 		Changed: s.kick, Grace: componentGrace, Reaper: &s.reaper, Logger: s.log,
-	})
+	}
 }
 
 func (s *supervisor) componentLog(name string) string {
@@ -108,9 +116,12 @@ func (s *supervisor) nodeAgent(n *node) *system.Component {
 
 func (s *supervisor) ztunnel(n *node) *system.Component {
 	name := n.wire.Name
-	return s.component(name+"/ztunnel", programZtunnel, portReady, n.wire.Namespaces, s.needsRoot,
-		append(s.nodeArgs(name), "--zds-socket="+s.files.zds(name), "--cluster-id="+clusterID,
-			"--trust-domain="+s.options.TrustDomain, "--access-log="+s.files.access(name))...)
+	cfg := s.process(name+"/ztunnel", programZtunnel, portReady, n.wire.Namespaces, s.needsRoot,
+		append(s.nodeArgs(name), "--release-ports", "--zds-socket="+s.files.zds(name), "--cluster-id="+clusterID,
+			"--trust-domain="+s.options.TrustDomain, "--access-log="+s.files.access(name), "--snapshot-file="+s.files.snapshot(name))...)
+	// The next ztunnel takes over at once, while this one keeps its connections.
+	cfg.Successor = true
+	return system.New(cfg)
 }
 
 func (s *supervisor) nodeArgs(node string) []string {

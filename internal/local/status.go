@@ -57,6 +57,11 @@ func (s *supervisor) status(ctx context.Context) control.Status {
 		if n.wire.Addr6.IsValid() {
 			cn.Addresses = append(cn.Addresses, n.wire.Addr6.String())
 		}
+		if s.options.Mesh {
+			if dump, err := dumpZtunnel(ctx, system.Client(n.wire.Namespaces.Net)); err == nil {
+				cn.Certificates = dump.certificates()
+			}
+		}
 		st.Nodes = append(st.Nodes, cn)
 	}
 	return st

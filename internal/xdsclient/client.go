@@ -112,6 +112,30 @@ func New(cc grpc.ClientConnInterface, cfg Config, subs ...Subscription) (*Client
 	return c, nil
 }
 
+// Restore puts in place what is known from before, as an update would. The control
+// plane is told of it, and answers with what differs and what is gone. It comes before
+// Run, and does not count as synced.
+func (c *Client) Restore(typeURL string, resources []*discoveryv3.Resource) error {
+	for _, s := range c.subs {
+		if s.TypeURL != typeURL {
+			continue
+		}
+		err := s.Handle(Update{Resources: resources})
+		var rejected *Rejected
+		if err != nil && !errors.As(err, &rejected) {
+			return err
+		}
+		for _, r := range resources {
+			// What was rejected is asked for again.
+			if rejected == nil || rejected.Errors[r.GetName()] == nil {
+				s.versions[r.GetName()] = r.GetVersion()
+			}
+		}
+		return nil
+	}
+	return fmt.Errorf("xds client: %s is not subscribed to", typeURL)
+}
+
 // Synced is closed when the first update of the type has been handled. It is nil
 // for a type that is not subscribed.
 func (c *Client) Synced(typeURL string) <-chan struct{} {

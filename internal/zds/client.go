@@ -50,10 +50,11 @@ type ClientConfig struct {
 
 // Client is the ztunnel's end.
 type Client struct {
-	cfg     ClientConfig
-	metrics *metrics
-	synced  chan struct{}
-	once    sync.Once
+	cfg       ClientConfig
+	successor Successor // the handler, if it is one
+	metrics   *metrics
+	synced    chan struct{}
+	once      sync.Once
 }
 
 // NewClient checks the configuration; Run does the work.
@@ -74,7 +75,8 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("zds client: %w", err)
 	}
-	return &Client{cfg: cfg, metrics: m, synced: make(chan struct{})}, nil
+	successor, _ := cfg.Handler.(Successor)
+	return &Client{cfg: cfg, successor: successor, metrics: m, synced: make(chan struct{})}, nil
 }
 
 // Synced is closed when the first snapshot is complete.
@@ -114,7 +116,7 @@ func (c *Client) session(ctx context.Context) (progress bool, err error) {
 	defer conn.close()
 	stop := context.AfterFunc(ctx, conn.close)
 	defer stop()
-	if err := conn.send(&zdsapi.ZdsHello{Version: zdsapi.Version_V1}, nil); err != nil {
+	if err := conn.send(&zdsapi.ZdsHello{Version: zdsapi.Version_V1, HandsOver: c.successor != nil}, nil); err != nil {
 		return false, fmt.Errorf("send ZDS hello: %w", err)
 	}
 	c.metrics.connected.Inc()
@@ -131,9 +133,10 @@ func (c *Client) session(ctx context.Context) (progress bool, err error) {
 		if err == nil {
 			req, err = decodeRequest(packet, len(fds))
 		}
+		var own []int
 		if err != nil {
 			closeAll(fds)
-		} else if err = c.handle(ctx, req, fds, named); err == nil && req.GetSnapshotSent() != nil {
+		} else if own, err = c.handle(ctx, req, fds, named); err == nil && req.GetSnapshotSent() != nil {
 			progress, named = true, nil
 			c.once.Do(func() { close(c.synced) })
 		}
@@ -141,15 +144,17 @@ func (c *Client) session(ctx context.Context) (progress bool, err error) {
 		if err != nil {
 			c.cfg.Logger.Error("request of the node agent failed", zap.Error(err))
 		}
-		if err := conn.send(ackFor(err), nil); err != nil {
+		err = conn.send(ackFor(err), nil, own...)
+		closeAll(own)
+		if err != nil {
 			return progress, fmt.Errorf("send ZDS ack: %w", err)
 		}
 	}
 }
 
 // handle serves one request; fds are closed or owned by the handler when it
-// returns. named collects the snapshot, nil after it.
-func (c *Client) handle(ctx context.Context, req *zdsapi.WorkloadRequest, fds []int, named map[string]struct{}) error {
+// returns. named collects the snapshot, nil after it. own go with the ack.
+func (c *Client) handle(ctx context.Context, req *zdsapi.WorkloadRequest, fds []int, named map[string]struct{}) (own []int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
 	name := func(uid string) {
@@ -165,21 +170,43 @@ func (c *Client) handle(ctx context.Context, req *zdsapi.WorkloadRequest, fds []
 		name(p.Add.GetUid())
 		ns, err := netns.FromFD(fds[0])
 		if err != nil {
-			return fmt.Errorf("pod %s: %w", p.Add.GetUid(), err)
+			closeAll(fds[1:])
+			return nil, fmt.Errorf("pod %s: %w", p.Add.GetUid(), err)
 		}
 		info := p.Add.GetWorkloadInfo()
 		w := Workload{Name: info.GetName(), Namespace: info.GetNamespace(), ServiceAccount: info.GetServiceAccount()}
-		return h.Add(ctx, p.Add.GetUid(), w, ns)
+		if ho := p.Add.GetHandover(); ho != nil && c.successor != nil {
+			return c.takeOver(ctx, p.Add.GetUid(), w, ns, Handover{Listeners: fds[1:], Served: ho.GetServed()})
+		}
+		closeAll(fds[1:])
+		return nil, h.Add(ctx, p.Add.GetUid(), w, ns)
 	case *zdsapi.WorkloadRequest_Keep:
 		name(p.Keep.GetUid())
-		return h.Keep(ctx, p.Keep.GetUid())
+		return nil, h.Keep(ctx, p.Keep.GetUid())
 	case *zdsapi.WorkloadRequest_Del:
 		delete(named, p.Del.GetUid())
-		return h.Del(ctx, p.Del.GetUid())
+		return nil, h.Del(ctx, p.Del.GetUid())
 	default:
 		if named == nil {
-			return malformed("a second SnapshotSent on one connection")
+			return nil, malformed("a second SnapshotSent on one connection")
 		}
-		return h.Retain(ctx, named)
+		return nil, h.Retain(ctx, named)
 	}
+}
+
+// takeOver adds a pod with the sockets that listen in it.
+func (c *Client) takeOver(ctx context.Context, uid string, w Workload, ns *netns.Namespace, h Handover) ([]int, error) {
+	listeners, err := listenersOf(ns, h.Listeners)
+	if err != nil {
+		// Its own sockets do as well.
+		c.cfg.Logger.Warn("listening sockets are not taken over", zap.String("uid", uid), zap.Error(err))
+		h.Served = false
+	}
+	h.Listeners = listeners
+	own, err := c.successor.TakeOver(ctx, uid, w, ns, h)
+	if err != nil || len(own) > maxListeners {
+		closeAll(own)
+		own = nil
+	}
+	return own, err
 }

@@ -21,7 +21,7 @@ const Timeout = 5 * time.Second
 
 // Room for more descriptors than any packet may carry, so that one too many is
 // seen, and not only cut off.
-const maxFDs = 4
+const maxFDs = maxListeners + 4
 
 // conn is a SOCK_SEQPACKET connection. One goroutine may send and one receive.
 type conn struct {
@@ -45,8 +45,8 @@ func dialConn(ctx context.Context, path string) (*conn, error) {
 
 func (c *conn) close() { _ = c.unix.Close() }
 
-// send writes one packet, with ns's descriptor unless ns is nil.
-func (c *conn) send(m proto.Message, ns *netns.Namespace) error {
+// send writes one packet, with ns's descriptor unless ns is nil, and others after it.
+func (c *conn) send(m proto.Message, ns *netns.Namespace, fds ...int) error {
 	b, err := encode(m)
 	if err != nil {
 		return err
@@ -55,11 +55,15 @@ func (c *conn) send(m proto.Message, ns *netns.Namespace) error {
 		return err
 	}
 	if ns == nil {
-		_, _, err = c.unix.WriteMsgUnix(b, nil, nil)
+		var oob []byte
+		if len(fds) > 0 {
+			oob = unix.UnixRights(fds...)
+		}
+		_, _, err = c.unix.WriteMsgUnix(b, oob, nil)
 		return err
 	}
 	return ns.WithFD(func(fd int) error {
-		_, _, err := c.unix.WriteMsgUnix(b, unix.UnixRights(fd), nil)
+		_, _, err := c.unix.WriteMsgUnix(b, unix.UnixRights(append([]int{fd}, fds...)...), nil)
 		return err
 	})
 }

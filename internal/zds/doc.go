@@ -13,5 +13,10 @@
 // connected while one succeeds another: additions go to the newest, removals to
 // all; if the newest goes away, the one before it is told what it missed.
 //
+// A ztunnel that is a Successor hands the sockets that it listens on to the agent,
+// which hands them to the next ztunnel. They are the same sockets: none of the
+// connections in their queues is lost, whichever process ends in between, and none
+// is refused while there is no ztunnel at all.
+//
 // What a captured pod is, and what a proxy does with it, is left to the callers.
 package zds

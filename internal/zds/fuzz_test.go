@@ -11,7 +11,7 @@ import (
 
 func FuzzDecodeRequest(f *testing.F) {
 	for _, m := range []proto.Message{
-		addRequest("uid", Workload{Name: "n", Namespace: "ns", ServiceAccount: "sa"}),
+		addRequest("uid", Workload{Name: "n", Namespace: "ns", ServiceAccount: "sa"}, &Handover{Served: true}),
 		keepRequest("uid"), delRequest("uid"), snapshotSent(),
 		&zdsapi.ZdsHello{Version: zdsapi.Version_V1}, ackFor(nil), ackFor(errors.New("x")),
 	} {
@@ -24,7 +24,7 @@ func FuzzDecodeRequest(f *testing.F) {
 	}
 	f.Add([]byte{0xff}, 1)
 	f.Fuzz(func(t *testing.T, b []byte, fds int) {
-		if err := decodeHello(b, fds); err == nil && fds != 0 {
+		if _, err := decodeHello(b, fds); err == nil && fds != 0 {
 			t.Error("hello with descriptors taken")
 		}
 		if _, err := decodeAck(b, fds); err != nil && !errors.Is(err, ErrMalformed) {

@@ -33,10 +33,13 @@ func decodeRequest(b []byte, fds int) (*zdsapi.WorkloadRequest, error) {
 	if err := proto.Unmarshal(b, req); err != nil {
 		return nil, malformed("request: %v", err)
 	}
-	wantFDs, uid := 0, ""
+	wantFDs, moreFDs, uid := 0, 0, ""
 	switch p := req.Payload.(type) {
 	case *zdsapi.WorkloadRequest_Add:
 		wantFDs, uid = 1, p.Add.GetUid()
+		if p.Add.GetHandover() != nil {
+			moreFDs = maxListeners
+		}
 	case *zdsapi.WorkloadRequest_Keep:
 		uid = p.Keep.GetUid()
 	case *zdsapi.WorkloadRequest_Del:
@@ -49,27 +52,28 @@ func decodeRequest(b []byte, fds int) (*zdsapi.WorkloadRequest, error) {
 	if uid == "" {
 		return nil, malformed("request with an empty uid")
 	}
-	if fds != wantFDs {
-		return nil, malformed("request came with %d file descriptors, want %d", fds, wantFDs)
+	if fds < wantFDs || fds > wantFDs+moreFDs {
+		return nil, malformed("request came with %d file descriptors, want %d and at most %d listening sockets", fds, wantFDs, moreFDs)
 	}
 	return req, nil
 }
 
-func decodeHello(b []byte, fds int) error {
+func decodeHello(b []byte, fds int) (handsOver bool, err error) {
 	hello := &zdsapi.ZdsHello{}
 	if err := proto.Unmarshal(b, hello); err != nil {
-		return malformed("hello: %v", err)
+		return false, malformed("hello: %v", err)
 	}
 	if fds != 0 {
-		return malformed("hello came with %d file descriptors", fds)
+		return false, malformed("hello came with %d file descriptors", fds)
 	}
 	if hello.GetVersion() != zdsapi.Version_V1 {
-		return fmt.Errorf("ZDS version %d: this side speaks version %d", hello.GetVersion(), zdsapi.Version_V1)
+		return false, fmt.Errorf("ZDS version %d: this side speaks version %d", hello.GetVersion(), zdsapi.Version_V1)
 	}
-	return nil
+	return hello.GetHandsOver(), nil
 }
 
-// decodeAck gives the error that the proxy reported, empty for success.
+// decodeAck gives the error that the proxy reported, empty for success. The answer
+// of success to an addition may come with listening sockets.
 func decodeAck(b []byte, fds int) (string, error) {
 	resp := &zdsapi.WorkloadResponse{}
 	if err := proto.Unmarshal(b, resp); err != nil {
@@ -79,7 +83,7 @@ func decodeAck(b []byte, fds int) (string, error) {
 	if !ok {
 		return "", malformed("response without an ack")
 	}
-	if fds != 0 {
+	if fds > maxListeners || fds > 0 && ack.Ack.GetError() != "" {
 		return "", malformed("response came with %d file descriptors", fds)
 	}
 	return ack.Ack.GetError(), nil
@@ -97,11 +101,15 @@ func encode(m proto.Message) ([]byte, error) {
 	return b, nil
 }
 
-func addRequest(uid string, w Workload) *zdsapi.WorkloadRequest {
-	return &zdsapi.WorkloadRequest{Payload: &zdsapi.WorkloadRequest_Add{Add: &zdsapi.AddWorkload{
+func addRequest(uid string, w Workload, h *Handover) *zdsapi.WorkloadRequest {
+	add := &zdsapi.AddWorkload{
 		Uid:          uid,
 		WorkloadInfo: &zdsapi.WorkloadInfo{Name: w.Name, Namespace: w.Namespace, ServiceAccount: w.ServiceAccount},
-	}}}
+	}
+	if h != nil {
+		add.Handover = &zdsapi.Handover{Served: h.Served}
+	}
+	return &zdsapi.WorkloadRequest{Payload: &zdsapi.WorkloadRequest_Add{Add: add}}
 }
 
 func keepRequest(uid string) *zdsapi.WorkloadRequest {

@@ -54,6 +54,9 @@ type Server struct {
 	mu       sync.Mutex
 	pods     map[string]pod // guarded by mu
 	sessions []*session     // guarded by mu; the newest last
+	// listeners are the sockets that listen in the pods, by uid: held so that they
+	// outlive the ztunnel that opened them. Guarded by mu.
+	listeners map[string][]int
 }
 
 // pod is one wanted pod; ns is nil for one that is only to be kept.
@@ -94,7 +97,7 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("zds server: %w", err)
 	}
-	return &Server{cfg: cfg, metrics: m, pods: make(map[string]pod)}, nil
+	return &Server{cfg: cfg, metrics: m, pods: make(map[string]pod), listeners: make(map[string][]int)}, nil
 }
 
 // Set wants a pod to be proxied. The caller keeps ns open until Remove, or until
@@ -104,12 +107,16 @@ func (s *Server) Set(uid string, w Workload, ns *netns.Namespace) error {
 	if uid == "" {
 		return errors.New("zds server: empty pod uid")
 	}
-	if _, err := encode(addRequest(uid, w)); err != nil {
+	if _, err := encode(addRequest(uid, w, &Handover{Served: true})); err != nil {
 		return fmt.Errorf("pod %s: %w", uid, err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.pods[uid] = pod{info: w, ns: ns}
+	now := pod{info: w, ns: ns}
+	if s.pods[uid].id() != now.id() {
+		s.keepLocked(uid, nil) // they listen in another namespace
+	}
+	s.pods[uid] = now
 	if n := len(s.sessions); n > 0 {
 		s.sessions[n-1].enqueue(entry{uid: uid, op: opAdd})
 	}
@@ -124,6 +131,7 @@ func (s *Server) Remove(uid string) {
 		return
 	}
 	delete(s.pods, uid)
+	s.keepLocked(uid, nil)
 	for _, sess := range s.sessions {
 		sess.enqueue(entry{uid: uid, op: opDel})
 	}
@@ -147,6 +155,7 @@ func (s *Server) Run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
 	defer stop()
 	var wg sync.WaitGroup
+	defer s.letGo()
 	defer wg.Wait()
 	defer cancel()
 
@@ -169,19 +178,29 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 }
 
+// letGo closes the listening sockets; ztunnels have them still.
+func (s *Server) letGo() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for uid := range s.listeners {
+		s.keepLocked(uid, nil)
+	}
+}
+
 // serve runs one connection from hello to end.
 func (s *Server) serve(ctx context.Context, c *conn) {
 	defer c.close()
 	stop := context.AfterFunc(ctx, c.close)
 	defer stop()
-	if err := awaitHello(c); err != nil {
+	handsOver, err := awaitHello(c)
+	if err != nil {
 		if ctx.Err() == nil {
 			s.cfg.Logger.Warn("refused a ZDS connection", zap.Error(err))
 		}
 		return
 	}
-	sess := s.register(c)
-	err := sess.run(ctx)
+	sess := s.register(c, handsOver)
+	err = sess.run(ctx)
 	s.unregister(sess)
 	switch {
 	case ctx.Err() != nil:
@@ -192,26 +211,26 @@ func (s *Server) serve(ctx context.Context, c *conn) {
 	}
 }
 
-func awaitHello(c *conn) error {
+func awaitHello(c *conn) (handsOver bool, err error) {
 	if err := c.unix.SetReadDeadline(time.Now().Add(Timeout)); err != nil {
-		return err
+		return false, err
 	}
 	packet, fds, err := c.receive()
 	if err != nil {
-		return fmt.Errorf("read ZDS hello: %w", err)
+		return false, fmt.Errorf("read ZDS hello: %w", err)
 	}
 	defer closeAll(fds)
-	if err := decodeHello(packet, len(fds)); err != nil {
-		return err
+	if handsOver, err = decodeHello(packet, len(fds)); err != nil {
+		return false, err
 	}
-	return c.unix.SetReadDeadline(time.Time{})
+	return handsOver, c.unix.SetReadDeadline(time.Time{})
 }
 
 // register makes the connection the newest and lines up its snapshot, so that no
 // later change can overtake it.
-func (s *Server) register(c *conn) *session {
+func (s *Server) register(c *conn, handsOver bool) *session {
 	s.mu.Lock()
-	sess := newSession(s, c)
+	sess := newSession(s, c, handsOver)
 	for uid := range s.pods {
 		sess.enqueue(entry{uid: uid, op: opAdd})
 	}
@@ -225,14 +244,13 @@ func (s *Server) register(c *conn) *session {
 	return sess
 }
 
-// unregister forgets a connection. If it was the newest, the one before it gets
-// what went to the newest alone.
+// unregister forgets a connection. The newest of those that are left gets what it
+// has not taken: what went to the newest alone, or what was served by this one.
 func (s *Server) unregister(sess *session) {
 	s.mu.Lock()
-	newest := s.sessions[len(s.sessions)-1] == sess
 	s.sessions = slices.DeleteFunc(s.sessions, func(x *session) bool { return x == sess })
 	n := len(s.sessions)
-	if newest && n > 0 {
+	if n > 0 {
 		heir := s.sessions[n-1]
 		for uid, p := range s.pods {
 			if id, ok := heir.acked[uid]; !ok || id != p.id() {

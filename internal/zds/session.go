@@ -36,6 +36,8 @@ type session struct {
 	server *Server
 	conn   *conn
 	wake   chan struct{} // capacity 1
+	// handsOver says that the ztunnel takes listening sockets over.
+	handsOver bool
 
 	queue []entry             // guarded by Server.mu
 	acked map[string]netns.ID // guarded by Server.mu
@@ -43,8 +45,8 @@ type session struct {
 	retries []entry // owned by run
 }
 
-func newSession(s *Server, c *conn) *session {
-	return &session{server: s, conn: c, wake: make(chan struct{}, 1), acked: make(map[string]netns.ID)}
+func newSession(s *Server, c *conn, handsOver bool) *session {
+	return &session{server: s, conn: c, handsOver: handsOver, wake: make(chan struct{}, 1), acked: make(map[string]netns.ID)}
 }
 
 // enqueue appends a request; Server.mu is held.
@@ -58,6 +60,7 @@ func (s *session) enqueue(e entry) {
 
 type answer struct {
 	text string
+	fds  []int // listening sockets; whoever takes the answer owns them
 	err  error // the connection is at its end
 }
 
@@ -93,13 +96,17 @@ func (s *session) read(ctx context.Context, answers chan<- answer) {
 		var a answer
 		packet, fds, err := s.conn.receive()
 		if err == nil {
-			a.text, err = decodeAck(packet, len(fds))
-			closeAll(fds)
+			if a.text, err = decodeAck(packet, len(fds)); err != nil {
+				closeAll(fds)
+			} else {
+				a.fds = fds
+			}
 		}
 		a.err = err
 		select {
 		case answers <- a:
 		case <-ctx.Done():
+			closeAll(a.fds)
 			return
 		}
 		if err != nil {
@@ -126,6 +133,7 @@ func (s *session) next(ctx context.Context, answers <-chan answer) (entry, error
 			return entry{}, ctx.Err()
 		case a := <-answers:
 			if a.err == nil {
+				closeAll(a.fds)
 				a.err = malformed("an answer to no request")
 			}
 			return entry{}, a.err
@@ -166,11 +174,13 @@ func (s *session) earliest() int {
 
 // exchange sends one request and takes its answer.
 func (s *session) exchange(ctx context.Context, e entry, answers <-chan answer) error {
-	msg, p, ok := s.request(e)
+	msg, p, listeners, ok := s.request(e)
 	if !ok {
 		return nil
 	}
-	if err := s.conn.send(msg, p.ns); err != nil {
+	err := s.conn.send(msg, p.ns, listeners...)
+	closeAll(listeners)
+	if err != nil {
 		if errors.Is(err, os.ErrClosed) && p.ns != nil && ctx.Err() == nil {
 			return s.closedMeanwhile(e, p, err)
 		}
@@ -187,7 +197,7 @@ func (s *session) exchange(ctx context.Context, e entry, answers <-chan answer) 
 		if a.err != nil {
 			return a.err
 		}
-		s.answered(e, p, a.text)
+		s.answered(e, p, a)
 		return nil
 	}
 }
@@ -203,35 +213,45 @@ func (s *session) closedMeanwhile(e entry, p pod, err error) error {
 	return nil
 }
 
-// request builds the message for an entry; ok is false if it has become moot.
-func (s *session) request(e entry) (msg proto.Message, p pod, ok bool) {
+// request builds the message for an entry; ok is false if it has become moot. The
+// caller closes the listeners that go with it.
+func (s *session) request(e entry) (msg proto.Message, p pod, listeners []int, ok bool) {
 	s.server.mu.Lock()
 	defer s.server.mu.Unlock()
 	p, wanted := s.server.pods[e.uid]
 	switch e.op {
 	case opSnapshotSent:
-		return snapshotSent(), pod{}, true
+		return snapshotSent(), pod{}, nil, true
 	case opDel:
 		if wanted { // removed and set again meanwhile; the addition is in line
-			return nil, pod{}, false
+			return nil, pod{}, nil, false
 		}
 		delete(s.acked, e.uid)
-		return delRequest(e.uid), pod{}, true
+		return delRequest(e.uid), pod{}, nil, true
 	}
 	if !wanted {
-		return nil, pod{}, false
+		return nil, pod{}, nil, false
 	}
 	if p.ns == nil {
-		return keepRequest(e.uid), p, true
+		return keepRequest(e.uid), p, nil, true
 	}
-	return addRequest(e.uid, p.info), p, true
+	h := s.server.handoverLocked(s, e.uid, p)
+	if h != nil {
+		listeners = h.Listeners
+	}
+	return addRequest(e.uid, p.info, h), p, listeners, true
 }
 
-// answered records the answer to an entry; text is empty for success.
-func (s *session) answered(e entry, p pod, text string) {
+// answered records the answer to an entry; its text is empty for success.
+func (s *session) answered(e entry, p pod, a answer) {
 	var err error
-	if text != "" {
-		err = fmt.Errorf("ztunnel: %s", text)
+	if a.text != "" {
+		err = fmt.Errorf("ztunnel: %s", a.text)
+	}
+	if e.op == opAdd && err == nil && p.ns != nil {
+		s.take(e.uid, p, a.fds)
+	} else {
+		closeAll(a.fds)
 	}
 	s.server.metrics.ack(err)
 	log := s.server.cfg.Logger.With(zap.String("uid", e.uid))

@@ -46,6 +46,7 @@ func steps() []step {
 		{"Enrol the namespace with a label", (*demo).enrol},
 		{"Read the traffic between the nodes again", (*demo).readCiphertext},
 		{"Ask both ends who they talked to", (*demo).identities},
+		{"Replace both ztunnels in the middle of a download", (*demo).replace},
 		{"Let one service account in and another not", (*demo).policy},
 		{"Ask for a waypoint", (*demo).waypoint},
 		{"Show a new cart to testers only", (*demo).testers},

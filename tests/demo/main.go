@@ -10,8 +10,8 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/ambit-mesh/ambit/internal/testkit/sniff"
 	"github.com/ambit-mesh/ambit/tests/demo/internal/netstate"
-	"github.com/ambit-mesh/ambit/tests/demo/internal/sniff"
 )
 
 func main() {
@@ -27,6 +27,10 @@ func run(args []string) error {
 		switch args[0] {
 		case "netstate":
 			return netstate.Write(os.Stdout)
+		case "source":
+			return runSource()
+		case "fetch":
+			return runFetch(args[1])
 		case "sniff":
 			return runSniff(args[1:])
 		}

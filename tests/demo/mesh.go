@@ -13,7 +13,7 @@ import (
 	"strings"
 
 	"github.com/ambit-mesh/ambit/internal/local/control"
-	"github.com/ambit-mesh/ambit/tests/demo/internal/sniff"
+	"github.com/ambit-mesh/ambit/internal/testkit/sniff"
 )
 
 // mesh is the local mesh of the demo, used by the ambit command as a user would.

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/ambit-mesh/ambit/internal/local/control"
-	"github.com/ambit-mesh/ambit/tests/demo/internal/sniff"
+	"github.com/ambit-mesh/ambit/internal/testkit/sniff"
 )
 
 // needles are what the shop says in each of its protocols.

@@ -40,7 +40,7 @@ var pure = []string{
 }
 
 // commandLine are the packages of the CLI.
-var commandLine = []string{"./internal/cli/...", "./internal/local/..."}
+var commandLine = []string{"./internal/cli/...", "./internal/local/...", "./internal/explain/..."}
 
 var rules = []rule{
 	{
@@ -72,12 +72,18 @@ var rules = []rule{
 	{
 		name: "the node side is free of Kubernetes clients",
 		from: []string{
-			"./cmd/ztunnel", "./cmd/waypoint", "./cmd/nodeagent", "./ztunnel/...", "./waypoint/...",
+			"./cmd/ztunnel", "./cmd/waypoint", "./cmd/nodeagent", "./cmd/cni", "./ztunnel/...", "./waypoint/...",
 			"./internal/hbone/...", "./internal/h2wire/...", "./internal/http1/...", "./internal/http2/...", "./internal/message/...", "./internal/identity/...", "./internal/authz/...",
-			"./internal/xdsclient/...", "./internal/netns/...", "./internal/zds/...", "./internal/wds/...", "./internal/certs/...", "./internal/flow/...", "./internal/trace/...", "./internal/stats/...",
+			"./internal/xdsclient/...", "./internal/netns/...", "./internal/zds/...", "./internal/wds/...", "./internal/certs/...", "./internal/snapshot/...", "./internal/flow/...", "./internal/trace/...", "./internal/stats/...",
 		},
 		forbid:  []string{"k8s.io/client-go/...", "sigs.k8s.io/controller-runtime/...", "helm.sh/helm/..."},
 		because: "proxies and node agents learn what they need by xDS and never talk to the Kubernetes API: a node that is taken over holds no cluster credential, and the binaries stay small",
+	},
+	{
+		name:    "the CNI plugin is small",
+		from:    []string{"./cmd/cni", "./ztunnel/nodeagent/plugin"},
+		forbid:  []string{"google.golang.org/grpc/...", "k8s.io/...", "go.uber.org/zap/...", "github.com/prometheus/...", "./apis/...", "./internal/..."},
+		because: "it runs for each pod of the node, before anything of the mesh does, and must have nothing that can fail",
 	},
 	{
 		name: "pure packages take values and return values",

@@ -71,7 +71,7 @@ func (p page) commands() []string {
 
 var quoted = regexp.MustCompile(`"[^"]*"|'[^']*'`)
 
-var target = regexp.MustCompile(`(?m)^([a-z][a-z-]*):.*##`)
+var target = regexp.MustCompile(`(?m)^([a-z][a-z0-9-]*):.*##`)
 
 // Every target is documented, and every page speaks of targets that exist.
 func TestMakeTargets(t *testing.T) {
@@ -80,7 +80,7 @@ func TestMakeTargets(t *testing.T) {
 	for _, m := range target.FindAllStringSubmatch(makefile, -1) {
 		documented[m[1]] = true
 	}
-	for _, m := range regexp.MustCompile(`(?m)^([a-z][a-z-]*):`).FindAllStringSubmatch(makefile, -1) {
+	for _, m := range regexp.MustCompile(`(?m)^([a-z][a-z0-9-]*):`).FindAllStringSubmatch(makefile, -1) {
 		if !documented[m[1]] {
 			t.Errorf("Makefile: %s has no ## comment, so that make help leaves it out", m[1])
 		}

@@ -101,7 +101,7 @@ var uses = []use{
 		pkg:   "os",
 		names: []string{"Getenv", "LookupEnv", "Environ", "ExpandEnv"},
 		where: func(s *source) bool {
-			return code(s) && !s.in("cmd", "tests", "examples", "docs", "internal/cli", "internal/local", "internal/netns/netnstest", "internal/testkit")
+			return code(s) && !s.in("cmd", "tests", "tools", "examples", "docs", "internal/cli", "internal/local", "internal/netns/netnstest", "internal/testkit")
 		},
 		because: "the environment is read in cmd, so that a component's Config is everything that steers it",
 	},

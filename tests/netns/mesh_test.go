@@ -86,6 +86,7 @@ type status struct {
 		Pid      int    `json:"pid"`
 		Restarts int    `json:"restarts"`
 		Ready    bool   `json:"ready"`
+		Draining int    `json:"draining"`
 	} `json:"components"`
 	Problems []string `json:"problems"`
 }
@@ -299,9 +300,18 @@ func (s *steady) end() (ok int, failures string) {
 
 // held is a client that keeps one connection.
 type held struct {
-	m   *mesh
-	in  io.Writer
-	out *bufio.Reader
+	m     *mesh
+	in    io.Writer
+	close func() error
+	out   *bufio.Reader
+}
+
+// end closes the connection.
+func (h *held) end() {
+	h.m.t.Helper()
+	if err := h.close(); err != nil {
+		h.m.t.Error(err)
+	}
 }
 
 func (m *mesh) hold(namespace, pod, addr string) *held {
@@ -322,7 +332,7 @@ func (m *mesh) hold(namespace, pod, addr string) *held {
 		_ = in.Close()
 		_ = cmd.Wait()
 	})
-	h := &held{m: m, in: in, out: bufio.NewReader(out)}
+	h := &held{m: m, in: in, close: in.Close, out: bufio.NewReader(out)}
 	if line := h.read(); line != "ok" {
 		m.t.Fatalf("held connection to %s: %q", addr, line)
 	}

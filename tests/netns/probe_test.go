@@ -65,6 +65,8 @@ func probe(args []string) int {
 	switch args[0] {
 	case "serve":
 		err = probeServe()
+	case "graceful":
+		err = probeGraceful()
 	case "checks":
 		err = probeChecks()
 	case "steady":

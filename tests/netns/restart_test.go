@@ -15,8 +15,8 @@ import (
 //
 //	control plane   nothing
 //	node agent      nothing
-//	ztunnel         connections that it carried, and new ones of its node's captured
-//	                pods until its successor has their listeners open
+//	ztunnel         connections that it carried; new ones of its node's captured
+//	                pods wait for its successor
 func TestKilledComponents(t *testing.T) {
 	files := world()
 	m := start(t, files)
@@ -64,8 +64,9 @@ func (m *mesh) kill(component string) {
 }
 
 type component struct {
-	pid   int
-	ready bool
+	pid      int
+	ready    bool
+	draining int
 }
 
 func (m *mesh) component(name string) component {
@@ -73,7 +74,7 @@ func (m *mesh) component(name string) component {
 	var names []string
 	for _, c := range m.status().Components {
 		if c.Name == name {
-			return component{c.Pid, c.Ready}
+			return component{c.Pid, c.Ready, c.Draining}
 		}
 		names = append(names, c.Name)
 	}

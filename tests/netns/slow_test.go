@@ -36,9 +36,9 @@ func (m *mesh) carried(node string) (sum int64) {
 // keep little of it; and what is read in the end is what was sent.
 func TestSlowReadersBoundMemory(t *testing.T) {
 	const readers = 60
-	// What the windows let a ztunnel keep: three quarters of 32 MiB for each tunnel
+	// What the windows let a ztunnel keep: three quarters of 96 MiB for each tunnel
 	// connection, of which there is at most one a core.
-	most := runtime.NumCPU() * 24 << 20
+	most := runtime.NumCPU() * 72 << 20
 	m := start(t, world())
 	m.captured("in")
 	before := map[string]expense{"n1": m.expense("n1/ztunnel"), "n2": m.expense("n2/ztunnel")}

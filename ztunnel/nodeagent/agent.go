@@ -2,6 +2,7 @@ package nodeagent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -15,10 +16,13 @@ import (
 
 	"github.com/ambit-mesh/ambit/internal/admin"
 	"github.com/ambit-mesh/ambit/internal/lifecycle"
+	"github.com/ambit-mesh/ambit/internal/netns"
 	"github.com/ambit-mesh/ambit/internal/xdsclient"
 	"github.com/ambit-mesh/ambit/internal/zds"
 	"github.com/ambit-mesh/ambit/ztunnel/nodeagent/internal/capture"
 	"github.com/ambit-mesh/ambit/ztunnel/nodeagent/internal/cni"
+	"github.com/ambit-mesh/ambit/ztunnel/nodeagent/internal/enrolled"
+	"github.com/ambit-mesh/ambit/ztunnel/nodeagent/internal/install"
 	"github.com/ambit-mesh/ambit/ztunnel/nodeagent/internal/ledger"
 	"github.com/ambit-mesh/ambit/ztunnel/nodeagent/internal/pods"
 	"github.com/ambit-mesh/ambit/ztunnel/nodeagent/internal/report"
@@ -34,7 +38,9 @@ type Agent struct {
 	proxies  *zds.Server
 	reporter *report.Reporter
 	cni      *cni.Server
-	close    func() error // of the connection to the control plane
+	install  *install.Installer // nil if nothing is to be installed
+	own      *netns.Namespace   // this process's, open until Run returns
+	close    func() error       // of the connection to the control plane
 
 	restored, synced, proxied *lifecycle.Task
 }
@@ -73,6 +79,9 @@ func newAgent(cfg Config, conn grpc.ClientConnInterface) (*Agent, error) {
 	a.synced = a.ready.Task("enrolment from the control plane")
 	a.proxied = a.ready.Task("connection of ztunnel")
 	if err := a.build(conn); err != nil {
+		if a.own != nil {
+			_ = a.own.Close()
+		}
 		return nil, err
 	}
 	return a, nil
@@ -100,8 +109,17 @@ func (a *Agent) build(conn grpc.ClientConnInterface) error {
 	if err != nil {
 		return err
 	}
+	if a.own, err = netns.Own(); err != nil {
+		return err
+	}
+	var prober pods.Prober
+	if a.cfg.HostProbes {
+		prober = capture.NewHost(a.cfg.hostOr(a.own))
+	}
 	a.pods, err = pods.New(pods.Config{
-		Capturer: capturer, Proxies: a.proxies, Reporter: a.reporter, ControlPlane: a.plane, Ledger: book,
+		Finder: a.finder(), Prober: prober, Leave: a.cfg.UninstallDrain,
+		SaveEnrolled: func(names []string) error { return enrolled.Write(a.cfg.EnrolledFile, names) },
+		Capturer:     capturer, Proxies: a.proxies, Reporter: a.reporter, ControlPlane: a.plane, Ledger: book,
 		Logger: a.cfg.Log, Registerer: a.registry,
 		Repair: a.cfg.RepairInterval, DrainPoll: a.cfg.drainPoll, DrainBound: a.cfg.DrainTimeout,
 		RetryMin: 200 * time.Millisecond, RetryMax: 30 * time.Second,
@@ -111,9 +129,12 @@ func (a *Agent) build(conn grpc.ClientConnInterface) error {
 		return err
 	}
 	a.cni, err = cni.New(cni.Config{
-		Path: a.cfg.CNISocket, Handler: a.pods, Timeout: a.cfg.StartTimeout, Logger: a.cfg.Log, Registerer: a.registry,
+		Path: a.cfg.CNISocket, Handler: handler{a.pods, a}, Timeout: a.cfg.StartTimeout, Logger: a.cfg.Log, Registerer: a.registry,
 	})
 	if err != nil {
+		return err
+	}
+	if a.install, err = a.installer(); err != nil {
 		return err
 	}
 	res := &resources{set: a.pods}
@@ -137,7 +158,7 @@ func (a *Agent) node() *corev3.Node {
 
 // Run works until ctx ends. Captured pods stay captured.
 func (a *Agent) Run(ctx context.Context) error {
-	defer func() { _ = a.close() }()
+	defer func() { _ = errors.Join(a.close(), a.own.Close()) }()
 	// Before ztunnel or the control plane can ask what there is.
 	if err := a.pods.Restore(); err != nil {
 		return err
@@ -152,8 +173,11 @@ func (a *Agent) Run(ctx context.Context) error {
 	group.Add("xds", a.plane.xds)
 	group.Add("readiness", lifecycle.RunnerFunc(a.follow))
 	group.Add("zds", a.proxies)
-	// Last, so that it is stopped first: what waits is refused at once.
+	// Late, so that it is stopped first: what waits is refused at once.
 	group.Add("cni", a.cni)
+	if a.install != nil {
+		group.Add("cni installation", a.install)
+	}
 	a.cfg.Log.Info("node agent starts", zap.String("node", a.cfg.Node), zap.String("xds", a.cfg.XDS.Address))
 	return group.Run(ctx)
 }

@@ -76,13 +76,21 @@ func (b *bed) path(name string) string { return filepath.Join(b.dir, name) }
 // start runs an agent on the bed's directory.
 func (b *bed) start() {
 	b.t.Helper()
-	agent, err := newAgent(Config{
+	b.startWith(func(*Config) {})
+}
+
+// startWith runs one with other settings.
+func (b *bed) startWith(set func(*Config)) {
+	b.t.Helper()
+	cfg := Config{
 		Node: "n1", ZDSSocket: b.path("zds.sock"), CNISocket: b.path("cni.sock"), StateDir: b.path("state"),
 		AdminAddress: "127.0.0.1:0", MetricsAddress: "127.0.0.1:0", ReadyAddress: "127.0.0.1:0",
 		StartTimeout: 2 * time.Second, DrainTimeout: time.Minute, RepairInterval: 100 * time.Millisecond,
 		Log:       zaptest.NewLogger(b.t, zaptest.Level(zap.ErrorLevel)),
 		drainPoll: 20 * time.Millisecond, unenrolled: time.Second,
-	}, b.plane.dial(b.t))
+	}
+	set(&cfg)
+	agent, err := newAgent(cfg, b.plane.dial(b.t))
 	if err != nil {
 		b.t.Fatal(err)
 	}

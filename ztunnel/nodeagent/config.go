@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/ambit-mesh/ambit/internal/netns"
 	"github.com/ambit-mesh/ambit/internal/xdsclient"
 )
 
@@ -22,6 +24,20 @@ type Config struct {
 	// StateDir holds what must survive a restart.
 	StateDir string
 
+	// EnrolledFile is where the namespaces are left that the CNI plugin must keep
+	// waiting while the agent is away; "enrolled.json" in StateDir if empty.
+	EnrolledFile string
+
+	// CNI is the plugin's installation; nothing is installed without a ConfDir.
+	CNI CNIConfig
+	// ProcDir is the node's /proc and NetnsDir where its runtime keeps network
+	// namespaces, for finding those of pods that run already. Without ProcDir
+	// pods are known by the CNI plugin only.
+	ProcDir, NetnsDir string
+	// HostProbes lets the probes of the node's kubelet through to captured pods,
+	// by rules in this process's network namespace, which must be the node's.
+	HostProbes bool
+
 	AdminAddress, MetricsAddress, ReadyAddress string
 
 	// StartTimeout bounds how long a pod waits to be captured before its start
@@ -33,6 +49,9 @@ type Config struct {
 	// RepairInterval is the time between two looks at each pod's rules; 30 s if
 	// zero.
 	RepairInterval time.Duration
+	// UninstallDrain bounds how long connections go on through ztunnel in pods
+	// that are released because the agent is taken off the node; 30 s if zero.
+	UninstallDrain time.Duration
 
 	// DNSLeftAlone leaves the DNS queries of all pods to their resolvers.
 	DNSLeftAlone bool
@@ -42,6 +61,22 @@ type Config struct {
 
 	// drainPoll and unenrolled are shorter in tests.
 	drainPoll, unenrolled time.Duration
+	// host is the node's network namespace; that of the process if nil.
+	host *netns.Namespace
+}
+
+// CNIConfig is where the CNI plugin goes.
+type CNIConfig struct {
+	// ConfDir and BinDir are the node's directories as this process sees them.
+	ConfDir, BinDir string
+	// Program is the plugin's program in this process's image.
+	Program string
+	// HostSocket and HostEnrolledFile are CNISocket and EnrolledFile as the node
+	// sees them; the same if empty.
+	HostSocket, HostEnrolledFile string
+	// ExemptNamespaces are those whose pods the plugin starts whatever happens;
+	// the mesh's own.
+	ExemptNamespaces []string
 }
 
 // Validate names the first field that cannot be used.
@@ -51,7 +86,13 @@ func (c Config) Validate() error {
 	}
 	for _, p := range []struct{ name, path string }{
 		{"zds socket", c.ZDSSocket}, {"cni socket", c.CNISocket}, {"state dir", c.StateDir},
+		{"enrolled file", c.EnrolledFile}, {"proc dir", c.ProcDir}, {"netns dir", c.NetnsDir},
+		{"cni conf dir", c.CNI.ConfDir}, {"cni bin dir", c.CNI.BinDir}, {"cni program", c.CNI.Program},
+		{"cni host socket", c.CNI.HostSocket}, {"cni host enrolled file", c.CNI.HostEnrolledFile},
 	} {
+		if p.path == "" && !slices.Contains([]string{"zds socket", "cni socket", "state dir"}, p.name) {
+			continue
+		}
 		if !filepath.IsAbs(p.path) {
 			return fmt.Errorf("%s %q: want an absolute path", p.name, p.path)
 		}
@@ -61,10 +102,14 @@ func (c Config) Validate() error {
 		value time.Duration
 	}{
 		{"start timeout", c.StartTimeout}, {"drain timeout", c.DrainTimeout}, {"repair interval", c.RepairInterval},
+		{"uninstall drain", c.UninstallDrain},
 	} {
 		if d.value < 0 {
 			return fmt.Errorf("%s %s: must not be negative", d.name, d.value)
 		}
+	}
+	if c.CNI.ConfDir != "" && (c.CNI.BinDir == "" || c.CNI.Program == "") {
+		return errors.New("cni bin dir, cni program: must be set together with the cni conf dir")
 	}
 	return nil
 }
@@ -78,6 +123,21 @@ func (c Config) withDefaults() Config {
 	orDefault(&c.StartTimeout, 30*time.Second)
 	orDefault(&c.DrainTimeout, time.Hour)
 	orDefault(&c.RepairInterval, 30*time.Second)
+	orDefault(&c.UninstallDrain, 30*time.Second)
+	for _, p := range []struct {
+		path *string
+		v    string
+	}{
+		{&c.EnrolledFile, filepath.Join(c.StateDir, "enrolled.json")},
+		{&c.CNI.HostSocket, c.CNISocket},
+	} {
+		if *p.path == "" {
+			*p.path = p.v
+		}
+	}
+	if c.CNI.HostEnrolledFile == "" {
+		c.CNI.HostEnrolledFile = c.EnrolledFile
+	}
 	orDefault(&c.drainPoll, 500*time.Millisecond)
 	orDefault(&c.unenrolled, 5*time.Second)
 	if c.Log == nil {

@@ -11,5 +11,9 @@
 // pod of a namespace that was enrolled when it was last heard does not start. On
 // shutdown captured pods stay captured: the next run takes them up again.
 //
+// On a Kubernetes node it also installs the CNI plugin (packages plugin, install)
+// and keeps it installed, finds pods that run already (package sandbox), and lets
+// the kubelet's probes through (capture.Host).
+//
 // It never talks to the Kubernetes API.
 package nodeagent

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/netip"
 	"strconv"
 	"sync"
 	"testing"
@@ -126,6 +127,14 @@ func (p *fakePlane) namespace(t *testing.T, name string, enrolled bool) {
 func (p *fakePlane) pod(t *testing.T, uid string, captured bool) {
 	t.Helper()
 	p.put(t, typePod, uid, &nodepb.Pod{Uid: uid, Name: "app-" + uid, Namespace: "shop", ServiceAccount: "app", Captured: captured})
+}
+
+// podAt is pod with an address.
+func (p *fakePlane) podAt(t *testing.T, uid string, addr netip.Addr, captured bool) {
+	t.Helper()
+	p.put(t, typePod, uid, &nodepb.Pod{
+		Uid: uid, Name: "app-" + uid, Namespace: "shop", ServiceAccount: "app", Captured: captured, Addresses: [][]byte{addr.AsSlice()},
+	})
 }
 
 // reported gives the last reported state of a pod.

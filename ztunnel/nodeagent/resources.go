@@ -3,6 +3,7 @@ package nodeagent
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"sync/atomic"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -56,8 +57,14 @@ func (r *resources) pods(u xdsclient.Update) error {
 			rejected.Errors[res.GetName()] = fmt.Errorf("pod resource: %w", err)
 			continue
 		}
+		addrs, err := addresses(p.GetAddresses())
+		if err != nil {
+			rejected.Errors[res.GetName()] = fmt.Errorf("pod resource: %w", err)
+			continue
+		}
 		r.set.Apply(pods.Word{
-			UID: p.GetUid(), Name: p.GetName(), Namespace: p.GetNamespace(), ServiceAccount: p.GetServiceAccount(),
+			Addrs: addrs,
+			UID:   p.GetUid(), Name: p.GetName(), Namespace: p.GetNamespace(), ServiceAccount: p.GetServiceAccount(),
 			Captured: p.GetCaptured(), Reason: p.GetReason(),
 			DNSLeftAlone: p.GetDnsLeftAlone(), UDPRejected: p.GetUdpRejected(),
 		})
@@ -66,6 +73,18 @@ func (r *resources) pods(u xdsclient.Update) error {
 		r.set.Unname(uid)
 	}
 	return orNil(rejected)
+}
+
+func addresses(raw [][]byte) ([]netip.Addr, error) {
+	var out []netip.Addr
+	for i, b := range raw {
+		a, ok := netip.AddrFromSlice(b)
+		if !ok {
+			return nil, fmt.Errorf("addresses[%d]: %d bytes are no IP address", i, len(b))
+		}
+		out = append(out, a.Unmap())
+	}
+	return out, nil
 }
 
 func (r *resources) namespaces(u xdsclient.Update) error {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,6 +20,8 @@ const (
 	// pollInterval is how often plugged-in files are looked at.
 	pollInterval  = 5 * time.Second
 	retryInterval = 10 * time.Second
+	// maxConflicts is how often others may be first to store something.
+	maxConflicts = 20
 )
 
 // ErrRotation is wrapped by the errors of Rotate that say that a rotation
@@ -35,9 +36,12 @@ type Authority struct {
 	serving serving
 	wake    chan struct{} // capacity 1: Rotate tells Run that due has changed
 
-	mu    sync.Mutex
-	own   *state // guarded by mu; nil with plugged-in files
-	stamp string // guarded by mu; what the plugged-in files looked like
+	mu  sync.Mutex
+	own *state // guarded by mu; nil with plugged-in files
+	// store of own, and what was in it last. Guarded by mu.
+	store  Store
+	record string
+	stamp  string // guarded by mu; what the plugged-in files looked like
 }
 
 // Status is what an authority is doing, for the admin port.
@@ -75,47 +79,103 @@ func New(cfg Config) (*Authority, error) {
 		}
 		return a, a.publish(t, steady)
 	}
-	if err := statefile.PrivateDir(cfg.Dir); err != nil {
-		return nil, fmt.Errorf("ca: %w", err)
+	if a.store = cfg.Store; a.store == nil {
+		if a.store, err = newFileStore(cfg.Dir); err != nil {
+			return nil, fmt.Errorf("ca: %w", err)
+		}
 	}
-	s, err := a.loadOrMint()
+	s, err := a.loadOrMint(context.Background())
 	if err != nil {
 		return nil, fmt.Errorf("ca: %w", err)
 	}
 	return a, a.adopt(s)
 }
 
-// loadOrMint gives the state on disk, made if there is none, with its issuing
-// generation good for the configured TTL.
-func (a *Authority) loadOrMint() (*state, error) {
-	path := a.recordPath()
-	s, err := loadState(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		g, err := mintGeneration(&a.cfg, a.cfg.Now())
-		if err != nil {
+// loadOrMint gives the state that is stored, made if there is none, with its
+// issuing generation good for the configured TTL. Of replicas that begin at once
+// one makes it, and the others read what that one made.
+func (a *Authority) loadOrMint(ctx context.Context) (*state, error) {
+	for range maxConflicts {
+		s, err := a.load(ctx)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			g, err := mintGeneration(&a.cfg, a.cfg.Now())
+			if err != nil {
+				return nil, err
+			}
+			s = &state{phase: steady, issuing: g}
+			if err := a.save(ctx, s); errors.Is(err, ErrConflict) {
+				continue
+			} else if err != nil {
+				return nil, err
+			}
+			a.cfg.Log.Info("made a new root", zap.String("store", a.store.Name()), zap.Time("expires", g.root.NotAfter))
+			return s, nil
+		case err != nil:
 			return nil, err
+		case s.issuing.longestTTL >= a.cfg.TTL:
+			return s, nil
 		}
-		a.cfg.Log.Info("made a new root", zap.String("file", path), zap.Time("expires", g.root.NotAfter))
-		s = &state{phase: steady, issuing: g}
-		return s, saveState(path, s)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if now := a.cfg.Now(); !now.Before(s.issuing.root.NotAfter) {
-		return nil, fmt.Errorf("%s: the root expired at %s; delete the file to begin with a new root, which every node has to be given", path, s.issuing.root.NotAfter.Format(time.RFC3339))
-	}
-	if s.issuing.longestTTL < a.cfg.TTL {
 		g := *s.issuing
 		g.longestTTL = a.cfg.TTL
 		next := *s
 		next.issuing = &g
-		return &next, saveState(path, &next)
+		if err := a.save(ctx, &next); errors.Is(err, ErrConflict) {
+			continue
+		} else if err != nil {
+			return nil, err
+		}
+		return &next, nil
 	}
+	return nil, fmt.Errorf("%s: %w, %d times", a.store.Name(), ErrConflict, maxConflicts)
+}
+
+// load reads the store. A record that does not exist is fs.ErrNotExist; any other
+// problem names what to do.
+func (a *Authority) load(ctx context.Context) (*state, error) {
+	data, err := a.store.Load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s, err := decodeState(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s is damaged: %w; %s", a.store.Name(), err, a.store.Remedy())
+	}
+	if td := s.issuing.root.Subject.Organization; a.cfg.Store != nil && (len(td) != 1 || td[0] != a.cfg.TrustDomain) {
+		return nil, fmt.Errorf("%s: its root is of trust domain %q, this mesh is %q; %s", a.store.Name(), td, a.cfg.TrustDomain, a.store.Remedy())
+	}
+	if now := a.cfg.Now(); !now.Before(s.issuing.root.NotAfter) {
+		return nil, fmt.Errorf("%s: the root expired at %s; %s", a.store.Name(), s.issuing.root.NotAfter.Format(time.RFC3339), a.store.Remedy())
+	}
+	a.record = string(data)
 	return s, nil
 }
 
-func (a *Authority) recordPath() string { return filepath.Join(a.cfg.Dir, recordName) }
+func (a *Authority) save(ctx context.Context, s *state) error {
+	data, err := encodeState(s)
+	if err != nil {
+		return err
+	}
+	if err := a.store.Save(ctx, data); err != nil {
+		return err
+	}
+	a.record = string(data)
+	return nil
+}
+
+// follow takes what another replica has stored. Called with mu held.
+func (a *Authority) follow(ctx context.Context) error {
+	before := a.record
+	s, err := a.load(ctx)
+	if err != nil {
+		return err
+	}
+	if a.record == before {
+		return nil
+	}
+	a.cfg.Log.Info("taking over what another replica has stored", zap.String("store", a.store.Name()), zap.String("phase", string(s.phase)))
+	return a.adopt(s)
+}
 
 // adopt makes s, which is on disk, the current state. Called with mu held, or
 // before anybody else has the authority.
@@ -130,8 +190,10 @@ func (a *Authority) adopt(s *state) error {
 // publish writes the bundle first: nobody may meet a certificate whose root was
 // not there to be read.
 func (a *Authority) publish(t *trust, p phase) error {
-	if err := statefile.Write(a.cfg.BundleFile, []byte(t.bundle), 0o644); err != nil {
-		return fmt.Errorf("ca: root bundle: %w", err)
+	if a.cfg.BundleFile != "" {
+		if err := statefile.Write(a.cfg.BundleFile, []byte(t.bundle), 0o644); err != nil {
+			return fmt.Errorf("ca: root bundle: %w", err)
+		}
 	}
 	a.current.Store(t)
 	a.metrics.setPhase(p)
@@ -149,38 +211,52 @@ func (a *Authority) Run(ctx context.Context) error {
 		case <-a.wake:
 		case <-timer.C:
 		}
-		timer.Reset(a.maintain())
+		timer.Reset(a.maintain(ctx))
 	}
 }
 
 // maintain does what is due and says when to come again.
-func (a *Authority) maintain() time.Duration {
+func (a *Authority) maintain(ctx context.Context) time.Duration {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.own == nil {
 		a.reload()
 		return pollInterval
 	}
+	longest := checkInterval
+	if a.cfg.Store != nil {
+		longest = pollInterval
+		if err := a.follow(ctx); err != nil {
+			return a.failed(err)
+		}
+		if !a.cfg.Leads() {
+			return pollInterval
+		}
+	}
 	for {
 		next, event, err := a.own.step(&a.cfg, a.cfg.Now())
 		if err == nil && event != "" {
-			err = a.advance(next)
+			err = a.advance(ctx, next)
 		}
 		if err != nil {
-			a.metrics.failures.Inc()
-			a.cfg.Log.Error("CA maintenance failed; going on with what there is", zap.Duration("retryIn", retryInterval), zap.Error(err))
-			return retryInterval
+			return a.failed(err)
 		}
 		if event == "" {
-			return min(checkInterval, max(0, a.own.due().Sub(a.cfg.Now())))
+			return min(longest, max(0, a.own.due().Sub(a.cfg.Now())))
 		}
 		a.cfg.Log.Info(event, zap.String("phase", string(next.phase)), zap.Time("until", next.until), zap.Time("issuerExpires", next.issuing.cert.NotAfter))
 	}
 }
 
-// advance puts s on disk, then in use. Called with mu held.
-func (a *Authority) advance(s *state) error {
-	if err := saveState(a.recordPath(), s); err != nil {
+func (a *Authority) failed(err error) time.Duration {
+	a.metrics.failures.Inc()
+	a.cfg.Log.Error("CA maintenance failed; going on with what there is", zap.Duration("retryIn", retryInterval), zap.Error(err))
+	return retryInterval
+}
+
+// advance stores s, then puts it in use. Called with mu held.
+func (a *Authority) advance(ctx context.Context, s *state) error {
+	if err := a.save(ctx, s); err != nil {
 		return err
 	}
 	return a.adopt(s)
@@ -213,6 +289,11 @@ func (a *Authority) Rotate() error {
 	if a.own == nil {
 		return fmt.Errorf("%w: it is plugged in; put the new root beside the old one in %s, wait for the certificates' life (%s), then replace the issuing certificate and key", ErrRotation, a.cfg.PluggedIn.Root, a.cfg.TTL)
 	}
+	if a.cfg.Store != nil {
+		if err := a.follow(context.Background()); err != nil {
+			return err
+		}
+	}
 	if a.own.phase != steady {
 		return fmt.Errorf("%w: a rotation is under way (%s until %s)", ErrRotation, a.own.phase, a.own.until.Format(time.RFC3339))
 	}
@@ -220,7 +301,7 @@ func (a *Authority) Rotate() error {
 	if err != nil {
 		return err
 	}
-	if err := a.advance(next); err != nil {
+	if err := a.advance(context.Background(), next); err != nil {
 		return err
 	}
 	a.cfg.Log.Info("rotation asked for: new root published", zap.Time("until", next.until))

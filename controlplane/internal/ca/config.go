@@ -37,6 +37,10 @@ type Config struct {
 	Dir string
 	// BundleFile receives the roots, PEM, readable by all.
 	BundleFile string
+	// Store keeps the state where replicas share it, in place of Dir. Only who
+	// Leads then renews and rotates; the others follow.
+	Store Store
+	Leads func() bool
 	// PluggedIn are an operator's files to issue from; the zero value makes an
 	// own root.
 	PluggedIn Files
@@ -69,8 +73,11 @@ func (c Config) complete() (Config, error) {
 	if err := identity.ValidateTrustDomain(c.TrustDomain); err != nil {
 		return c, fmt.Errorf("ca: TrustDomain: %w", err)
 	}
-	if c.Dir == "" || c.BundleFile == "" {
-		return c, errors.New("ca: Dir and BundleFile must be set")
+	if c.Store == nil && !c.PluggedIn.enabled() && c.Dir == "" || c.Store == nil && c.BundleFile == "" {
+		return c, errors.New("ca: Dir and BundleFile must be set, or Store")
+	}
+	if c.Leads == nil {
+		c.Leads = func() bool { return true }
 	}
 	if len(c.ServingNames) == 0 {
 		return c, errors.New("ca: ServingNames: at least one DNS name or IP address is needed")

@@ -9,6 +9,7 @@ type metrics struct {
 	refusals *prometheus.CounterVec
 	phase    *prometheus.GaugeVec
 	failures prometheus.Counter
+	latency  prometheus.Histogram
 }
 
 // newMetrics registers with reg; nil registers nowhere.
@@ -26,6 +27,10 @@ func newMetrics(a *Authority, reg prometheus.Registerer) (*metrics, error) {
 		failures: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "ambit_ca_maintenance_failures_total", Help: "Failed attempts to renew, rotate, reload or publish the CA.",
 		}),
+		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "ambit_ca_issue_duration_seconds", Help: "How long granting or refusing a certificate took.",
+			Buckets: prometheus.ExponentialBuckets(0.0001, 4, 8),
+		}),
 	}
 	if reg == nil {
 		return m, nil
@@ -36,7 +41,7 @@ func newMetrics(a *Authority, reg prometheus.Registerer) (*metrics, error) {
 	issuerExpiry := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "ambit_ca_issuer_expiry_seconds", Help: "Seconds until the issuing certificate expires.",
 	}, func() float64 { return a.current.Load().issuer.cert.NotAfter.Sub(a.cfg.Now()).Seconds() })
-	for _, c := range []prometheus.Collector{m.issued, m.refusals, m.phase, m.failures, rootExpiry, issuerExpiry} {
+	for _, c := range []prometheus.Collector{m.issued, m.refusals, m.phase, m.failures, m.latency, rootExpiry, issuerExpiry} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}

@@ -26,9 +26,11 @@ type Files struct {
 	Key string
 	// Chain holds the certificates between Cert and a root. Optional.
 	Chain string
+	// Mounted says that they are of a mounted Secret, which the pod's group reads.
+	Mounted bool
 }
 
-func (f Files) enabled() bool { return f != Files{} }
+func (f Files) enabled() bool { return f.Root+f.Cert+f.Key+f.Chain != "" }
 
 func (f Files) validate() error {
 	if f.enabled() && (f.Root == "" || f.Cert == "" || f.Key == "") {
@@ -40,6 +42,14 @@ func (f Files) validate() error {
 // load reads the files and proves that what they hold can issue: a certificate
 // signed with the key must verify against the roots.
 func (f Files) load(trustDomain string, now time.Time) (*trust, error) {
+	t, err := f.read(trustDomain, now)
+	if err != nil && f.Mounted {
+		return nil, fmt.Errorf("%w; the file is the key of that name in the Secret that is mounted there (ambit-cacerts): correct it there", err)
+	}
+	return t, err
+}
+
+func (f Files) read(trustDomain string, now time.Time) (*trust, error) {
 	roots, err := readCerts(f.Root)
 	if err != nil {
 		return nil, err
@@ -55,7 +65,7 @@ func (f Files) load(trustDomain string, now time.Time) (*trust, error) {
 		}
 		certs = append(certs, above...)
 	}
-	key, err := readKey(f.Key)
+	key, err := readKey(f.Key, f.Mounted)
 	if err != nil {
 		return nil, err
 	}
@@ -172,8 +182,12 @@ func parseCerts(data []byte) ([]*x509.Certificate, error) {
 	return certs, nil
 }
 
-func readKey(path string) (crypto.Signer, error) {
-	data, err := statefile.ReadPrivate(path, maxPEMFile)
+func readKey(path string, mounted bool) (crypto.Signer, error) {
+	read := statefile.ReadPrivate
+	if mounted {
+		read = statefile.ReadMounted
+	}
+	data, err := read(path, maxPEMFile)
 	if err != nil {
 		return nil, fmt.Errorf("CA key: %w", err)
 	}

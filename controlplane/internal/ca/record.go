@@ -10,8 +10,6 @@ import (
 	"fmt"
 	"io"
 	"time"
-
-	"github.com/ambit-mesh/ambit/controlplane/internal/statefile"
 )
 
 const (
@@ -38,38 +36,20 @@ type generationRecord struct {
 	LongestTTLSeconds float64 `json:"longestTTLSeconds"`
 }
 
-func saveState(path string, s *state) error {
+func encodeState(s *state) ([]byte, error) {
 	rec := record{Format: recordFormat, Phase: s.phase, Until: s.until}
 	var err error
 	if rec.Issuing, err = s.issuing.encode(); err != nil {
-		return err
+		return nil, err
 	}
 	if s.other != nil {
 		other, err := s.other.encode()
 		if err != nil {
-			return err
+			return nil, err
 		}
 		rec.Other = &other
 	}
-	data, err := json.MarshalIndent(rec, "", "  ")
-	if err != nil {
-		return err
-	}
-	return statefile.Write(path, data, 0o600)
-}
-
-// loadState reads what saveState wrote. A file that does not exist is
-// fs.ErrNotExist; any other problem names what to do.
-func loadState(path string) (*state, error) {
-	data, err := statefile.ReadPrivate(path, maxRecord)
-	if err != nil {
-		return nil, err
-	}
-	s, err := decodeState(data)
-	if err != nil {
-		return nil, fmt.Errorf("%s is damaged: %w; restore it from a backup, or delete it to begin with a new root, which every node has to be given", path, err)
-	}
-	return s, nil
+	return json.MarshalIndent(rec, "", "  ")
 }
 
 func decodeState(data []byte) (*state, error) {

@@ -49,6 +49,8 @@ type request struct {
 // CreateCertificate grants or refuses, and records which.
 func (s *Service) CreateCertificate(ctx context.Context, in *capb.IstioCertificateRequest) (*capb.IstioCertificateResponse, error) {
 	var req request
+	began := time.Now()
+	defer func() { s.authority.metrics.latency.Observe(time.Since(began).Seconds()) }()
 	leaf, t, refused := s.create(ctx, in, &req)
 	fields := []zap.Field{zap.String("node", req.caller.Node), zap.Stringer("identity", req.id)}
 	if req.caller.Workload != nil {

@@ -26,12 +26,23 @@ const pollInterval = time.Second
 
 // Config is what an Authenticator is made of.
 type Config struct {
-	// File holds the credentials.
+	// File holds the credentials. Exclusive with Prover.
 	File string
+	// Prover tells whom tokens prove, where no file does.
+	Prover Prover
 	// ClusterID is what callers that send a clusterid must send.
 	ClusterID string
 	Log       *zap.Logger
 	Metrics   prometheus.Registerer
+}
+
+// Prover tells whom tokens prove.
+type Prover interface {
+	// Prove gives the caller, or a gRPC status: Unauthenticated for a token that
+	// proves nobody, Unavailable where that cannot be found out now.
+	Prove(ctx context.Context, token string) (Caller, error)
+	// Live says whether a caller that was proved is still there.
+	Live(c Caller) bool
 }
 
 // Authenticator tells who a caller is.
@@ -77,6 +88,9 @@ func NewAuthenticator(cfg Config) (*Authenticator, error) {
 			return nil, fmt.Errorf("nodes: metrics: %w", err)
 		}
 	}
+	if cfg.Prover != nil {
+		return a, nil
+	}
 	a.stamp = stampOf(cfg.File)
 	var err error
 	if a.table, err = readTable(cfg.File); err != nil {
@@ -107,10 +121,20 @@ func (a *Authenticator) Run(ctx context.Context) error {
 	}
 }
 
-// reload takes a changed file; a bad one leaves what is in use.
+// reload takes a changed file; a bad one leaves what is in use. Without a file it
+// ends the streams of callers that are gone.
 func (a *Authenticator) reload() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.cfg.Prover != nil {
+		for s := range a.streams {
+			if !a.cfg.Prover.Live(s.caller) {
+				a.cfg.Log.Info("caller gone: ending a stream", zap.String("caller", s.caller.Name()))
+				s.cancel(errWithdrawn)
+			}
+		}
+		return
+	}
 	stamp := stampOf(a.cfg.File)
 	if stamp == a.stamp {
 		return
@@ -145,6 +169,16 @@ func (a *Authenticator) authenticate(ctx context.Context) (caller Caller, hash [
 	if !ok || token == "" {
 		return caller, hash, a.refuse(ctx, "malformed", "authorization metadata: want Bearer <node token>")
 	}
+	if a.cfg.Prover != nil {
+		if caller, err = a.cfg.Prover.Prove(ctx, token); err != nil {
+			reason := "unknown"
+			if status.Code(err) == codes.Unavailable {
+				reason = "unavailable"
+			}
+			a.note(ctx, reason, status.Convert(err).Message())
+		}
+		return caller, hash, err
+	}
 	hash = sha256.Sum256([]byte(token))
 	if caller, ok = a.current().caller(hash); !ok {
 		// A pod may call a moment after its credential was written.
@@ -164,6 +198,12 @@ func (a *Authenticator) current() table {
 }
 
 func (a *Authenticator) refuse(ctx context.Context, reason, message string) error {
+	a.note(ctx, reason, message)
+	return status.Error(codes.Unauthenticated, message)
+}
+
+// note counts and logs a call that is not let in.
+func (a *Authenticator) note(ctx context.Context, reason, message string) {
 	a.failures.WithLabelValues(reason).Inc()
 	if a.quiet.Allow() {
 		fields := []zap.Field{zap.String("reason", reason), zap.String("detail", message)}
@@ -172,7 +212,6 @@ func (a *Authenticator) refuse(ctx context.Context, reason, message string) erro
 		}
 		a.cfg.Log.Warn("call refused", fields...)
 	}
-	return status.Error(codes.Unauthenticated, message)
 }
 
 // Unary lets in calls of nodes and workloads.
@@ -211,7 +250,11 @@ func (a *Authenticator) enter(s *stream) error {
 	if a.closed {
 		return errStopping
 	}
-	if caller, ok := a.table.caller(s.hash); !ok || !caller.equal(s.caller) {
+	if a.cfg.Prover != nil {
+		if !a.cfg.Prover.Live(s.caller) {
+			return errWithdrawn
+		}
+	} else if caller, ok := a.table.caller(s.hash); !ok || !caller.equal(s.caller) {
 		return errWithdrawn
 	}
 	a.streams[s] = struct{}{}

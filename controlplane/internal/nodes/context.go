@@ -7,7 +7,13 @@ type Caller struct {
 	Node string
 	// Workload is nil for a node's own programs.
 	Workload *Workload
+	// Agent is the pod by which a node's program has proved itself; nil where the
+	// node itself has a credential.
+	Agent *Agent
 }
+
+// Agent is a pod that asks for the node that it runs on.
+type Agent struct{ Namespace, Pod, UID string }
 
 // Workload is a pod that asks for itself. It is a waypoint.
 type Workload struct {
@@ -26,10 +32,14 @@ func (c Caller) Name() string {
 }
 
 func (c Caller) equal(o Caller) bool {
-	if c.Workload == nil || o.Workload == nil {
-		return c == o
+	return c.Node == o.Node && same(c.Workload, o.Workload) && same(c.Agent, o.Agent)
+}
+
+func same[T comparable](a, b *T) bool {
+	if a == nil || b == nil {
+		return a == b
 	}
-	return c.Node == o.Node && *c.Workload == *o.Workload
+	return *a == *b
 }
 
 type contextKey struct{}

@@ -2,7 +2,10 @@
 // plane is, and takes in what node agents report.
 //
 // A caller sends `authorization: Bearer <token>` (and may send `clusterid`); the
-// token's SHA-256 in the credentials file proves one node, or one pod on it. The
+// token's SHA-256 in the credentials file proves one node, or one pod on it. On
+// Kubernetes the token is that of a ServiceAccount, bound to a pod and made for
+// Audience: the API server's TokenReview says which pod, and the control plane's
+// own knowledge of that very pod says what it may speak for. The
 // interceptors put the caller in the call's context, end the streams of a
 // credential that is withdrawn, and let nobody else pass.
 //

@@ -82,12 +82,18 @@ func PrivateDir(dir string) error {
 	if err != nil {
 		return fmt.Errorf("private directory: %w", err)
 	}
-	return closed(dir, info, 0o700)
+	return closed(dir, info, 0o700, 0o077)
 }
 
 // ReadPrivate reads a file of at most limit bytes. A file that others than its
 // owner can open is refused. A file that does not exist is fs.ErrNotExist.
-func ReadPrivate(path string, limit int64) ([]byte, error) {
+func ReadPrivate(path string, limit int64) ([]byte, error) { return read(path, limit, 0o077) }
+
+// ReadMounted is ReadPrivate of a file in a mounted Secret, which belongs to root and
+// is read by the group of the pod (fsGroup).
+func ReadMounted(path string, limit int64) ([]byte, error) { return read(path, limit, 0o037) }
+
+func read(path string, limit int64, exposing fs.FileMode) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -100,7 +106,7 @@ func ReadPrivate(path string, limit int64) ([]byte, error) {
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s: not a regular file", path)
 	}
-	if err := closed(path, info, 0o600); err != nil {
+	if err := closed(path, info, 0o600, exposing); err != nil {
 		return nil, err
 	}
 	data, err := io.ReadAll(io.LimitReader(f, limit+1))
@@ -113,8 +119,8 @@ func ReadPrivate(path string, limit int64) ([]byte, error) {
 	return data, nil
 }
 
-func closed(path string, info fs.FileInfo, want fs.FileMode) error {
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+func closed(path string, info fs.FileInfo, want, exposing fs.FileMode) error {
+	if mode := info.Mode().Perm(); mode&exposing != 0 {
 		return fmt.Errorf("%s has mode %#o: %w; run: chmod %#o %s", path, mode, ErrExposed, want, path)
 	}
 	return nil

@@ -36,9 +36,16 @@ func run(out, check string) error {
 	if err != nil {
 		return err
 	}
+	for i := range pages {
+		pages[i].Name = filepath.Join(out+check, pages[i].Name)
+	}
+	of, err := reference.Chart(".")
+	if err != nil {
+		return err
+	}
 	var stale []error
-	for _, p := range pages {
-		path := filepath.Join(out+check, p.Name)
+	for _, p := range append(pages, of...) {
+		path := p.Name
 		if out != "" {
 			if err := os.WriteFile(path, []byte(p.Text), 0o644); err != nil {
 				return err

@@ -22,8 +22,9 @@ var daemons = []struct{ program, about string }{
 func commandLine(programs string) (string, error) {
 	var b strings.Builder
 	b.WriteString(notice + "# Command line\n\n")
-	b.WriteString("Exit codes of `ambit`: 0 it worked, 1 it failed, 2 it was called wrongly; `ambit local exec` gives that of the program\n" +
-		"that it ran.\n")
+	b.WriteString("Exit codes of `ambit`: 0 it worked, 1 it failed, 2 it was called wrongly, 3 what was looked at is not well, 4 what was\n" +
+		"waited for did not come in time, 5 the cluster cannot be reached or does not know the user; `ambit local exec` gives\n" +
+		"that of the program that it ran.\n")
 	if err := commands(&b, filepath.Join(programs, "ambit"), "ambit"); err != nil {
 		return "", err
 	}

@@ -4,7 +4,7 @@ import (
 	"encoding/json"
 	"time"
 
-	"github.com/ambit-mesh/ambit/internal/local/explain"
+	"github.com/ambit-mesh/ambit/internal/explain"
 	"github.com/ambit-mesh/ambit/internal/local/system"
 )
 
@@ -140,6 +140,18 @@ type Node struct {
 	Addresses []string `json:"addresses"`
 	PodBlocks []string `json:"podBlocks"`
 	Pods      int      `json:"pods"`
+	// Certificates are those that its ztunnel holds; nil where it cannot be asked.
+	Certificates *Certificates `json:"certificates,omitempty"`
+}
+
+// Certificates sums up what a ztunnel holds.
+type Certificates struct {
+	// States counts identities by valid, overdue (to be renewed), expired and missing.
+	States map[string]int `json:"states"`
+	// Soonest is when the first of them expires.
+	Soonest time.Time `json:"soonestExpiry,omitzero"`
+	// Errors are why some could not be had, by identity.
+	Errors map[string]string `json:"errors,omitempty"`
 }
 
 // Waypoint is a Gateway of class ambit-waypoint in Status.

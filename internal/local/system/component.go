@@ -32,6 +32,10 @@ type Config struct {
 	Changed func()
 	// Grace is how long the process may take to end by itself.
 	Grace time.Duration
+	// Successor says that another process may be started while this one, told to
+	// stop, lets its connections come to their end, however long that takes. It lets
+	// go of its readiness port at once.
+	Successor bool
 
 	Reaper *process.Reaper
 	Logger *zap.Logger
@@ -42,6 +46,8 @@ type Component struct {
 	cfg     Config
 	restart chan syscall.Signal
 	starts  int // owned by Run
+
+	draining sync.WaitGroup // processes that have a successor
 
 	mu     sync.Mutex
 	status Status // guarded by mu
@@ -57,6 +63,8 @@ type Status struct {
 	// Message says why it is not ready.
 	Message string `json:"message,omitempty"`
 	Log     string `json:"log"`
+	// Draining counts the processes before this one that still have connections.
+	Draining int `json:"draining,omitempty"`
 }
 
 // New makes a component; Run starts it.
@@ -102,6 +110,7 @@ const settled = 30 * time.Second
 
 // Run keeps the process running until ctx ends, and then ends it.
 func (c *Component) Run(ctx context.Context) error {
+	defer c.draining.Wait()
 	delay := time.Duration(0)
 	for ctx.Err() == nil {
 		begin := time.Now()
@@ -144,14 +153,27 @@ func (c *Component) once(ctx context.Context) (message string, asked bool) {
 	c.starts++
 	watch, stopWatch := context.WithCancel(ctx)
 	var wg sync.WaitGroup
-	wg.Go(func() { c.watchReady(watch) })
+	letGo := make(chan struct{})
+	wg.Go(func() {
+		if c.watchReady(watch) {
+			close(letGo)
+		}
+	})
 	defer wg.Wait()
 	defer stopWatch()
 	select {
+	case <-letGo:
+		// Somebody else told it to stop.
+		c.drain(ctx, proc)
+		return "stops, and lets its connections come to their end", true
 	case <-proc.Done():
 	case sig := <-c.restart:
 		proc.Signal(sig)
 		asked = true
+		if c.cfg.Successor && sig == syscall.SIGTERM {
+			c.drain(ctx, proc)
+			return "was told to stop, and lets its connections come to their end", true
+		}
 		c.end(proc, restartGrace)
 	case <-ctx.Done():
 		proc.Signal(syscall.SIGTERM)
@@ -164,9 +186,23 @@ func (c *Component) once(ctx context.Context) (message string, asked bool) {
 	return fmt.Sprintf("ended with exit code %d: see its log", proc.ExitCode()), asked
 }
 
-// restartGrace is what a process has to end by itself when it is restarted: more
-// than a ztunnel drains for.
+// restartGrace is what a process has to end by itself when it is restarted.
 const restartGrace = 35 * time.Second
+
+// drain waits for a process that has been told to stop, beside its successor.
+func (c *Component) drain(ctx context.Context, proc *process.Process) {
+	c.set(func(s *Status) { s.Draining++ })
+	c.draining.Go(func() {
+		select {
+		case <-proc.Done():
+		case <-ctx.Done():
+			c.end(proc, c.cfg.Grace)
+		}
+		process.KillGroup(proc.Pid)
+		c.set(func(s *Status) { s.Draining-- })
+		c.cfg.Logger.Info("component that was told to stop has ended", zap.String("component", c.cfg.Name), zap.Int("pid", proc.Pid))
+	})
+}
 
 func (c *Component) end(proc *process.Process, grace time.Duration) {
 	timer := time.NewTimer(grace)

@@ -2,27 +2,35 @@ package system
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/ambit-mesh/ambit/internal/local/process"
 )
 
 // watchReady asks for readiness until ctx ends: often while the process starts,
-// and now and then afterwards.
-func (c *Component) watchReady(ctx context.Context) {
+// and now and then afterwards. It ends early, with true, when a process that may
+// have a successor has let go of its readiness port.
+func (c *Component) watchReady(ctx context.Context) (letGo bool) {
+	answered := false
 	client := Client(c.cfg.Namespaces.Net)
 	url := fmt.Sprintf("http://127.0.0.1:%d/healthz/ready", c.cfg.ReadyPort)
 	for {
-		ready, message := ask(ctx, client, url)
+		ready, message, refused := ask(ctx, client, url)
 		if ctx.Err() != nil {
-			return
+			return false
 		}
+		if refused && answered && c.cfg.Successor {
+			return true
+		}
+		answered = answered || ready
 		c.set(func(s *Status) { s.Ready, s.Message = ready, message })
 		pause := 50 * time.Millisecond
 		if ready {
@@ -32,32 +40,35 @@ func (c *Component) watchReady(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			timer.Stop()
-			return
+			return false
 		case <-timer.C:
 		}
 	}
 }
 
-func ask(ctx context.Context, client *http.Client, url string) (bool, string) {
+// ask asks once. refused says that nobody listens.
+func ask(ctx context.Context, client *http.Client, url string) (ready bool, message string, refused bool) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return false, err.Error()
+		return false, err.Error(), false
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return false, "readiness port does not answer yet"
+		return false, "readiness port does not answer yet", errors.Is(err, syscall.ECONNREFUSED)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
 	switch {
 	case err != nil:
-		return false, err.Error()
+		return false, err.Error(), false
 	case resp.StatusCode == http.StatusOK:
-		return true, ""
+		// What follows the word is a note, such as that the control plane is away.
+		_, note, _ := strings.Cut(string(body), "\n")
+		return true, strings.TrimSpace(note), false
 	default:
-		return false, strings.TrimSpace(string(body))
+		return false, strings.TrimSpace(string(body)), false
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -249,7 +250,7 @@ func (p *Pod) dialApp(ctx context.Context, c *connection) (*netns.Conn, error) {
 	if src := c.srcAddr.Addr(); src != c.dstAddr.Addr() && src.Is4() == c.dstAddr.Addr().Is4() {
 		opts.Source = netip.AddrPortFrom(src, 0)
 	}
-	up, err := netns.Dial(ctx, p.ns, opts, c.dstAddr)
+	up, err := p.dialFrom(ctx, opts, c)
 	switch {
 	case err == nil:
 		return up, nil
@@ -259,6 +260,37 @@ func (p *Pod) dialApp(ctx context.Context, c *connection) (*netns.Conn, error) {
 		return nil, refuse(statusNotAvailable, "connection_timeout", "application at %s: %w", c.dstAddr, err)
 	}
 	return nil, refuse(statusNotAvailable, "destination_unavailable", "application at %s: %w", c.dstAddr, err)
+}
+
+// Ports from which a plaintext client's connection is continued. They are below those
+// that kernels give to clients by themselves (32768 and up), and above those of
+// services.
+const (
+	deliveryPortMin = 10240
+	deliveryPortMax = 32767
+	deliveryTries   = 16
+)
+
+// dialFrom connects from the client's address. The client of a tunnel has no
+// connection of its own to the application's port in this namespace. That of plaintext
+// has: if the kernel gave ours the port of that one, or of another one of the same
+// client, connection tracking would take both for the same.
+func (p *Pod) dialFrom(ctx context.Context, opts netns.DialOptions, c *connection) (*netns.Conn, error) {
+	if c.tunnel || !opts.Source.IsValid() {
+		return netns.Dial(ctx, p.ns, opts, c.dstAddr)
+	}
+	for try := 1; ; try++ {
+		port := deliveryPortMin + rand.N(uint16(deliveryPortMax-deliveryPortMin+1))
+		if port == c.srcAddr.Port() {
+			continue
+		}
+		opts.Source = netip.AddrPortFrom(opts.Source.Addr(), port)
+		up, err := netns.Dial(ctx, p.ns, opts, c.dstAddr)
+		taken := errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, syscall.EADDRNOTAVAIL)
+		if !taken || try >= deliveryTries {
+			return up, err
+		}
+	}
 }
 
 func isTimeout(err error) bool {

@@ -30,6 +30,7 @@ func (p *Pod) serveOutbound(ctx context.Context, app *netns.Conn) {
 	c := &connection{direction: Outbound, start: time.Now(), srcAddr: app.RemoteAddrPort(), srcID: p.source.ID()}
 	// What setting up took of the stack is given back before the long wait.
 	way, err := p.connect(ctx, app, c)
+	p.settingUp.Done()
 	if err == nil {
 		err = way.carry(app, c)
 	}

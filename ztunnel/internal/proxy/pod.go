@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
+	"net"
 	"sync"
 	"time"
 
@@ -51,10 +51,15 @@ type Config struct {
 	DNSMetrics *dns.Metrics
 	// ConnectTimeout bounds each attempt to connect; 10 s when zero.
 	ConnectTimeout time.Duration
-	// Drain bounds how long connections may go on after their pod was released or
-	// the proxy was told to stop; without bound when negative.
+	// Drain bounds how long connections may go on after the proxy was told to stop;
+	// without bound unless positive.
 	Drain time.Duration
 }
+
+// releaseDrain bounds how long connections go on after their pod was taken away.
+// The node agent does that when the last of them has ended, when it has waited long
+// enough, or when the pod's network is gone, and then nothing else may end them.
+const releaseDrain = 25 * time.Second
 
 // knownTimeout bounds the wait for the control plane to tell of a pod whose
 // traffic is already here.
@@ -86,16 +91,23 @@ type Pod struct {
 	conns                        *registry
 	handshakes                   chan struct{}
 	wg                           sync.WaitGroup // everything that serves a connection
+	settingUp                    sync.WaitGroup // outbound connections that have no way yet
+	adopted                      int            // listeners that another process has too
+	begin                        chan struct{}  // closed when connections may be accepted
+	beginOnce                    sync.Once
 
 	mu      sync.Mutex
 	tunnels map[*hbone.ServerConn]struct{} // guarded by mu
 	closing bool                           // guarded by mu
+	away    bool                           // Release was called; guarded by mu
 	spoke   map[identity.ID]time.Time      // waypoints, by when each last spoke for a client; guarded by mu
 }
 
 // Open opens the pod's listeners, all or none. Run has to be called next; it owns
-// ns and the listeners from then on.
-func Open(cfg Config, info Info, ns *netns.Namespace, source *certs.Source) (*Pod, error) {
+// ns and the listeners from then on. Sockets of ours that listen in the pod already,
+// given by their descriptors, are adopted; Open owns the descriptors. Nothing is
+// accepted before Begin.
+func Open(cfg Config, info Info, ns *netns.Namespace, source *certs.Source, fds ...int) (*Pod, error) {
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = 10 * time.Second
 	}
@@ -106,20 +118,12 @@ func Open(cfg Config, info Info, ns *netns.Namespace, source *certs.Source) (*Po
 		cfg: cfg, info: info, ns: ns, source: source, conns: newRegistry(),
 		log:        cfg.Log.With(zap.String("pod", info.Namespace+"/"+info.Name), zap.String("uid", info.UID)),
 		handshakes: make(chan struct{}, maxHandshakes), tunnels: make(map[*hbone.ServerConn]struct{}),
+		begin: make(chan struct{}),
 	}
 	p.pool = hbone.NewPool(p.dialTunnel, p.log)
-	for _, l := range []struct {
-		dst  **netns.Listener
-		port uint16
-	}{{&p.outbound, PortOutbound}, {&p.plaintext, PortPlaintext}, {&p.inbound, PortHBONE}} {
-		var err error
-		*l.dst, err = netns.Listen(ns, "tcp", netip.AddrPortFrom(netip.IPv6Unspecified(), l.port), netns.ListenOptions{
-			Mark: Mark, Transparent: true, ReusePort: true, Backlog: 4096,
-		})
-		if err != nil {
-			p.closeListeners()
-			return nil, fmt.Errorf("pod %s/%s: listen on %d: %w", info.Namespace, info.Name, l.port, err)
-		}
+	if err := p.listen(fds); err != nil {
+		p.closeListeners()
+		return nil, fmt.Errorf("pod %s/%s: %w", info.Namespace, info.Name, err)
 	}
 	var err error
 	if p.dnsSockets, err = openDNS(ns); err != nil {
@@ -128,17 +132,6 @@ func Open(cfg Config, info Info, ns *netns.Namespace, source *certs.Source) (*Po
 	}
 	p.dns = p.newDNS()
 	return p, nil
-}
-
-func (p *Pod) closeListeners() {
-	for _, l := range []*netns.Listener{p.outbound, p.plaintext, p.inbound} {
-		if l != nil {
-			_ = l.Close()
-		}
-	}
-	if p.dnsSockets != nil {
-		p.dnsSockets.close()
-	}
 }
 
 // Run serves the pod until ctx ends; then it takes no more connections, lets those
@@ -152,7 +145,11 @@ func (p *Pod) Run(ctx context.Context) error {
 		accepting.Add(1)
 		go func() {
 			defer accepting.Done()
-			p.accept(work, l, serve)
+			select {
+			case <-p.begin:
+				p.accept(work, l, serve)
+			case <-ctx.Done():
+			}
 		}()
 	}
 	accept(p.outbound, p.serveOutbound)
@@ -180,6 +177,14 @@ func (p *Pod) Run(ctx context.Context) error {
 	return nil
 }
 
+// Release says that the end of Run's context means that the pod is away, and not
+// that the proxy stops.
+func (p *Pod) Release() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.away = true
+}
+
 // drain tells peers to go elsewhere and waits for the connections to end.
 func (p *Pod) drain() {
 	p.mu.Lock()
@@ -187,15 +192,21 @@ func (p *Pod) drain() {
 	for sc := range p.tunnels {
 		sc.Drain()
 	}
+	bound := p.cfg.Drain
+	if p.away {
+		bound = releaseDrain
+	}
 	p.mu.Unlock()
 	ctx, cancel := context.WithCancel(context.Background())
-	if p.cfg.Drain >= 0 {
-		ctx, cancel = context.WithTimeout(context.Background(), p.cfg.Drain)
+	if bound > 0 {
+		ctx, cancel = context.WithTimeout(context.Background(), bound)
 	}
 	defer cancel()
 	idle := make(chan struct{})
 	go func() {
 		defer close(idle)
+		// What was accepted may still open its stream, as if nothing was going on.
+		p.settingUp.Wait()
 		p.pool.Drain(ctx)
 		p.wg.Wait()
 	}()
@@ -230,6 +241,9 @@ func (p *Pod) accept(ctx context.Context, l *netns.Listener, serve func(context.
 			continue
 		}
 		p.wg.Add(1)
+		if l == p.outbound {
+			p.settingUp.Add(1) // until serveOutbound has connected
+		}
 		go func() {
 			defer p.wg.Done()
 			defer c.Close()

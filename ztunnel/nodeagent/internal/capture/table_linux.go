@@ -78,25 +78,17 @@ func replaceTable(conn *nftables.Conn, p target) error {
 	return nil
 }
 
-func deleteTable(conn *nftables.Conn) error {
-	table := &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}
-	conn.AddTable(table)
-	conn.DelTable(table)
-	if err := conn.Flush(); err != nil {
-		return fmt.Errorf("delete nftables table inet %s: %w", tableName, err)
-	}
-	return nil
-}
+func deleteTable(conn *nftables.Conn) error { return deleteNamed(conn, tableName) }
 
-// readTable gives our table's shape, nil if there is no such table.
-func readTable(conn *netlink.Conn) (*shape, error) {
+// readNamed gives the shape of a table of ours, nil if there is no such table.
+func readNamed(conn *netlink.Conn, table string) (*shape, error) {
 	tables, err := dump(conn, unix.NFT_MSG_GETTABLE)
 	if err != nil {
 		return nil, err
 	}
 	var s *shape
 	for _, a := range tables {
-		if a.text(unix.NFTA_TABLE_NAME) == tableName {
+		if a.text(unix.NFTA_TABLE_NAME) == table {
 			s = &shape{flags: a.pick(unix.NFTA_TABLE_FLAGS), chains: make(map[string]chainShape)}
 		}
 	}
@@ -108,19 +100,19 @@ func readTable(conn *netlink.Conn) (*shape, error) {
 		return nil, err
 	}
 	for _, a := range chains {
-		if a.text(unix.NFTA_CHAIN_TABLE) == tableName {
+		if a.text(unix.NFTA_CHAIN_TABLE) == table {
 			s.chains[a.text(unix.NFTA_CHAIN_NAME)] = chainShape{
 				attrs: a.pick(unix.NFTA_CHAIN_HOOK, unix.NFTA_CHAIN_TYPE, unix.NFTA_CHAIN_POLICY, nftaChainFlags),
 			}
 		}
 	}
-	rules, err := dump(conn, unix.NFT_MSG_GETRULE, netlink.Attribute{Type: unix.NFTA_RULE_TABLE, Data: []byte(tableName + "\x00")})
+	rules, err := dump(conn, unix.NFT_MSG_GETRULE, netlink.Attribute{Type: unix.NFTA_RULE_TABLE, Data: []byte(table + "\x00")})
 	if err != nil {
 		return nil, err
 	}
 	for _, a := range rules {
 		name := a.text(unix.NFTA_RULE_CHAIN)
-		if c, ok := s.chains[name]; ok && a.text(unix.NFTA_RULE_TABLE) == tableName {
+		if c, ok := s.chains[name]; ok && a.text(unix.NFTA_RULE_TABLE) == table {
 			c.rules = append(c.rules, a.pick(unix.NFTA_RULE_EXPRESSIONS))
 			s.chains[name] = c
 		}

@@ -28,6 +28,9 @@ type Add struct {
 // Del says that a pod is gone.
 type Del struct {
 	PodUID string `json:"podUID"`
+	// Netns is the network namespace that goes, if the runtime says: a pod may
+	// have a new one by then. Empty stands for whatever it has.
+	Netns string `json:"netns"`
 }
 
 // The names of Kubernetes objects, and uids as kubelets and static pods have

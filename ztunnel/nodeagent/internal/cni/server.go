@@ -20,7 +20,12 @@ type Handler interface {
 	// Add returns nil when the pod may start.
 	Add(ctx context.Context, a *Add) error
 	// Del forgets a pod; one that is not known is no error.
-	Del(ctx context.Context, uid string) error
+	Del(ctx context.Context, d *Del) error
+	// Check returns nil if the pod is as it should be.
+	Check(uid string) error
+	// Uninstall takes everything off the node that the agent put there, and
+	// returns when that is done. Pods start untouched from then on.
+	Uninstall(ctx context.Context) error
 }
 
 // Config configures a Server.
@@ -44,7 +49,7 @@ type Server struct {
 func New(cfg Config) (*Server, error) {
 	s := &Server{cfg: cfg, requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "ambit_cni_requests_total",
-		Help: "Requests of the CNI plugin, by command (add, del) and result (ok, refused, failed).",
+		Help: "Requests of the CNI plugin, by command (add, del, check, status, uninstall) and result (ok, refused, failed).",
 	}, []string{"command", "result"})}
 	if err := cfg.Registerer.Register(s.requests); err != nil {
 		return nil, fmt.Errorf("cni server: %w", err)
@@ -89,6 +94,11 @@ func (s *Server) mux() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /cmdadd", s.command("add", s.add))
 	mux.HandleFunc("POST /cmddel", s.command("del", s.del))
+	mux.HandleFunc("POST /cmdcheck", s.command("check", s.check))
+	mux.HandleFunc("POST /status", s.command("status", func(context.Context, *http.Request) error { return nil }))
+	mux.HandleFunc("POST /uninstall", s.command("uninstall", func(ctx context.Context, _ *http.Request) error {
+		return s.cfg.Handler.Uninstall(ctx)
+	}))
 	return mux
 }
 
@@ -107,7 +117,15 @@ func (s *Server) del(ctx context.Context, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return s.cfg.Handler.Del(ctx, d.PodUID)
+	return s.cfg.Handler.Del(ctx, d)
+}
+
+func (s *Server) check(_ context.Context, r *http.Request) error {
+	d, err := decodeDel(r.Body)
+	if err != nil {
+		return err
+	}
+	return s.cfg.Handler.Check(d.PodUID)
 }
 
 // command answers with JSON whatever f says.

@@ -26,8 +26,10 @@ type decider struct {
 	del func(string) error
 }
 
-func (d decider) Add(ctx context.Context, a *Add) error   { return d.add(ctx, a) }
-func (d decider) Del(_ context.Context, uid string) error { return d.del(uid) }
+func (d decider) Add(ctx context.Context, a *Add) error { return d.add(ctx, a) }
+func (d decider) Del(_ context.Context, del *Del) error { return d.del(del.PodUID) }
+func (d decider) Check(uid string) error                { return d.del(uid) }
+func (d decider) Uninstall(context.Context) error       { return d.del("stuck") }
 
 // serve gives a function that posts to a running server.
 func serve(t *testing.T, h Handler, timeout time.Duration) (post func(path, body string) (int, string), stop func()) {
@@ -124,7 +126,12 @@ func TestAnswers(t *testing.T) {
 		{"netns that climbs", "/cmdadd", with("/run/netns/a", "/run/netns/../../proc/1/ns/net"), 400, "netns"},
 		{"no netns", "/cmdadd", with("/run/netns/a", ""), 400, "netns"},
 		{"no address", "/cmdadd", with("10.0.0.1", "10.0.0"), 400, "ips"},
-		{"another path", "/cmdcheck", "{}", 404, ""},
+		{"check", "/cmdcheck", `{"podUID":"u-1"}`, 200, ""},
+		{"failed check", "/cmdcheck", `{"podUID":"stuck"}`, 503, "disk full"},
+		{"check without a pod", "/cmdcheck", "{}", 400, "podUID"},
+		{"status", "/status", "{}", 200, ""},
+		{"failed uninstall", "/uninstall", "{}", 503, "disk full"},
+		{"another path", "/cmdgone", "{}", 404, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			status, text := post(tc.path, tc.body)

@@ -133,6 +133,14 @@ func (l *Ledger) Save(s State) error {
 	return nil
 }
 
+// Remove deletes the file.
+func (l *Ledger) Remove() error {
+	if err := os.Remove(filepath.Join(l.dir, fileName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove state: %w", err)
+	}
+	return nil
+}
+
 func writeSynced(path string, b []byte) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {

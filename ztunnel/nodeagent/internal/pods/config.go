@@ -2,6 +2,7 @@ package pods
 
 import (
 	"errors"
+	"net/netip"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -42,8 +43,32 @@ type ControlPlane interface {
 	Current() (current bool, why string)
 }
 
+// Finder finds the network namespaces of pods that run and that no plugin told us
+// about; *sandbox.Finder is one.
+type Finder interface {
+	// Find looks for pods by uid and addresses. The namespaces that it gives are
+	// the caller's; not tells those that are no pod's.
+	Find(pods map[string][]netip.Addr, not func(netns.ID) bool) map[string]*netns.Namespace
+}
+
+// Prober lets the node's own health probes through to captured pods;
+// *capture.Host is one.
+type Prober interface {
+	// Sync makes the captured pods' addresses those given.
+	Sync(addrs []netip.Addr) error
+	// Remove takes everything away.
+	Remove() error
+}
+
 // Config configures a Set.
 type Config struct {
+	// Finder may be nil: then only pods that a plugin has announced are captured.
+	Finder Finder
+	// Prober may be nil: then the node's probes come from where pods let them
+	// through.
+	Prober Prober
+	// SaveEnrolled, if not nil, keeps the enrolled namespaces for the CNI plugin.
+	SaveEnrolled func(namespaces []string) error
 	Capturer     Capturer
 	Proxies      Proxies
 	Reporter     Reporter
@@ -68,13 +93,16 @@ type Config struct {
 	// Grace is how long a pod may be wanted without its namespace being known
 	// before that is reported as a failure.
 	Grace time.Duration
+	// Leave bounds how long connections may go on in pods that are released
+	// because the agent is taken off the node.
+	Leave time.Duration
 }
 
 func (c Config) validate() error {
 	if c.Capturer == nil || c.Proxies == nil || c.Reporter == nil || c.ControlPlane == nil || c.Ledger == nil || c.Logger == nil || c.Registerer == nil {
 		return errors.New("pods: a collaborator is missing")
 	}
-	for _, d := range []time.Duration{c.Repair, c.DrainPoll, c.DrainBound, c.RetryMin, c.RetryMax, c.Unenrolled, c.Grace} {
+	for _, d := range []time.Duration{c.Repair, c.DrainPoll, c.DrainBound, c.RetryMin, c.RetryMax, c.Unenrolled, c.Grace, c.Leave} {
 		if d <= 0 {
 			return errors.New("pods: intervals must be positive")
 		}

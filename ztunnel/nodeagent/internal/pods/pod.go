@@ -2,6 +2,7 @@ package pods
 
 import (
 	"context"
+	"net/netip"
 	"time"
 
 	nodepb "github.com/ambit-mesh/ambit/apis/node"
@@ -23,8 +24,9 @@ type pod struct {
 	ns  *netns.Namespace // nil while the CNI plugin has not named the pod
 
 	wanted Wanted
-	reason string    // of the control plane, why it is left alone
-	since  time.Time // of wanted
+	reason string       // of the control plane, why it is left alone
+	addrs  []netip.Addr // of the control plane
+	since  time.Time    // of wanted
 
 	handed   *handover // nil while ztunnel's set does not have the pod
 	acked    netns.ID  // for which a ztunnel has opened listeners
@@ -86,7 +88,7 @@ func (p *pod) state(grace time.Duration) (state nodepb.PodState_State, message s
 		if p.wanted != Capture || time.Since(p.since) < grace {
 			return 0, "", false
 		}
-		return nodepb.PodState_FAILED, "the CNI plugin has not named the pod's network namespace; if the pod was started before the plugin was installed, restart it", true
+		return nodepb.PodState_FAILED, "the pod's network namespace is not known: no CNI plugin has named it, and none on this node is provably the pod's; restart the pod", true
 	case p.inPlace:
 		// A failed repair does not make the pod one that peers reach in the clear.
 		return nodepb.PodState_CAPTURED, p.err, true

@@ -25,7 +25,11 @@ func (s *Set) reconcile(p *pod) time.Duration {
 	s.noticeGone(p)
 	for {
 		s.mu.Lock()
-		act, ns := decide(p.facts()), p.ns
+		f := p.facts()
+		if s.leaving {
+			f.wanted = Leave
+		}
+		act, ns := decide(f), p.ns
 		s.mu.Unlock()
 		next, err := s.act(p, ns, act)
 		if err != nil {
@@ -191,7 +195,7 @@ func (s *Set) drain(p *pod, ns *netns.Namespace) (step, error) {
 			return step{}, err
 		}
 		s.mu.Lock()
-		p.stopped, p.inPlace, p.drainUntil = true, false, time.Now().Add(s.cfg.DrainBound)
+		p.stopped, p.inPlace, p.drainUntil = true, false, time.Now().Add(s.drainBoundLocked())
 		s.mu.Unlock()
 		// What was redirected a moment ago is still to be accepted.
 		return wait, nil
@@ -221,6 +225,13 @@ func (s *Set) drain(p *pod, ns *netns.Namespace) (step, error) {
 		log.Info("pod is released")
 	}
 	return step{again: true}, s.setPhase(p, ns, ledger.Released)
+}
+
+func (s *Set) drainBoundLocked() time.Duration {
+	if s.leaving {
+		return min(s.cfg.DrainBound, s.cfg.Leave)
+	}
+	return s.cfg.DrainBound
 }
 
 // setPhase records how far a pod is, and returns when that is on disk.

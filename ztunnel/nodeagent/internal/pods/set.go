@@ -2,8 +2,10 @@ package pods
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -25,12 +27,18 @@ type Set struct {
 	kernel  chan struct{} // a token for each pod whose rules are being changed
 	spawn   chan struct{} // capacity 1: idle is not empty
 
-	saveMu sync.Mutex // one save at a time; taken before mu
+	saveMu  sync.Mutex // one save at a time; taken before mu
+	probeMu sync.Mutex // one change of the probes' addresses at a time; taken before mu
 
 	mu       sync.Mutex
 	pods     map[string]*pod     // guarded by mu
 	enrolled map[string]struct{} // guarded by mu; namespaces
 	idle     []*pod              // guarded by mu; whose goroutines are to be started
+	leaving  bool                // guarded by mu; every pod is released, and stays so
+	left     bool                // guarded by mu; nothing of ours is on the node any more
+	mirrors  map[string]string   // guarded by mu; uids of static pods, as kubelet and control plane have them
+	seek     chan struct{}       // capacity 1: a pod without a namespace is wanted
+	probes   chan struct{}       // capacity 1: the captured pods have changed
 	// forbidden are the node's own namespaces, began is when the agent started;
 	// both set by Restore.
 	forbidden map[netns.ID]string
@@ -49,7 +57,8 @@ func New(cfg Config) (*Set, error) {
 	return &Set{
 		cfg: cfg, metrics: m,
 		kernel: make(chan struct{}, kernelParallelism), spawn: make(chan struct{}, 1),
-		pods: make(map[string]*pod), enrolled: make(map[string]struct{}),
+		seek: make(chan struct{}, 1), probes: make(chan struct{}, 1),
+		pods: make(map[string]*pod), enrolled: make(map[string]struct{}), mirrors: make(map[string]string),
 	}, nil
 }
 
@@ -76,6 +85,9 @@ func (s *Set) Restore() error {
 		}
 	}
 	s.mu.Unlock()
+	if err := s.saveEnrolled(); err != nil {
+		return err
+	}
 	return s.save()
 }
 
@@ -120,6 +132,12 @@ func (s *Set) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer s.close()
 	defer wg.Wait()
+	if s.cfg.Finder != nil {
+		wg.Go(func() { s.find(ctx) })
+	}
+	if s.cfg.Prober != nil {
+		wg.Go(func() { s.probe(ctx) })
+	}
 	for {
 		s.mu.Lock()
 		idle := s.idle
@@ -153,6 +171,7 @@ type Word struct {
 	Name           string
 	Namespace      string
 	ServiceAccount string
+	Addrs          []netip.Addr
 	Captured       bool
 	Reason         string
 	// What differs in the rules from those of other pods.
@@ -171,7 +190,10 @@ func (s *Set) Apply(w Word) {
 	if p.wanted != wanted {
 		p.wanted, p.since = wanted, time.Now()
 	}
-	p.reason = w.Reason
+	p.reason, p.addrs = w.Reason, w.Addrs
+	if p.ns == nil && p.wanted == Capture {
+		poke(s.seek)
+	}
 	p.rec.DNSLeftAlone, p.rec.UDPRejected = w.DNSLeftAlone, w.UDPRejected
 	p.rec.Name, p.rec.Namespace, p.rec.ServiceAccount = w.Name, w.Namespace, w.ServiceAccount
 	s.changedLocked(p)
@@ -216,9 +238,25 @@ func (s *Set) Enroll(names map[string]bool, all bool) {
 	if same {
 		return
 	}
-	if err := s.save(); err != nil {
+	if err := errors.Join(s.saveEnrolled(), s.save()); err != nil {
 		s.cfg.Logger.Error("enrolled namespaces are not saved; trying again with the next change", zap.Error(err))
 	}
+}
+
+// saveEnrolled leaves the enrolled namespaces for the CNI plugin.
+func (s *Set) saveEnrolled() error {
+	if s.cfg.SaveEnrolled == nil {
+		return nil
+	}
+	s.saveMu.Lock()
+	defer s.saveMu.Unlock()
+	s.mu.Lock()
+	names, leaving := sortedKeys(s.enrolled), s.leaving
+	s.mu.Unlock()
+	if leaving {
+		return nil
+	}
+	return s.cfg.SaveEnrolled(names)
 }
 
 // ProxyResult takes in what a ztunnel says about a pod it was handed.
@@ -242,6 +280,7 @@ func (s *Set) ProxyResult(r zds.Result) {
 // removeLocked forgets a pod altogether.
 func (s *Set) removeLocked(p *pod) {
 	delete(s.pods, p.uid)
+	maps.DeleteFunc(s.mirrors, func(_, mirror string) bool { return mirror == p.uid })
 	s.cfg.Reporter.Forget(p.uid)
 	close(p.gone)
 	close(p.changed)
@@ -263,6 +302,8 @@ func (s *Set) dropNamespaceLocked(p *pod) {
 		return
 	}
 	s.cfg.Reporter.Forget(p.uid)
+	// The path may have been that of a process, which ended before its pod.
+	poke(s.seek)
 	s.changedLocked(p)
 	p.nudge()
 }
@@ -281,7 +322,16 @@ func (s *Set) changedLocked(p *pod) {
 	s.countLocked()
 }
 
+// poke tells a goroutine that there is something to do.
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
 func (s *Set) countLocked() {
+	poke(s.probes)
 	captured, draining := 0, 0
 	for _, p := range s.pods {
 		switch {
@@ -300,6 +350,10 @@ func (s *Set) save() error {
 	s.saveMu.Lock()
 	defer s.saveMu.Unlock()
 	s.mu.Lock()
+	if s.left {
+		s.mu.Unlock()
+		return nil
+	}
 	state := ledger.State{Enrolled: sortedKeys(s.enrolled)}
 	for _, uid := range sortedKeys(s.pods) {
 		if p := s.pods[uid]; p.ns != nil {

@@ -14,8 +14,6 @@ import (
 	"github.com/ambit-mesh/ambit/ztunnel/nodeagent/internal/ledger"
 )
 
-var _ cni.Handler = (*Set)(nil)
-
 // How often a waiting addition looks whether the control plane is back.
 const awaitPoll = 200 * time.Millisecond
 
@@ -45,6 +43,10 @@ func (s *Set) Add(ctx context.Context, a *cni.Add) error {
 	ns, err := netns.Open(a.Netns)
 	if err != nil {
 		return cni.Refuse(fmt.Errorf("pod %s/%s: %w", a.PodNamespace, a.PodName, err))
+	}
+	if err := s.named(ctx, a); err != nil {
+		_ = ns.Close()
+		return err
 	}
 	p, err := s.register(a, ns)
 	if err != nil {
@@ -134,7 +136,7 @@ func (s *Set) await(ctx context.Context, p *pod, a *cni.Add) error {
 // may start.
 func (s *Set) waitingLocked(p *pod, began time.Time) string {
 	switch {
-	case p.rec.Phase == ledger.Captured && p.inPlace, p.wanted == Leave:
+	case p.rec.Phase == ledger.Captured && p.inPlace, p.wanted == Leave, s.leaving:
 		return ""
 	case p.err != "":
 		return p.err
@@ -165,10 +167,10 @@ func (s *Set) waitingLocked(p *pod, began time.Time) string {
 
 // Del forgets a pod whose sandbox is being removed. Its rules end with its
 // namespace.
-func (s *Set) Del(_ context.Context, uid string) error {
+func (s *Set) Del(_ context.Context, d *cni.Del) error {
 	s.mu.Lock()
-	p, ok := s.pods[uid]
-	if !ok || p.ns == nil {
+	p, ok := s.pods[s.resolveLocked(d.PodUID)]
+	if !ok || p.ns == nil || d.Netns != "" && d.Netns != p.rec.Netns {
 		s.mu.Unlock()
 		return nil
 	}

@@ -15,7 +15,7 @@ import (
 
 	"github.com/ambit-mesh/ambit/controlplane/compile"
 	"github.com/ambit-mesh/ambit/controlplane/graph"
-	"github.com/ambit-mesh/ambit/internal/local/explain"
+	"github.com/ambit-mesh/ambit/internal/explain"
 	"github.com/ambit-mesh/ambit/internal/manifest"
 )
 

@@ -1,0 +1,116 @@
+package zds
+
+import (
+	"context"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ambit-mesh/ambit/internal/netns"
+)
+
+// maxListeners is how many listening sockets of a pod are handed over at most.
+const maxListeners = 8
+
+// Handover is what a ztunnel is given to take a pod over from another one.
+type Handover struct {
+	// Listeners are descriptors of the sockets that listen in the pod; the handler
+	// owns them whatever it returns.
+	Listeners []int
+	// Served says that another ztunnel accepts the pod's connections at this time.
+	Served bool
+}
+
+// Successor is a Handler that takes listening sockets over and gives its own away,
+// so that connections wait in their queues while no ztunnel is there, instead of
+// being refused.
+type Successor interface {
+	Handler
+	// TakeOver is Add with what is there already. It gives descriptors of the
+	// sockets that it listens on, which the caller closes.
+	TakeOver(ctx context.Context, uid string, w Workload, ns *netns.Namespace, h Handover) (listeners []int, err error)
+}
+
+// listenersOf gives the descriptors, or none and closes all if one of them does not
+// listen in the namespace.
+func listenersOf(ns *netns.Namespace, fds []int) ([]int, error) {
+	if len(fds) > maxListeners {
+		closeAll(fds)
+		return nil, malformed("%d listening sockets, at most %d", len(fds), maxListeners)
+	}
+	for _, fd := range fds {
+		if _, err := netns.ListenerAddr(ns, fd); err != nil {
+			closeAll(fds)
+			return nil, err
+		}
+	}
+	return fds, nil
+}
+
+// dupAll gives further descriptors of the same sockets.
+func dupAll(fds []int) ([]int, error) {
+	out := make([]int, 0, len(fds))
+	for _, fd := range fds {
+		d, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			closeAll(out)
+			return nil, err
+		}
+		out = append(out, d)
+	}
+	return out, nil
+}
+
+// keepLocked holds the listening sockets that a ztunnel has handed over, instead of
+// those before; none if it has handed none. Server.mu is held.
+func (s *Server) keepLocked(uid string, fds []int) {
+	closeAll(s.listeners[uid])
+	if len(fds) == 0 {
+		delete(s.listeners, uid)
+		return
+	}
+	s.listeners[uid] = fds
+}
+
+// handoverLocked gives what a session is told beside an addition; nil for one that
+// takes nothing over. The caller closes the descriptors. Server.mu is held.
+func (s *Server) handoverLocked(to *session, uid string, p pod) *Handover {
+	if !to.handsOver {
+		return nil
+	}
+	h := &Handover{}
+	for _, other := range s.sessions {
+		if id, ok := other.acked[uid]; other != to && ok && id == p.id() {
+			h.Served = true
+		}
+	}
+	fds, err := dupAll(s.listeners[uid])
+	if err != nil {
+		// For want of descriptors: the successor opens sockets of its own, beside.
+		s.cfg.Logger.Warn("listening sockets are not handed over: " + err.Error())
+		h.Served = false
+	}
+	h.Listeners = fds
+	return h
+}
+
+// take stores the sockets that came with the answer to an addition, if they are of
+// the pod as it is wanted now.
+func (s *session) take(uid string, p pod, fds []int) {
+	var err error
+	if len(fds) > 0 && p.ns != nil && s.handsOver {
+		fds, err = listenersOf(p.ns, fds)
+	} else {
+		closeAll(fds)
+		fds = nil
+	}
+	if err != nil {
+		s.server.cfg.Logger.Warn("listening sockets of a pod are not kept: " + err.Error())
+	}
+	s.server.mu.Lock()
+	defer s.server.mu.Unlock()
+	if now, ok := s.server.pods[uid]; !ok || now.id() != p.id() {
+		closeAll(fds)
+		return
+	}
+	s.server.keepLocked(uid, fds)
+}

@@ -1,0 +1,244 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/types/known/emptypb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+)
+
+// request is what the client is asked to do.
+type request struct {
+	url      *url.URL
+	method   string
+	headers  []string
+	count    int
+	timeout  time.Duration
+	duration time.Duration
+	every    time.Duration
+	keep     bool
+}
+
+// errStatus is a call that was answered with a failure. It is printed like any other answer.
+var errStatus = errors.New("status")
+
+func call(ctx context.Context, args []string, out io.Writer) error {
+	r, err := parse(args)
+	if err != nil {
+		return err
+	}
+	do, done, err := r.caller()
+	if err != nil {
+		return err
+	}
+	defer done()
+	if r.duration > 0 {
+		return r.load(ctx, do, out)
+	}
+	for i := range r.count {
+		text, err := r.once(ctx, do)
+		if err != nil && !errors.Is(err, errStatus) {
+			return fmt.Errorf("request %d: %w", i, err)
+		}
+		print1(out, i, text)
+	}
+	return nil
+}
+
+func parse(args []string) (request, error) {
+	var r request
+	f := pflag.NewFlagSet("client", pflag.ContinueOnError)
+	f.StringVar(&r.method, "method", http.MethodGet, "method")
+	f.StringArrayVarP(&r.headers, "header", "H", nil, "header, as name:value")
+	f.IntVar(&r.count, "count", 1, "how many requests")
+	f.DurationVar(&r.timeout, "timeout", 10*time.Second, "time for each request")
+	f.DurationVar(&r.duration, "duration", 0, "send requests for so long, and print only how many there were and which failed")
+	f.DurationVar(&r.every, "interval", 10*time.Millisecond, "with --duration, between requests")
+	f.BoolVar(&r.keep, "keep-alive", false, "use connections again")
+	if err := f.Parse(args); err != nil {
+		return request{}, err
+	}
+	if f.NArg() != 1 {
+		return request{}, errors.New("name one URL: http://, https://, grpc:// or tcp://")
+	}
+	u, err := url.Parse(f.Arg(0))
+	if err != nil {
+		return request{}, err
+	}
+	r.url = u
+	for _, h := range r.headers {
+		if !strings.Contains(h, ":") {
+			return request{}, fmt.Errorf("header %q is not of the form name:value", h)
+		}
+	}
+	return r, nil
+}
+
+// caller gives what makes one call, and what ends its connections.
+func (r request) caller() (do func(context.Context) (string, error), done func(), err error) {
+	switch r.url.Scheme {
+	case "http", "https":
+		t := &http.Transport{DisableKeepAlives: !r.keep, DisableCompression: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // the server's certificate is made up
+		c := &http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+		return func(ctx context.Context) (string, error) { return r.http(ctx, c) }, t.CloseIdleConnections, nil
+	case "grpc":
+		conn, err := grpc.NewClient("passthrough:///"+r.url.Host, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err != nil {
+			return nil, nil, err
+		}
+		return func(ctx context.Context) (string, error) { return r.grpc(ctx, conn) }, func() { conn.Close() }, nil
+	case "tcp":
+		return r.tcp, func() {}, nil
+	}
+	return nil, nil, fmt.Errorf("%s: unknown scheme: it is http, https, grpc or tcp", r.url)
+}
+
+func (r request) once(ctx context.Context, do func(context.Context) (string, error)) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.timeout)
+	defer cancel()
+	return do(ctx)
+}
+
+func (r request) http(ctx context.Context, c *http.Client) (string, error) {
+	req, err := http.NewRequestWithContext(ctx, r.method, r.url.String(), http.NoBody)
+	if err != nil {
+		return "", err
+	}
+	for _, h := range r.headers {
+		name, value, _ := strings.Cut(h, ":")
+		if strings.EqualFold(name, "Host") {
+			req.Host = value
+		}
+		req.Header.Add(name, value)
+	}
+	resp, err := c.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return "", err
+	}
+	out := []string{"Url=" + r.url.String(), fmt.Sprintf("StatusCode=%d", resp.StatusCode)}
+	for _, name := range names(resp.Header) {
+		for _, v := range resp.Header[name] {
+			out = append(out, "ResponseHeader="+name+":"+v)
+		}
+	}
+	for line := range strings.Lines(string(body)) {
+		out = append(out, bodyMark+strings.TrimRight(line, "\r\n"))
+	}
+	text := strings.Join(out, "\n")
+	if resp.StatusCode >= http.StatusBadRequest {
+		return text, fmt.Errorf("%w %d", errStatus, resp.StatusCode)
+	}
+	return text, nil
+}
+
+// bodyMark goes before what the server said.
+const bodyMark = "body] "
+
+func (r request) grpc(ctx context.Context, conn *grpc.ClientConn) (string, error) {
+	for _, h := range r.headers {
+		name, value, _ := strings.Cut(h, ":")
+		ctx = metadata.AppendToOutgoingContext(ctx, name, value)
+	}
+	var got wrapperspb.StringValue
+	if err := conn.Invoke(ctx, method, &emptypb.Empty{}, &got); err != nil {
+		return "", err
+	}
+	// The suite expects the status of HTTP for the call too.
+	out := []string{"Url=" + r.url.String(), "StatusCode=200"}
+	for line := range strings.Lines(got.Value) {
+		out = append(out, bodyMark+strings.TrimRight(line, "\n"))
+	}
+	return strings.Join(out, "\n"), nil
+}
+
+// tcp takes the server's line, and gets back what it sends.
+func (r request) tcp(ctx context.Context) (string, error) {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", r.url.Host)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	if at, ok := ctx.Deadline(); ok {
+		if err := conn.SetDeadline(at); err != nil {
+			return "", err
+		}
+	}
+	in := bufio.NewReader(conn)
+	greeting, err := in.ReadString('\n')
+	if err != nil {
+		return "", fmt.Errorf("greeting: %w", err)
+	}
+	const said = "what the client says\n"
+	if _, err := io.WriteString(conn, said); err != nil {
+		return "", err
+	}
+	back, err := in.ReadString('\n')
+	if err != nil {
+		return "", fmt.Errorf("echo: %w", err)
+	}
+	if back != said {
+		return "", fmt.Errorf("echo: %q came back as %q", said, back)
+	}
+	return "Url=" + r.url.String() + "\nStatusCode=200\n" + bodyMark + strings.ReplaceAll(strings.TrimSpace(greeting), " ", "\n"+bodyMark), nil
+}
+
+// print1 prints an answer, and a blank line after it.
+func print1(out io.Writer, i int, text string) {
+	for line := range strings.Lines(text) {
+		if rest, ok := strings.CutPrefix(line, bodyMark); ok {
+			fmt.Fprintf(out, "[%d %s%s\n", i, bodyMark, strings.TrimSpace(rest))
+		} else {
+			fmt.Fprintf(out, "[%d] %s\n", i, strings.TrimSpace(line))
+		}
+	}
+	fmt.Fprintln(out)
+}
+
+// load calls one after the other for a time. It fails if a call failed.
+func (r request) load(ctx context.Context, do func(context.Context) (string, error), out io.Writer) error {
+	end := time.NewTimer(r.duration)
+	defer end.Stop()
+	tick := time.NewTicker(r.every)
+	defer tick.Stop()
+	all, failed := 0, 0
+	report := func() error {
+		fmt.Fprintf(out, "Requests=%d\nFailed=%d\n", all, failed)
+		if failed > 0 || all == 0 {
+			return fmt.Errorf("%d of %d requests failed", failed, all)
+		}
+		return nil
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return report()
+		case <-end.C:
+			return report()
+		case <-tick.C:
+		}
+		all++
+		if _, err := r.once(ctx, do); err != nil {
+			failed++
+			fmt.Fprintf(out, "%s Error=%v\n", time.Now().UTC().Format(time.RFC3339Nano), err)
+		}
+	}
+}

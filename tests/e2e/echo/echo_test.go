@@ -1,0 +1,81 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// free is a port that was free a moment ago.
+func free(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// The client prints what the server saw, for each protocol, in the form that the conformance suite reads.
+func TestEcho(t *testing.T) {
+	plain, secure, rpc, raw := free(t), free(t), free(t), free(t)
+	ctx, stop := context.WithCancel(t.Context())
+	started, ended := make(chan string, 16), make(chan error, 1)
+	go func() {
+		s := settings{http: []int{plain, secure}, tls: []int{secure}, grpc: []int{rpc}, tcp: []int{raw}, host: "pod-1", version: "v1"}
+		ended <- s.run(ctx, lines(started))
+	}()
+	for range 4 {
+		<-started
+	}
+	for url, wants := range map[string][]string{
+		fmt.Sprintf("http://127.0.0.1:%d/path?x=1", plain): {
+			"StatusCode=200", "ResponseHeader=Content-Type:text/plain", "[1 body] Hostname=pod-1", "[1 body] URL=/path?x=1", "[1 body] Host=shop\n",
+			"[1 body] RequestHeader=X-A:b", "[1 body] IP=127.0.0.1", "[1 body] ServiceVersion=v1", "[1 body] Method=GET", fmt.Sprintf("[1 body] ServicePort=%d", plain),
+		},
+		fmt.Sprintf("http://127.0.0.1:%d/?status=503", plain): {"StatusCode=503"},
+		fmt.Sprintf("https://127.0.0.1:%d/", secure):          {"StatusCode=200", "Hostname=pod-1"},
+		fmt.Sprintf("grpc://127.0.0.1:%d", rpc):               {"StatusCode=200", "[1 body] Hostname=pod-1", "[1 body] RequestHeader=x-a:b"},
+		fmt.Sprintf("tcp://127.0.0.1:%d", raw):                {"StatusCode=200", "[1 body] Hostname=pod-1", "[1 body] IP=127.0.0.1"},
+	} {
+		var out bytes.Buffer
+		if err := call(t.Context(), []string{url, "-H", "X-A:b", "-H", "Host:shop", "--count=2"}, &out); err != nil {
+			t.Errorf("%s: %v", url, err)
+		}
+		if n := len(strings.Split(strings.TrimSpace(out.String()), "\n\n")); n != 2 {
+			t.Errorf("%s: %d answers, want 2:\n%s", url, n, &out)
+		}
+		for _, w := range wants {
+			if !strings.Contains(out.String(), w) {
+				t.Errorf("%s: no %q in\n%s", url, w, &out)
+			}
+		}
+	}
+	var out bytes.Buffer
+	if err := call(t.Context(), []string{fmt.Sprintf("http://127.0.0.1:%d/?status=500", plain), "--duration=50ms", "--interval=5ms"}, &out); err == nil {
+		t.Errorf("requests that fail are not counted:\n%s", &out)
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if err := call(t.Context(), []string{fmt.Sprintf("http://127.0.0.1:%d/", plain)}, &out); err == nil {
+		t.Error("a server that is gone has answered")
+	}
+}
+
+// lines hands on what is written, one write at a time.
+type lines chan<- string
+
+func (l lines) Write(b []byte) (int, error) {
+	l <- string(b)
+	return len(b), nil
+}
