@@ -76,14 +76,14 @@ func (p *Pod) dialResolver(ctx context.Context, network string, to netip.AddrPor
 
 // serveDNS answers until the listeners are closed.
 func (p *Pod) serveDNS(ctx context.Context) {
-	var wg sync.WaitGroup
-	defer wg.Wait()
 	flows, err := netns.OpenConntrack(p.ns)
 	if err != nil {
 		p.log.Error("DNS queries over UDP go to the node's resolvers", zap.Error(err))
 	} else {
 		defer flows.Close()
 	}
+	var wg sync.WaitGroup
+	defer wg.Wait() // before flows is closed
 	for _, u := range p.dnsSockets.packets {
 		local := u.LocalAddr().(*net.UDPAddr).AddrPort()
 		local = netip.AddrPortFrom(local.Addr().Unmap(), local.Port())

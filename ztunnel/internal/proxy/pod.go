@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
