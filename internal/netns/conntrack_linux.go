@@ -62,8 +62,10 @@ func (c *Conntrack) OriginalUDP(client, local netip.AddrPort) (netip.AddrPort, e
 		return netip.AddrPort{}, fmt.Errorf("conntrack: %w", err)
 	}
 	c.mu.Lock()
+	// The kernel marks its one answer as one of many without ever saying that it was
+	// the last; the acknowledgement behind it does.
 	replies, err := c.conn.Execute(netlink.Message{
-		Header: netlink.Header{Type: ctGet, Flags: netlink.Request}, Data: body,
+		Header: netlink.Header{Type: ctGet, Flags: netlink.Request | netlink.Acknowledge}, Data: body,
 	})
 	c.mu.Unlock()
 	switch {
@@ -73,7 +75,7 @@ func (c *Conntrack) OriginalUDP(client, local netip.AddrPort) (netip.AddrPort, e
 		return netip.AddrPort{}, fmt.Errorf("conntrack: %w", err)
 	}
 	for _, r := range replies {
-		if dst, ok := originalOf(r.Data); ok {
+		if dst, ok := originalOf(r.Data); ok && r.Header.Type != netlink.Error {
 			return dst, nil
 		}
 	}
