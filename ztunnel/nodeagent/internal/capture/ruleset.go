@@ -21,6 +21,9 @@ const (
 const (
 	// ProxyMark is on every packet that ztunnel's sockets send.
 	ProxyMark = 0x539
+	// PlainMark is on datagrams that ztunnel hands to the pod as they came: what
+	// the pod answers goes to their sender straight away.
+	PlainMark = 0x53a
 	// deliveryMark is on connections that ztunnel opens over loopback, and on
 	// the replies to them.
 	deliveryMark = 0x111
@@ -80,6 +83,20 @@ func ruleset(p phase) []chain {
 		},
 		{
 			Chain: nftables.Chain{
+				Name: "inbound-udp", Table: table, Type: nftables.ChainTypeFilter,
+				Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityMangle,
+			},
+		},
+		{
+			// Of type route, so that what it marks is routed to loopback, where
+			// inbound-udp finds it.
+			Chain: nftables.Chain{
+				Name: "outbound-udp", Table: table, Type: nftables.ChainTypeRoute,
+				Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityMangle,
+			},
+		},
+		{
+			Chain: nftables.Chain{
 				Name: "inbound", Table: table, Type: nftables.ChainTypeNAT,
 				Hooknum: nftables.ChainHookPrerouting, Priority: &priority,
 			},
@@ -92,8 +109,10 @@ func ruleset(p phase) []chain {
 		},
 	}
 	if p == phaseCaptured {
-		chains[2].rules = inboundRules()
-		chains[3].rules = outboundRules()
+		chains[2].rules = inboundUDPRules()
+		chains[3].rules = outboundUDPRules()
+		chains[4].rules = inboundRules()
+		chains[5].rules = outboundRules()
 	}
 	return chains
 }
@@ -200,11 +219,13 @@ func masked(keep, set uint32) expr.Any {
 }
 
 // markIs compares the packet's mark with ztunnel's.
-func markIs(op expr.CmpOp) []expr.Any {
+func markIs(op expr.CmpOp) []expr.Any { return markCmp(op, ProxyMark) }
+
+func markCmp(op expr.CmpOp, mark uint32) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyMARK, Register: reg},
 		masked(markMask, 0),
-		&expr.Cmp{Op: op, Register: reg, Data: u32(ProxyMark)},
+		&expr.Cmp{Op: op, Register: reg, Data: u32(mark)},
 	}
 }
 
@@ -232,10 +253,11 @@ func connMarkIsDelivery() []expr.Any {
 	}
 }
 
-func isReply() []expr.Any {
-	const reply = 1 // IP_CT_DIR_REPLY
+func isReply() []expr.Any { return ctDirection(1) } // IP_CT_DIR_REPLY
+
+func ctDirection(d byte) []expr.Any {
 	return []expr.Any{
 		&expr.Ct{Key: expr.CtKeyDIRECTION, Register: reg},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{reply}},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{d}},
 	}
 }
