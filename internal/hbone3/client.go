@@ -115,8 +115,9 @@ func (c *ClientConn) close(code http3.ErrCode, reason string) {
 	_ = c.conn.CloseWithError(quic.ApplicationErrorCode(code), reason)
 }
 
-// Open opens a stream and waits for the answer. A *hbone.RefusedError is a negative
-// one. hbone.Unprocessed tells whether it may be tried elsewhere.
+// Open opens a stream and waits for the answer. The stream has to be spliced, received
+// from or reset: the connection stays as long as it is not. A *hbone.RefusedError is a negative
+// answer. hbone.Unprocessed tells whether it may be tried elsewhere.
 func (c *ClientConn) Open(ctx context.Context, req hbone.Request) (*Stream, *hbone.Response, error) {
 	if !c.claim() {
 		return nil, nil, hbone.ErrDraining
@@ -129,15 +130,14 @@ func (c *ClientConn) Open(ctx context.Context, req hbone.Request) (*Stream, *hbo
 		}
 		return nil, nil, fmt.Errorf("%w: %w", hbone.ErrDraining, mapped(err))
 	}
-	// The library ends the context when both directions of the stream have.
-	context.AfterFunc(s.Context(), c.left)
 	resp, err := c.ask(ctx, s, req)
 	if err != nil {
 		s.CancelRead(quic.StreamErrorCode(http3.ErrCodeRequestCanceled))
 		s.CancelWrite(quic.StreamErrorCode(http3.ErrCodeRequestCanceled))
+		c.left()
 		return nil, nil, err
 	}
-	return &Stream{w: s}, resp, nil
+	return &Stream{w: s, ended: c.left}, resp, nil
 }
 
 func (c *ClientConn) ask(ctx context.Context, s *http3.RequestStream, req hbone.Request) (*hbone.Response, error) {
@@ -185,8 +185,8 @@ type Pool[K comparable] struct {
 	wg     sync.WaitGroup
 
 	mu     sync.Mutex
-	closed bool            // guarded by mu
-	keys   map[K]*entry    // guarded by mu
+	closed bool         // guarded by mu
+	keys   map[K]*entry // guarded by mu
 }
 
 // entry is a connection, or the attempt to have one.

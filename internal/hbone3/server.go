@@ -77,7 +77,9 @@ func (in *Incoming) ended() {
 		return
 	}
 	in.s.w.CancelRead(quic.StreamErrorCode(http3.ErrCodeConnectError))
-	in.s.w.CancelWrite(quic.StreamErrorCode(http3.ErrCodeConnectError))
+	if !in.s.whole.Load() { // else what is on its way would be lost
+		in.s.w.CancelWrite(quic.StreamErrorCode(http3.ErrCodeConnectError))
+	}
 }
 
 // Server takes tunnels at one socket.

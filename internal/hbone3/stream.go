@@ -25,7 +25,6 @@ type wire interface {
 	CancelWrite(quic.StreamErrorCode)
 	SendDatagram(b []byte) error
 	ReceiveDatagram(ctx context.Context) ([]byte, error)
-	Context() context.Context
 }
 
 // Stream is one tunnelled byte stream, or a flow of datagrams.
@@ -33,15 +32,35 @@ type Stream struct {
 	w              wire         // changed once, guarded by mu, when a server accepts
 	sent, received atomic.Int64 // bytes of payload
 
+	once  sync.Once
+	ended func()      // called once when it has; may be nil
+	whole atomic.Bool // we have ended our direction in order
+
 	mu  sync.Mutex
 	err error // why it was reset here; guarded by mu
+}
+
+// end notes that nothing moves any more.
+func (s *Stream) end() {
+	if s.ended != nil {
+		s.once.Do(s.ended)
+	}
+}
+
+// closeWrite ends our direction.
+func (s *Stream) closeWrite() error {
+	s.whole.Store(true)
+	return mapped(s.w.Close())
 }
 
 // Transferred gives the payload bytes sent to and received from the peer.
 func (s *Stream) Transferred() (sent, received int64) { return s.sent.Load(), s.received.Load() }
 
 // Reset ends the stream at both ends at once.
-func (s *Stream) Reset(code hbone.ErrCode) { s.fail(&hbone.ResetError{Code: code}) }
+func (s *Stream) Reset(code hbone.ErrCode) {
+	s.fail(&hbone.ResetError{Code: code})
+	s.end()
+}
 
 func (s *Stream) fail(err error) {
 	s.mu.Lock()
@@ -74,6 +93,7 @@ var buffers = sync.Pool{New: func() any { b := make([]byte, bufSize); return &b 
 // orderly end, and the reason otherwise. It does not close app, except that a
 // stream that breaks resets it.
 func (s *Stream) Splice(app net.Conn) error {
+	defer s.end()
 	back := make(chan error, 1)
 	go func() { back <- s.download(app) }()
 	up := s.upload(app)
@@ -100,7 +120,7 @@ func (s *Stream) upload(app net.Conn) error {
 			s.sent.Add(int64(n))
 		}
 		if err == io.EOF {
-			return mapped(s.w.Close())
+			return s.closeWrite()
 		}
 		if err != nil {
 			err = fmt.Errorf("application: %w", err)
@@ -166,7 +186,8 @@ func (s *Stream) SendPayload(b []byte) error {
 // ReceivePayloads calls f for the payload of each HTTP datagram until the stream
 // ends, and says why it did; nil when the peer ended it.
 func (s *Stream) ReceivePayloads(f func([]byte) error) error {
-	ctx, cancel := context.WithCancelCause(s.w.Context())
+	defer s.end()
+	ctx, cancel := context.WithCancelCause(context.Background())
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -204,10 +225,7 @@ func (s *Stream) receive(ctx context.Context, f func([]byte) error) error {
 }
 
 // End ends our direction: the peer's ReceivePayloads returns nil.
-func (s *Stream) End() { _ = s.w.Close() }
-
-// Done is closed when the stream has ended or was reset.
-func (s *Stream) Done() <-chan struct{} { return s.w.Context().Done() }
+func (s *Stream) End() { _ = s.closeWrite() }
 
 // fields gives the header fields in the form of internal/hbone.
 func fields(h http.Header) []hbone.Field {
