@@ -70,7 +70,7 @@ func New(cfg Config) (*Ztunnel, error) {
 	z.flush = flush
 	z.pods = newPods(proxy.Config{
 		Store: z.store, Metrics: proxy.NewMetrics(z.registry), Log: cfg.Log, Access: access, Flows: z.flows,
-		HBONE: cfg.HBONE, Cluster: cfg.Cluster, Network: cfg.Network, Drain: cfg.Drain,
+		HBONE: cfg.HBONE, Reach: proxy.NewReach(z.registry, cfg.Log), Cluster: cfg.Cluster, Network: cfg.Network, Drain: cfg.Drain,
 	}, cfg.TrustDomain, z.certs, z.registry)
 	z.xds, err = xdsclient.New(xdsConn, xdsclient.Config{Node: z.node(), Logger: cfg.Log, Metrics: xdsclient.NewMetrics(z.registry)}, wds.Subscriptions(z.store, z.prefetch.changed)...)
 	if err != nil {

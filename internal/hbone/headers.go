@@ -17,9 +17,9 @@ type header struct {
 	method, authority, status string
 	// Of an extended CONNECT (RFC 8441), "" otherwise.
 	protocol, scheme, path string
-	malformed                 string // what RFC 9113 section 8 forbids; "" when nothing
-	tooLarge                  bool
-	fields                    []Field
+	malformed              string // what RFC 9113 section 8 forbids; "" when nothing
+	tooLarge               bool
+	fields                 []Field
 }
 
 // get gives the first value of a field, "" when there is none.

@@ -147,9 +147,14 @@ func (s *Server) Run(ctx context.Context) error {
 	s.mu.Unlock()
 	wg.Wait()
 	_ = s.h3.Close()
-	err := s.tr.Close()
+	s.Close()
+	return nil
+}
+
+// Close closes the socket, of a server that does not run or has.
+func (s *Server) Close() {
+	_ = s.tr.Close()
 	_ = s.tr.Conn.Close()
-	return err
 }
 
 // Drain lets connections end when their streams have, and takes no new ones. It

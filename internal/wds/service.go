@@ -16,6 +16,7 @@ type Service struct {
 	Hostname        string
 	VIPs            []netip.Addr
 	Ports           []Port
+	UDP             []Port // where the control plane tells them apart
 	Waypoint        *Gateway
 	Canonical       bool
 	// AllowUnhealthy sends traffic to endpoints that are not ready, too.
@@ -61,6 +62,13 @@ func serviceFrom(pb *workloadpb.Service) (*Service, error) {
 			return fail(fmt.Errorf("address of %d bytes: want 4 or 16", len(a.GetAddress())))
 		}
 		s.VIPs = append(s.VIPs, ip.Unmap())
+	}
+	udp := &workloadpb.UDPPorts{}
+	if _, err := extension(pb.GetExtensions(), workloadpb.UDPPortsExtension, udp); err != nil {
+		return fail(err)
+	}
+	if s.UDP, err = ports(udp.GetPorts()); err != nil {
+		return fail(err)
 	}
 	for _, san := range pb.GetSubjectAltNames() {
 		id, err := identity.Parse(san)

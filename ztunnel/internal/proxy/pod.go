@@ -9,12 +9,15 @@ import (
 	"sync"
 	"time"
 
+	"github.com/quic-go/quic-go"
 	"go.uber.org/zap"
 
 	"github.com/ambit-mesh/ambit/internal/certs"
 	"github.com/ambit-mesh/ambit/internal/flow"
 	"github.com/ambit-mesh/ambit/internal/hbone"
+	"github.com/ambit-mesh/ambit/internal/hbone3"
 	"github.com/ambit-mesh/ambit/internal/identity"
+	"github.com/ambit-mesh/ambit/internal/masque"
 	"github.com/ambit-mesh/ambit/internal/netns"
 	"github.com/ambit-mesh/ambit/internal/wds"
 )
@@ -39,6 +42,9 @@ type Config struct {
 	// Flows gets a record of each connection; nil for none.
 	Flows *flow.Log
 	HBONE hbone.Config
+	// HBONE3 bounds tunnels over QUIC, Reach remembers where those get through.
+	HBONE3 hbone3.Config
+	Reach  *Reach
 	// Cluster is the id of this cluster, for baggage.
 	Cluster string
 	// Network is the network that this node is in.
@@ -75,6 +81,10 @@ type Pod struct {
 
 	outbound, plaintext, inbound *netns.Listener
 	pool                         *hbone.Pool[poolKey]
+	pool3                        *hbone3.Pool[poolKey]
+	udpOutbound, udpPlaintext    *net.UDPConn
+	quic                         *hbone3.Server  // tunnels from other nodes
+	quicOwn                      *quic.Transport // tunnels to other nodes
 	conns                        *registry
 	handshakes                   chan struct{}
 	wg                           sync.WaitGroup // everything that serves a connection
@@ -82,7 +92,10 @@ type Pod struct {
 	mu      sync.Mutex
 	tunnels map[*hbone.ServerConn]struct{} // guarded by mu
 	closing bool                           // guarded by mu
-	spoke   map[identity.ID]time.Time      // waypoints, by when each last spoke for a client; guarded by mu
+	// Sessions of datagrams that came through tunnels: all, and by client. Guarded by mu.
+	udpCount int
+	udpFrom  map[netip.Addr]int
+	spoke    map[identity.ID]time.Time // waypoints, by when each last spoke for a client; guarded by mu
 }
 
 // Open opens the pod's listeners, all or none. Run has to be called next; it owns
@@ -96,7 +109,9 @@ func Open(cfg Config, info Info, ns *netns.Namespace, source *certs.Source) (*Po
 		log:        cfg.Log.With(zap.String("pod", info.Namespace+"/"+info.Name), zap.String("uid", info.UID)),
 		handshakes: make(chan struct{}, maxHandshakes), tunnels: make(map[*hbone.ServerConn]struct{}),
 	}
+	p.cfg.HBONE.Protocol = masque.Protocol
 	p.pool = hbone.NewPool(p.dialTunnel, p.log)
+	p.pool3 = hbone3.NewPool(p.dialQUIC)
 	for _, l := range []struct {
 		dst  **netns.Listener
 		port uint16
@@ -110,6 +125,11 @@ func Open(cfg Config, info Info, ns *netns.Namespace, source *certs.Source) (*Po
 			return nil, fmt.Errorf("pod %s/%s: listen on %d: %w", info.Namespace, info.Name, l.port, err)
 		}
 	}
+	if err := p.openUDP(); err != nil {
+		p.closeListeners()
+		p.closeQUIC()
+		return nil, err
+	}
 	return p, nil
 }
 
@@ -117,6 +137,11 @@ func (p *Pod) closeListeners() {
 	for _, l := range []*netns.Listener{p.outbound, p.plaintext, p.inbound} {
 		if l != nil {
 			_ = l.Close()
+		}
+	}
+	for _, c := range []*net.UDPConn{p.udpOutbound, p.udpPlaintext} {
+		if c != nil {
+			_ = c.Close()
 		}
 	}
 }
@@ -138,6 +163,14 @@ func (p *Pod) Run(ctx context.Context) error {
 	accept(p.outbound, p.serveOutbound)
 	accept(p.plaintext, p.servePlaintext)
 	accept(p.inbound, p.serveTunnel)
+	endUDP := p.runUDP(work)
+	quicEnded := make(chan struct{})
+	go func() {
+		defer close(quicEnded)
+		if err := p.quic.Run(work); err != nil {
+			p.log.Warn("QUIC", zap.Error(err))
+		}
+	}()
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
@@ -147,10 +180,13 @@ func (p *Pod) Run(ctx context.Context) error {
 	<-ctx.Done()
 	p.closeListeners()
 	accepting.Wait()
+	endUDP()
 	p.drain()
 	cancel()
 	p.conns.endAll(errors.New("the proxy is shutting down"))
 	p.wg.Wait()
+	<-quicEnded
+	p.closeQUIC()
 	<-watched
 	return nil
 }
@@ -171,7 +207,11 @@ func (p *Pod) drain() {
 	idle := make(chan struct{})
 	go func() {
 		defer close(idle)
+		var wg sync.WaitGroup
+		wg.Go(func() { p.quic.Drain(ctx) })
+		wg.Go(func() { p.pool3.Drain(ctx) })
 		p.pool.Drain(ctx)
+		wg.Wait()
 		p.wg.Wait()
 	}()
 	select {
@@ -223,7 +263,9 @@ func (p *Pod) watch(ctx context.Context) {
 			p.conns.recheck(p.cfg.Store.Evaluator(w))
 		}
 		// An address that has gone to another pod, or to nobody: no new streams there.
-		p.pool.Retire(func(k poolKey) bool { return !p.cfg.Store.Reachable(k.uid, k.addr.Addr()) })
+		gone := func(k poolKey) bool { return !p.cfg.Store.Reachable(k.uid, k.addr.Addr()) }
+		p.pool.Retire(gone)
+		p.pool3.Retire(gone)
 		select {
 		case <-ctx.Done():
 			return
