@@ -6,6 +6,8 @@ import (
 	"net"
 	"time"
 
+	"github.com/ambit-mesh/ambit/apis/workload"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
@@ -28,6 +30,8 @@ type Config struct {
 	// TrustDomain, ClusterID, ClusterDomain and RootNamespace name the mesh;
 	// cluster.local, Kubernetes, cluster.local and ambit-system.
 	TrustDomain, ClusterID, ClusterDomain, RootNamespace string
+	// Transport is what tunnels prefer: auto, h2 or h3; auto.
+	Transport string
 	// CertTTL is the longest life of a workload certificate; 24 h. RotationOverlap
 	// is how long a new root is known before it is used; somewhat more than that.
 	CertTTL, RotationOverlap time.Duration
@@ -60,6 +64,7 @@ func (c Config) withDefaults() Config {
 	orDefault(&c.ClusterID, "Kubernetes")
 	orDefault(&c.ClusterDomain, "cluster.local")
 	orDefault(&c.RootNamespace, "ambit-system")
+	orDefault(&c.Transport, "auto")
 	orDefault(&c.CertTTL, 24*time.Hour)
 	orDefault(&c.ReleaseTimeout, 5*time.Second)
 	if len(c.ServingNames) == 0 {
@@ -106,3 +111,6 @@ func (c Config) validate() error {
 	}
 	return nil
 }
+
+// transports are the values of Config.Transport.
+var transports = map[string]workload.Transport_Preference{"auto": workload.Transport_AUTO, "h2": workload.Transport_H2, "h3": workload.Transport_H3}

@@ -79,6 +79,7 @@ func (c *ControlPlane) makeEngine() error {
 	var err error
 	if c.compiler, err = compile.New(compile.Options{
 		ClusterID: cfg.ClusterID, TrustDomain: cfg.TrustDomain, ClusterDomain: cfg.ClusterDomain, RootNamespace: cfg.RootNamespace,
+		Transport: transports[cfg.Transport],
 	}); err != nil {
 		return err
 	}

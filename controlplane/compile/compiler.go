@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	meshv1alpha1 "github.com/ambit-mesh/ambit/apis/mesh/v1alpha1"
+	"github.com/ambit-mesh/ambit/apis/workload"
 	"github.com/ambit-mesh/ambit/controlplane/compile/policy"
 	"github.com/ambit-mesh/ambit/controlplane/compile/route"
 	"github.com/ambit-mesh/ambit/controlplane/graph"
@@ -28,6 +29,8 @@ type Options struct {
 	ClusterDomain string
 	// RootNamespace holds mesh-wide policies; ambit-system when empty.
 	RootNamespace string
+	// Transport is what tunnels of pods prefer whose annotations say nothing.
+	Transport workload.Transport_Preference
 }
 
 func (o Options) withDefaults() (Options, error) {

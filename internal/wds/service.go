@@ -17,6 +17,7 @@ type Service struct {
 	VIPs            []netip.Addr
 	Ports           []Port
 	UDP             []Port // where the control plane tells them apart
+	datagrams       bool   // Ports are those of UDP
 	Waypoint        *Gateway
 	Canonical       bool
 	// AllowUnhealthy sends traffic to endpoints that are not ready, too.
@@ -82,7 +83,11 @@ func serviceFrom(pb *workloadpb.Service) (*Service, error) {
 
 // Target gives the port of a workload for a port of the service.
 func (s *Service) Target(m Membership, port uint16) (uint16, bool) {
-	for _, p := range m.Ports {
+	own := m.Ports
+	if s.datagrams {
+		own = m.UDP
+	}
+	for _, p := range own {
 		if p.Service == port && p.Target != 0 {
 			return p.Target, true
 		}

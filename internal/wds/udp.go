@@ -55,7 +55,7 @@ func (s *Service) udp() *Service {
 		return s
 	}
 	of := *s
-	of.Ports = s.UDP
+	of.Ports, of.datagrams = s.UDP, true
 	return &of
 }
 
@@ -76,27 +76,11 @@ func (s *Store) RouteUDP(src *Workload, dst netip.AddrPort, avoid ...*Workload) 
 	if !of.HasPort(dst.Port()) {
 		return Route{Service: svc}, fmt.Errorf("service %s UDP port %d: %w", svc.Key, dst.Port(), ErrNoPort)
 	}
-	ep, target, err := s.pickUDP(src, of, dst, avoid)
+	ep, target, err := s.pick(src, of, dst.Port(), dst.Addr().Is4(), avoid)
 	if err != nil {
 		return Route{Service: svc}, err
 	}
 	return tunnelUDP(toWorkload(ep, svc, target))
-}
-
-// pickUDP is pick among the UDP ports of endpoints.
-func (s *Store) pickUDP(src *Workload, svc *Service, dst netip.AddrPort, avoid []*Workload) (*Workload, netip.AddrPort, error) {
-	ep, target, err := s.pick(src, svc, dst.Port(), dst.Addr().Is4(), avoid)
-	if err != nil {
-		return nil, netip.AddrPort{}, err
-	}
-	for i := range ep.Services {
-		if m := &ep.Services[i]; m.Service == svc.Key && len(m.UDP) > 0 {
-			if port, ok := svc.Target(Membership{Ports: m.UDP}, dst.Port()); ok {
-				target = netip.AddrPortFrom(target.Addr(), port)
-			}
-		}
-	}
-	return ep, target, nil
 }
 
 func tunnelUDP(r Route) (Route, error) {

@@ -111,7 +111,7 @@ func probeFetch(url string) error {
 }
 
 func probeServe() error {
-	if err := serveFull(); err != nil {
+	if err := errors.Join(serveFull(), serveDatagrams()); err != nil {
 		return err
 	}
 	for _, s := range servers {
@@ -229,6 +229,13 @@ func probeChecks() error {
 
 func (c check) run() outcome {
 	o := outcome{Check: c}
+	if f := datagramClients[c.Kind]; f != nil {
+		var err error
+		if o.Saw, err = f(c); err != nil {
+			o.Error = err.Error()
+		}
+		return o
+	}
 	conn, err := net.DialTimeout(cmp.Or(c.Network, "tcp"), c.Addr, 20*time.Second)
 	if err == nil {
 		_ = conn.SetDeadline(time.Now().Add(2 * time.Minute))
