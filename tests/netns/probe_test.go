@@ -77,6 +77,8 @@ func probe(args []string) int {
 		err = probeWaypoint(args[1:])
 	case "slow":
 		err = probeSlow(args[1], args[2])
+	case "sniff":
+		err = probeSniff(args[1])
 	case "meddle":
 		err = probeMeddle(args[1:])
 	default:

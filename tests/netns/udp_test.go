@@ -1,6 +1,7 @@
 package netns_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/ecdsa"
@@ -8,16 +9,19 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"math/big"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/quic-go/quic-go"
+	"golang.org/x/sys/unix"
 )
 
 // Ports of the probe's server for datagrams: an echo that names its client, and an
@@ -201,11 +205,11 @@ func TestDatagrams(t *testing.T) {
 			}
 		}
 	}
-	tunnelled := m.accessLog(func(l map[string]any) bool {
+	failed := m.accessLog(func(l map[string]any) bool {
 		return l["protocol"] == "udp" && l["connection_security_policy"] == "mutual_tls" && l["error"] != nil
 	})
-	if len(tunnelled) > 0 {
-		t.Errorf("sessions failed: %v", tunnelled)
+	if len(failed) > 0 {
+		t.Errorf("sessions failed: %v", failed)
 	}
 }
 
@@ -230,4 +234,135 @@ func TestDatagramPolicy(t *testing.T) {
 			})) > 0
 		})
 	}
+}
+
+// sniffed is what a sniffer has counted.
+type sniffed struct{ Frames, Readable, Tunnel int }
+
+// probeSniff counts frames of a node's network until its input ends: all with UDP,
+// those that hold a text, and those of tunnels over QUIC.
+func probeSniff(text string) error {
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(networkOrder(unix.ETH_P_ALL)))
+	if err != nil {
+		return err
+	}
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20)
+	var n sniffed
+	over := make(chan struct{})
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		close(over)
+	}()
+	fmt.Println("ready")
+	buf := make([]byte, 65536)
+	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 100_000})
+	for {
+		size, _, err := unix.Recvfrom(fd, buf, 0)
+		if err != nil {
+			select {
+			case <-over: // and nothing more is waiting
+				return json.NewEncoder(os.Stdout).Encode(n)
+			default:
+				continue
+			}
+		}
+		frame := buf[:size]
+		n.Frames++
+		if bytes.Contains(frame, []byte(text)) {
+			n.Readable++
+		}
+		// IPv4 without options, UDP, to port 15008.
+		if size > 38 && frame[12] == 8 && frame[13] == 0 && frame[23] == unix.IPPROTO_UDP && int(frame[36])<<8|int(frame[37]) == 15008 {
+			n.Tunnel++
+		}
+	}
+}
+
+func networkOrder(v uint16) uint16 { return v<<8 | v>>8 }
+
+// sniff runs f while the frames of a node are looked at.
+func (m *mesh) sniff(node, text string, f func()) (n sniffed) {
+	m.t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	cmd := m.command(m.t.Context(), "exec", node, "--", "/usr/bin/env", roleEnv+"=1", self, "sniff", text)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		m.t.Fatal(err)
+	}
+	lines := bufio.NewReader(out)
+	if line, err := lines.ReadString('\n'); err != nil || line != "ready\n" {
+		m.t.Fatalf("sniffer: %q, %v", line, err)
+	}
+	f()
+	_ = in.Close()
+	if err := json.NewDecoder(lines).Decode(&n); err != nil {
+		m.t.Fatalf("sniffer: %v", err)
+	}
+	if err := cmd.Wait(); err != nil {
+		m.t.Fatalf("sniffer: %v", err)
+	}
+	return n
+}
+
+// Nobody on the way can read datagrams between enrolled pods.
+func TestDatagramsAreUnreadable(t *testing.T) {
+	m := start(t, world())
+	m.captured("in")
+	secret := strings.Repeat("x", 64) // what the checks send
+	ask := func(ns string) func() {
+		return func() {
+			m.succeed(ns, "client", []check{{Kind: "udp", Addr: fmt.Sprintf("server-n2.%s.svc.cluster.local:%d", ns, datagramPort), Network: "udp4", Size: 200}})
+		}
+	}
+	if n := m.sniff("n2", secret, ask("out")); n.Readable == 0 {
+		t.Errorf("the sniffer does not see what can be read: %+v", n)
+	}
+	if n := m.sniff("n2", secret, ask("in")); n.Readable != 0 || n.Tunnel == 0 {
+		t.Errorf("%d frames could be read, %d were of a tunnel over QUIC", n.Readable, n.Tunnel)
+	}
+}
+
+// Where UDP does not get through everything goes over HTTP/2, at once from the
+// second connection on.
+func TestBlockedQUIC(t *testing.T) {
+	files := world()
+	files["in.yaml"] = strings.Replace(files["in.yaml"], "metadata:\n  name: in\n", "metadata:\n  name: in\n  annotations: {ambit-mesh.io/transport: h3}\n", 1)
+	m := start(t, files)
+	m.captured("in")
+	tcp := check{Kind: "echo", Addr: "server-n2.in.svc.cluster.local:8080", Network: "tcp4", Size: 1_000_000}
+	udp := check{Kind: "udp", Addr: fmt.Sprintf("server-n2.in.svc.cluster.local:%d", datagramPort), Network: "udp4", Size: 1000}
+	over := func(tunnel string) int {
+		return len(m.accessLog(func(l map[string]any) bool {
+			return l["tunnel"] == tunnel && l["direction"] == "outbound" && l["protocol"] == nil && l["error"] == nil && l["src.workload"] == "client"
+		}))
+	}
+	m.succeed("in", "client", []check{tcp, udp})
+	m.until("bytes went over HTTP/3", func() bool { return over("h3") > 0 })
+	for _, p := range m.status().Pods {
+		if p.Namespace == "in" && p.Name == "server-n2" {
+			m.meddle("n2", net.JoinHostPort(p.IPs[0], "15008"), "", "udp")
+		}
+	}
+	// From another pod, which has no tunnel yet. The first finds out.
+	m.succeed("in", "server-n1", []check{tcp})
+	began := time.Now()
+	m.succeed("in", "server-n1", []check{tcp, udp})
+	if took := time.Since(began); took > 15*time.Second {
+		t.Errorf("fallback took %s", took)
+	}
+	m.until("bytes went over HTTP/2", func() bool {
+		return len(m.accessLog(func(l map[string]any) bool {
+			return l["tunnel"] == "h2" && l["direction"] == "outbound" && l["error"] == nil && l["src.workload"] == "server-n1"
+		})) >= 2
+	})
 }

@@ -20,10 +20,14 @@ var (
 	_ tunnelStream = (*hbone3.Stream)(nil)
 )
 
+// What a tunnel speaks, as the access log has it.
+const transportH2, transportH3 = "h2", "h3"
+
 // ask is a CONNECT of either transport that waits for a decision.
 type ask struct {
 	authority, protocol, path string
 	fields                    []hbone.Field
+	transport                 string
 	peer                      *tls.ConnectionState
 	remote, local             net.Addr
 	stream                    tunnelStream
@@ -33,7 +37,7 @@ type ask struct {
 
 func askHTTP2(in *hbone.Incoming) *ask {
 	return &ask{
-		authority: in.Authority, protocol: in.Protocol, path: in.Path, fields: in.Fields, peer: in.Peer, remote: in.RemoteAddr, local: in.LocalAddr,
+		transport: transportH2, authority: in.Authority, protocol: in.Protocol, path: in.Path, fields: in.Fields, peer: in.Peer, remote: in.RemoteAddr, local: in.LocalAddr,
 		stream: in.Stream(), refuse: in.Refuse,
 		accept: func(f ...hbone.Field) (tunnelStream, error) { return orNil(in.Accept(f...)) },
 	}
@@ -41,7 +45,7 @@ func askHTTP2(in *hbone.Incoming) *ask {
 
 func askHTTP3(in *hbone3.Incoming) *ask {
 	return &ask{
-		authority: in.Authority, protocol: in.Protocol, path: in.Path, fields: in.Fields, peer: in.Peer, remote: in.RemoteAddr, local: in.LocalAddr,
+		transport: transportH3, authority: in.Authority, protocol: in.Protocol, path: in.Path, fields: in.Fields, peer: in.Peer, remote: in.RemoteAddr, local: in.LocalAddr,
 		stream: in.Stream(), refuse: in.Refuse,
 		accept: func(f ...hbone.Field) (tunnelStream, error) { return orNil(in.Accept(f...)) },
 	}

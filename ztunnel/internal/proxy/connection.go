@@ -22,8 +22,9 @@ var errDenied = errors.New("denied by policy")
 type connection struct {
 	direction Direction
 	start     time.Time
-	tunnel    bool // encrypted
-	udp       bool // a session of datagrams
+	tunnel    bool   // encrypted
+	udp       bool   // a session of datagrams
+	transport string // of the tunnel: h2 or h3; "" without one
 	srcAddr   netip.AddrPort
 	dstAddr   netip.AddrPort // as addressed
 	authority string         // of the CONNECT

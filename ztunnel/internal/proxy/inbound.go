@@ -88,7 +88,7 @@ func refuse(status int, kind string, format string, args ...any) error {
 
 // serve serves one CONNECT of either transport.
 func (p *Pod) serve(ctx context.Context, a *ask) {
-	c := &connection{direction: Inbound, start: time.Now(), tunnel: true, authority: a.authority, dstID: p.source.ID(), moved: received(a.stream), traceparent: a.get("traceparent")}
+	c := &connection{direction: Inbound, start: time.Now(), tunnel: true, authority: a.authority, transport: a.transport, dstID: p.source.ID(), moved: received(a.stream), traceparent: a.get("traceparent")}
 	c.srcAddr, _ = netip.ParseAddrPort(a.remote.String())
 	c.srcAddr = netip.AddrPortFrom(c.srcAddr.Addr().Unmap(), c.srcAddr.Port())
 	var err error

@@ -133,7 +133,7 @@ func (p *Pod) tunnel(ctx context.Context, c *connection, r *wds.Route) (way, err
 
 // direct connects as the application would have: to what is not in the mesh.
 func (p *Pod) direct(ctx context.Context, c *connection, r *wds.Route) (way, error) {
-	c.tunnel, c.authority, c.dstID = false, "", identity.ID{}
+	c.tunnel, c.transport, c.authority, c.dstID = false, "", "", identity.ID{}
 	up, err := netns.Dial(ctx, p.ns, netns.DialOptions{Mark: Mark, Timeout: p.cfg.ConnectTimeout}, r.Connect)
 	if err != nil {
 		return way{}, err

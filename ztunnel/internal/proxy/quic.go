@@ -102,6 +102,7 @@ func (p *Pod) openTunnel(ctx context.Context, c *connection, r *wds.Route, req h
 		s, _, cc, err := p.pool3.Open(ctx, key, req)
 		if err == nil {
 			c.seen(cc.PeerState())
+			c.transport = transportH3
 			return s, nil
 		}
 		if !hbone3.Unreachable(err) {
@@ -113,6 +114,7 @@ func (p *Pod) openTunnel(ctx context.Context, c *connection, r *wds.Route, req h
 		return nil, err
 	}
 	c.seen(cc.PeerState())
+	c.transport = transportH2
 	return s, nil
 }
 

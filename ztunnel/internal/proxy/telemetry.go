@@ -236,6 +236,7 @@ func (c *connection) log(l *zap.Logger, err error) {
 	if c.udp {
 		str("protocol", "udp")
 	}
+	str("tunnel", c.transport)
 	security := "unknown"
 	if c.tunnel {
 		security = "mutual_tls"

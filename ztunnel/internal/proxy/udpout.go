@@ -105,7 +105,7 @@ func (p *Pod) askUDP(ctx context.Context, c *connection, r *wds.Route, req hbone
 		s, resp, cc, err := p.pool3.Open(ctx, key, req3)
 		if err == nil {
 			c.seen(cc.PeerState())
-			c.moved = s.Transferred
+			c.moved, c.transport = s.Transferred, transportH3
 			return &overQUIC{s: s, batch: resp.Get(masque.BatchField) == masque.BatchValue}, nil
 		}
 		if !hbone3.Unreachable(err) {
@@ -117,7 +117,7 @@ func (p *Pod) askUDP(ctx context.Context, c *connection, r *wds.Route, req hbone
 		return nil, err
 	}
 	c.seen(cc.PeerState())
-	c.moved = s.Transferred
+	c.moved, c.transport = s.Transferred, transportH2
 	return &overHTTP2{s: s.Conn(net.TCPAddrFromAddrPort(c.srcAddr), net.TCPAddrFromAddrPort(r.Connect))}, nil
 }
 
