@@ -80,9 +80,10 @@ func (p *Pod) deliver(c *connection, way packets, app *net.UDPConn) error {
 		s.end()
 		back <- err
 	}()
-	err := way.receive(func(b []byte, _ bool) {
+	out := &burst{c: app}
+	err := way.receive(func(b []byte, more bool) {
 		s.touch()
-		if _, werr := app.Write(b); werr != nil && !isGone(werr) {
+		if werr := out.add(b, more); werr != nil && !isGone(werr) {
 			p.cfg.Metrics.dropped(Inbound, dropReason(werr))
 		}
 	})

@@ -154,10 +154,14 @@ func (p *Pod) exchange(s *session, way packets, app sender, own *net.UDPConn) er
 			back <- err
 		}()
 	}
-	err := way.receive(func(b []byte, _ bool) {
+	answer := func(b []byte, _ bool) error { _, err := app.Write(b); return err }
+	if own != nil {
+		answer = (&burst{c: own}).add
+	}
+	err := way.receive(func(b []byte, more bool) {
 		s.touch()
 		c.toSrc.Add(int64(len(b)))
-		if _, werr := app.Write(b); werr != nil {
+		if werr := answer(b, more); werr != nil && !isGone(werr) {
 			p.cfg.Metrics.dropped(dir, dropReason(werr))
 		}
 	})
