@@ -21,12 +21,17 @@ const (
 	// udpIdle ends a session that nothing has moved in for so long: what Linux
 	// gives flows with answers (nf_conntrack_udp_timeout_stream).
 	udpIdle = 2 * time.Minute
+	// udpShort is that for one question and its answer, of which a resolver asks
+	// many, each from a port of its own.
+	udpShort, fewDatagrams = 10 * time.Second, 4
 	// udpRefused is how long what was refused, or came to nothing, is remembered:
 	// until then its datagrams are dropped without another look or log line.
 	udpRefused = 3 * time.Second
 	// maxSessions bounds the sessions of a pod in each direction, maxOfSource those
-	// of one address that reaches it.
-	maxSessions, maxOfSource = 4096, 1024
+	// of one address, the pod's own or one that reaches it. Who has that many loses
+	// the one that has been quiet the longest of a few, if for a second at least.
+	maxSessions, maxOfSource = 8192, 4096
+	evictAmong, evictAfter   = 16, time.Second
 	// maxPending is how many datagrams wait while a session is set up.
 	maxPending = 64
 	// udpBuffer is asked for the sockets of sessions, in bytes.
@@ -53,6 +58,7 @@ type session struct {
 	key  flowKey
 	c    *connection
 	last atomic.Int64 // when something moved, Unix nanoseconds
+	n    atomic.Int64 // how often
 
 	mu      sync.Mutex
 	pending [][]byte             // until ready; guarded by mu
@@ -67,7 +73,21 @@ func newSession(key flowKey, c *connection) *session {
 	return s
 }
 
-func (s *session) touch() { s.last.Store(time.Now().UnixNano()) }
+func (s *session) touch() {
+	s.last.Store(time.Now().UnixNano())
+	s.n.Add(1)
+}
+
+// quiet is for how long nothing has moved.
+func (s *session) quiet(now time.Time) time.Duration { return now.Sub(time.Unix(0, s.last.Load())) }
+
+// patience is for how long nothing may move.
+func (s *session) patience() time.Duration {
+	if s.n.Load() <= fewDatagrams {
+		return udpShort
+	}
+	return udpIdle
+}
 
 // offer hands a datagram to the session; the reason if it does not take it.
 func (s *session) offer(p []byte) (drop string) {
@@ -144,7 +164,7 @@ func (t *sessions) get(key flowKey, perSource int, make func() *session) (s *ses
 	if s := t.all[key]; s != nil {
 		return s, false
 	}
-	if len(t.all) >= maxSessions || t.from[key.from.Addr()] >= perSource {
+	if (len(t.all) >= maxSessions || t.from[key.from.Addr()] >= perSource) && !t.evictLocked(key.from.Addr()) {
 		return nil, false
 	}
 	s = make()
@@ -153,22 +173,47 @@ func (t *sessions) get(key flowKey, perSource int, make func() *session) (s *ses
 	return s, true
 }
 
+// evictLocked ends a session of an address, and reports whether there was one that
+// could be.
+func (t *sessions) evictLocked(of netip.Addr) bool {
+	var oldest *session
+	now, looked := time.Now(), 0
+	for key, s := range t.all { // in no order, which is what a sample wants
+		if looked++; looked > evictAmong {
+			break
+		}
+		if key.from.Addr() == of && s.quiet(now) > evictAfter && (oldest == nil || s.last.Load() < oldest.last.Load()) {
+			oldest = s
+		}
+	}
+	if oldest == nil {
+		return false
+	}
+	t.forgetLocked(oldest.key)
+	go oldest.end() // calls what may take a moment
+	return true
+}
+
+func (t *sessions) forgetLocked(key flowKey) {
+	delete(t.all, key)
+	if t.from[key.from.Addr()]--; t.from[key.from.Addr()] == 0 {
+		delete(t.from, key.from.Addr())
+	}
+}
+
 // sweep ends what is idle and forgets what is over.
 func (t *sessions) sweep(now time.Time) {
 	var idle []*session
 	t.mu.Lock()
 	for key, s := range t.all {
-		age := now.Sub(time.Unix(0, s.last.Load()))
+		age := s.quiet(now)
 		s.mu.Lock()
 		over := s.over
 		s.mu.Unlock()
 		switch {
 		case over && age >= udpRefused:
-			delete(t.all, key)
-			if t.from[key.from.Addr()]--; t.from[key.from.Addr()] == 0 {
-				delete(t.from, key.from.Addr())
-			}
-		case !over && age >= udpIdle:
+			t.forgetLocked(key)
+		case !over && age >= s.patience():
 			idle = append(idle, s)
 		}
 	}
@@ -224,7 +269,7 @@ func (p *Pod) runUDP(ctx context.Context) (wait func()) {
 	var wg sync.WaitGroup
 	out, in := newSessions(), newSessions()
 	wg.Go(func() {
-		p.receiveUDP(p.udpOutbound, out, maxSessions, func(s *session) { p.outboundSession(ctx, s) }, Outbound)
+		p.receiveUDP(p.udpOutbound, out, maxOfSource, func(s *session) { p.outboundSession(ctx, s) }, Outbound)
 	})
 	wg.Go(func() {
 		p.receiveUDP(p.udpPlaintext, in, maxOfSource, func(s *session) { p.plaintextSession(ctx, s) }, Inbound)

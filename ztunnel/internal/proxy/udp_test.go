@@ -18,8 +18,21 @@ func TestSessionLimits(t *testing.T) {
 		s, _ := table.get(key, maxOfSource, func() *session { return newSession(key, &connection{}) })
 		return s
 	}
+	for port := range uint16(maxOfSource) {
+		if get("10.0.0.7", port+1) == nil {
+			t.Fatal("no room at all")
+		}
+	}
+	table.mu.Lock()
+	for _, s := range table.all {
+		s.last.Store(time.Now().Add(-2 * evictAfter).UnixNano())
+	}
+	table.mu.Unlock()
+	if get("10.0.0.7", 9999) == nil || len(table.all) != maxOfSource {
+		t.Error("a quiet session was not given up for a new one")
+	}
 	had := 0
-	for port := range uint16(2 * maxOfSource) {
+	for port := range uint16(maxOfSource + 100) {
 		if get("10.0.0.9", port+1) != nil {
 			had++
 		}
@@ -27,6 +40,8 @@ func TestSessionLimits(t *testing.T) {
 	if had != maxOfSource {
 		t.Errorf("one address got %d sessions, want %d", had, maxOfSource)
 	}
+	table.sweep(time.Now().Add(udpShort))
+	table.sweep(time.Now().Add(udpShort)) // ends, and forgets
 	s := get("10.0.0.8", 1)
 	if s == nil {
 		t.Fatal("another address got none")
@@ -40,10 +55,16 @@ func TestSessionLimits(t *testing.T) {
 	if drop := s.offer([]byte("x")); drop != dropRefused {
 		t.Errorf("after the end: %q", drop)
 	}
-	// What is over is forgotten after a while, what is idle ends.
 	table.sweep(time.Now().Add(udpRefused))
-	if len(table.all) != maxOfSource {
-		t.Errorf("%d sessions, want %d", len(table.all), maxOfSource)
+	if len(table.all) != 0 {
+		t.Errorf("%d sessions that are over are known", len(table.all))
+	}
+	long := get("10.0.0.8", 2)
+	for range fewDatagrams {
+		long.touch()
+	}
+	if table.sweep(time.Now().Add(udpShort)); long.over {
+		t.Error("a session that was busy ended early")
 	}
 	table.sweep(time.Now().Add(udpIdle))
 	table.sweep(time.Now().Add(udpIdle))
