@@ -264,8 +264,13 @@ func (p *Pod) openUDP() error {
 	return p.openQUIC()
 }
 
-// runUDP serves datagrams until the sockets are closed.
-func (p *Pod) runUDP(ctx context.Context) (wait func()) {
+// udpGrace is for how long sessions go on when the pod was released: a question that
+// was asked a moment ago gets its answer.
+const udpGrace = time.Second
+
+// runUDP serves datagrams until the sockets are closed, which wait waits for. end
+// ends the sessions.
+func (p *Pod) runUDP(ctx context.Context) (wait, end func()) {
 	var wg sync.WaitGroup
 	out, in := newSessions(), newSessions()
 	wg.Go(func() {
@@ -274,8 +279,7 @@ func (p *Pod) runUDP(ctx context.Context) (wait func()) {
 	wg.Go(func() {
 		p.receiveUDP(p.udpPlaintext, in, maxOfSource, func(s *session) { p.plaintextSession(ctx, s) }, Inbound)
 	})
-	return func() {
-		wg.Wait()
+	return wg.Wait, func() {
 		out.endAll()
 		in.endAll()
 	}
