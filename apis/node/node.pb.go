@@ -96,10 +96,7 @@ type Pod struct {
 	// Why a pod that a label enrolls is left alone, for example hostNetwork.
 	Reason string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The pod's queries go to its resolvers and not to the node's proxy.
-	DnsLeftAlone bool `protobuf:"varint,8,opt,name=dns_left_alone,json=dnsLeftAlone,proto3" json:"dns_left_alone,omitempty"`
-	// UDP other than DNS is rejected: the pod may reach only what the mesh knows, and
-	// UDP is not carried by the mesh.
-	UdpRejected   bool `protobuf:"varint,9,opt,name=udp_rejected,json=udpRejected,proto3" json:"udp_rejected,omitempty"`
+	DnsLeftAlone  bool `protobuf:"varint,8,opt,name=dns_left_alone,json=dnsLeftAlone,proto3" json:"dns_left_alone,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -186,13 +183,6 @@ func (x *Pod) GetReason() string {
 func (x *Pod) GetDnsLeftAlone() bool {
 	if x != nil {
 		return x.DnsLeftAlone
-	}
-	return false
-}
-
-func (x *Pod) GetUdpRejected() bool {
-	if x != nil {
-		return x.UdpRejected
 	}
 	return false
 }
@@ -420,7 +410,7 @@ var File_node_node_proto protoreflect.FileDescriptor
 
 const file_node_node_proto_rawDesc = "" +
 	"\n" +
-	"\x0fnode/node.proto\x12\rambit.node.v1\"\x8d\x02\n" +
+	"\x0fnode/node.proto\x12\rambit.node.v1\"\xea\x01\n" +
 	"\x03Pod\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1c\n" +
@@ -429,8 +419,7 @@ const file_node_node_proto_rawDesc = "" +
 	"\taddresses\x18\x05 \x03(\fR\taddresses\x12\x1a\n" +
 	"\bcaptured\x18\x06 \x01(\bR\bcaptured\x12\x16\n" +
 	"\x06reason\x18\a \x01(\tR\x06reason\x12$\n" +
-	"\x0edns_left_alone\x18\b \x01(\bR\fdnsLeftAlone\x12!\n" +
-	"\fudp_rejected\x18\t \x01(\bR\vudpRejected\";\n" +
+	"\x0edns_left_alone\x18\b \x01(\bR\fdnsLeftAlone\";\n" +
 	"\tNamespace\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\benrolled\x18\x02 \x01(\bR\benrolled\"t\n" +

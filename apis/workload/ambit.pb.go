@@ -72,6 +72,58 @@ func (OutboundMode) EnumDescriptor() ([]byte, []int) {
 	return file_workload_ambit_proto_rawDescGZIP(), []int{0}
 }
 
+type Transport_Preference int32
+
+const (
+	// Datagrams over HTTP/3, bytes over HTTP/2.
+	Transport_AUTO Transport_Preference = 0
+	// Nothing over HTTP/3.
+	Transport_H2 Transport_Preference = 1
+	// Everything over HTTP/3 where it gets through.
+	Transport_H3 Transport_Preference = 2
+)
+
+// Enum value maps for Transport_Preference.
+var (
+	Transport_Preference_name = map[int32]string{
+		0: "AUTO",
+		1: "H2",
+		2: "H3",
+	}
+	Transport_Preference_value = map[string]int32{
+		"AUTO": 0,
+		"H2":   1,
+		"H3":   2,
+	}
+)
+
+func (x Transport_Preference) Enum() *Transport_Preference {
+	p := new(Transport_Preference)
+	*p = x
+	return p
+}
+
+func (x Transport_Preference) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Transport_Preference) Descriptor() protoreflect.EnumDescriptor {
+	return file_workload_ambit_proto_enumTypes[1].Descriptor()
+}
+
+func (Transport_Preference) Type() protoreflect.EnumType {
+	return &file_workload_ambit_proto_enumTypes[1]
+}
+
+func (x Transport_Preference) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Transport_Preference.Descriptor instead.
+func (Transport_Preference) EnumDescriptor() ([]byte, []int) {
+	return file_workload_ambit_proto_rawDescGZIP(), []int{4, 0}
+}
+
 // WaypointOptions go with the waypoint of a service or workload. It is the
 // config of the extension named ambit-mesh.io/waypoint.
 type WaypointOptions struct {
@@ -331,11 +383,133 @@ func (x *WorkloadOptions) GetTerminating() bool {
 	return false
 }
 
+// Transport says what a workload's tunnel takes beside HTTP/2 over TCP. It is the
+// config of the extension named ambit-mesh.io/transport. Who does not know it uses
+// HTTP/2 for TCP.
+type Transport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// UDP through the tunnel: CONNECT-UDP, over HTTP/2 (capsules) and HTTP/3. Without it
+	// datagrams cannot reach the workload through its tunnel.
+	Udp bool `protobuf:"varint,1,opt,name=udp,proto3" json:"udp,omitempty"`
+	// HTTP/3 on UDP port 15008.
+	H3            bool                 `protobuf:"varint,2,opt,name=h3,proto3" json:"h3,omitempty"`
+	Preference    Transport_Preference `protobuf:"varint,3,opt,name=preference,proto3,enum=ambit.workload.v1.Transport_Preference" json:"preference,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Transport) Reset() {
+	*x = Transport{}
+	mi := &file_workload_ambit_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Transport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Transport) ProtoMessage() {}
+
+func (x *Transport) ProtoReflect() protoreflect.Message {
+	mi := &file_workload_ambit_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Transport.ProtoReflect.Descriptor instead.
+func (*Transport) Descriptor() ([]byte, []int) {
+	return file_workload_ambit_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Transport) GetUdp() bool {
+	if x != nil {
+		return x.Udp
+	}
+	return false
+}
+
+func (x *Transport) GetH3() bool {
+	if x != nil {
+		return x.H3
+	}
+	return false
+}
+
+func (x *Transport) GetPreference() Transport_Preference {
+	if x != nil {
+		return x.Preference
+	}
+	return Transport_AUTO
+}
+
+// UDPPorts are the UDP ports of a service, or of the services of a workload. It is
+// the config of the extension named ambit-mesh.io/udp-ports of either.
+type UDPPorts struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of a Service.
+	Ports []*Port `protobuf:"bytes,1,rep,name=ports,proto3" json:"ports,omitempty"`
+	// Of a Workload. Key: <namespace>/<hostname> of the service.
+	Services      map[string]*PortList `protobuf:"bytes,2,rep,name=services,proto3" json:"services,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UDPPorts) Reset() {
+	*x = UDPPorts{}
+	mi := &file_workload_ambit_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UDPPorts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UDPPorts) ProtoMessage() {}
+
+func (x *UDPPorts) ProtoReflect() protoreflect.Message {
+	mi := &file_workload_ambit_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UDPPorts.ProtoReflect.Descriptor instead.
+func (*UDPPorts) Descriptor() ([]byte, []int) {
+	return file_workload_ambit_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *UDPPorts) GetPorts() []*Port {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+func (x *UDPPorts) GetServices() map[string]*PortList {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
 var File_workload_ambit_proto protoreflect.FileDescriptor
 
 const file_workload_ambit_proto_rawDesc = "" +
 	"\n" +
-	"\x14workload/ambit.proto\x12\x11ambit.workload.v1\"H\n" +
+	"\x14workload/ambit.proto\x12\x11ambit.workload.v1\x1a\x17workload/workload.proto\"H\n" +
 	"\x0fWaypointOptions\x12\x1b\n" +
 	"\tfail_open\x18\x01 \x01(\bR\bfailOpen\x12\x18\n" +
 	"\arefusal\x18\x02 \x01(\tR\arefusal\"`\n" +
@@ -351,7 +525,24 @@ const file_workload_ambit_proto_rawDesc = "" +
 	"\bhostname\x18\x01 \x01(\tR\bhostname\x12\x1c\n" +
 	"\tsubdomain\x18\x02 \x01(\tR\tsubdomain\x12;\n" +
 	"\boutbound\x18\x03 \x01(\x0e2\x1f.ambit.workload.v1.OutboundModeR\boutbound\x12 \n" +
-	"\vterminating\x18\x04 \x01(\bR\vterminating*L\n" +
+	"\vterminating\x18\x04 \x01(\bR\vterminating\"\x9e\x01\n" +
+	"\tTransport\x12\x10\n" +
+	"\x03udp\x18\x01 \x01(\bR\x03udp\x12\x0e\n" +
+	"\x02h3\x18\x02 \x01(\bR\x02h3\x12G\n" +
+	"\n" +
+	"preference\x18\x03 \x01(\x0e2'.ambit.workload.v1.Transport.PreferenceR\n" +
+	"preference\"&\n" +
+	"\n" +
+	"Preference\x12\b\n" +
+	"\x04AUTO\x10\x00\x12\x06\n" +
+	"\x02H2\x10\x01\x12\x06\n" +
+	"\x02H3\x10\x02\"\xd4\x01\n" +
+	"\bUDPPorts\x12*\n" +
+	"\x05ports\x18\x01 \x03(\v2\x14.istio.workload.PortR\x05ports\x12E\n" +
+	"\bservices\x18\x02 \x03(\v2).ambit.workload.v1.UDPPorts.ServicesEntryR\bservices\x1aU\n" +
+	"\rServicesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12.\n" +
+	"\x05value\x18\x02 \x01(\v2\x18.istio.workload.PortListR\x05value:\x028\x01*L\n" +
 	"\fOutboundMode\x12\x1b\n" +
 	"\x17OUTBOUND_MODE_ALLOW_ANY\x10\x00\x12\x1f\n" +
 	"\x1bOUTBOUND_MODE_REGISTRY_ONLY\x10\x01B4Z2github.com/ambit-mesh/ambit/apis/workload;workloadb\x06proto3"
@@ -368,23 +559,33 @@ func file_workload_ambit_proto_rawDescGZIP() []byte {
 	return file_workload_ambit_proto_rawDescData
 }
 
-var file_workload_ambit_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_workload_ambit_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_workload_ambit_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_workload_ambit_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_workload_ambit_proto_goTypes = []any{
-	(OutboundMode)(0),       // 0: ambit.workload.v1.OutboundMode
-	(*WaypointOptions)(nil), // 1: ambit.workload.v1.WaypointOptions
-	(*ServiceOptions)(nil),  // 2: ambit.workload.v1.ServiceOptions
-	(*NamedPort)(nil),       // 3: ambit.workload.v1.NamedPort
-	(*WorkloadOptions)(nil), // 4: ambit.workload.v1.WorkloadOptions
+	(OutboundMode)(0),         // 0: ambit.workload.v1.OutboundMode
+	(Transport_Preference)(0), // 1: ambit.workload.v1.Transport.Preference
+	(*WaypointOptions)(nil),   // 2: ambit.workload.v1.WaypointOptions
+	(*ServiceOptions)(nil),    // 3: ambit.workload.v1.ServiceOptions
+	(*NamedPort)(nil),         // 4: ambit.workload.v1.NamedPort
+	(*WorkloadOptions)(nil),   // 5: ambit.workload.v1.WorkloadOptions
+	(*Transport)(nil),         // 6: ambit.workload.v1.Transport
+	(*UDPPorts)(nil),          // 7: ambit.workload.v1.UDPPorts
+	nil,                       // 8: ambit.workload.v1.UDPPorts.ServicesEntry
+	(*Port)(nil),              // 9: istio.workload.Port
+	(*PortList)(nil),          // 10: istio.workload.PortList
 }
 var file_workload_ambit_proto_depIdxs = []int32{
-	3, // 0: ambit.workload.v1.ServiceOptions.ports:type_name -> ambit.workload.v1.NamedPort
-	0, // 1: ambit.workload.v1.WorkloadOptions.outbound:type_name -> ambit.workload.v1.OutboundMode
-	2, // [2:2] is the sub-list for method output_type
-	2, // [2:2] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	4,  // 0: ambit.workload.v1.ServiceOptions.ports:type_name -> ambit.workload.v1.NamedPort
+	0,  // 1: ambit.workload.v1.WorkloadOptions.outbound:type_name -> ambit.workload.v1.OutboundMode
+	1,  // 2: ambit.workload.v1.Transport.preference:type_name -> ambit.workload.v1.Transport.Preference
+	9,  // 3: ambit.workload.v1.UDPPorts.ports:type_name -> istio.workload.Port
+	8,  // 4: ambit.workload.v1.UDPPorts.services:type_name -> ambit.workload.v1.UDPPorts.ServicesEntry
+	10, // 5: ambit.workload.v1.UDPPorts.ServicesEntry.value:type_name -> istio.workload.PortList
+	6,  // [6:6] is the sub-list for method output_type
+	6,  // [6:6] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_workload_ambit_proto_init() }
@@ -392,13 +593,14 @@ func file_workload_ambit_proto_init() {
 	if File_workload_ambit_proto != nil {
 		return
 	}
+	file_workload_workload_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_workload_ambit_proto_rawDesc), len(file_workload_ambit_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   4,
+			NumEnums:      2,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

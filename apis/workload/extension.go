@@ -10,4 +10,8 @@ const (
 	ServiceExtension = "ambit-mesh.io/service"
 	// WorkloadExtension, of a Workload, holds WorkloadOptions.
 	WorkloadExtension = "ambit-mesh.io/workload"
+	// TransportExtension, of a Workload, holds Transport.
+	TransportExtension = "ambit-mesh.io/transport"
+	// UDPPortsExtension holds UDPPorts.
+	UDPPortsExtension = "ambit-mesh.io/udp-ports"
 )

@@ -53,6 +53,7 @@ func parse(args []string, getenv func(string) string) (controlplane.Config, erro
 	f.StringVar(&cfg.ClusterDomain, "cluster-domain", "cluster.local", "DNS suffix of services")
 	f.StringVar(&cfg.Outbound, "outbound", "allow-any", "what pods may connect to where the label of their namespace does not say: allow-any or registry-only")
 	f.StringVar(&cfg.RootNamespace, "root-namespace", "ambit-system", "namespace of mesh-wide policies")
+	f.StringVar(&cfg.Transport, "tunnel-transport", "auto", "what tunnels use: auto (HTTP/3 for UDP, HTTP/2 for TCP), h2, or h3 for both; the annotation ambit-mesh.io/transport of a Namespace or Pod wins")
 	f.DurationVar(&cfg.CertTTL, "cert-ttl", 0, "longest life of a workload certificate; 24h if 0")
 	f.DurationVar(&cfg.RotationOverlap, "ca-rotation-overlap", 0, "how long a new root is known before it is used, at least --cert-ttl; a tenth more than that if 0")
 	f.StringVar(&cfg.NodeCredentials, "node-credentials", "", "file with the SHA-256 of each node's token")

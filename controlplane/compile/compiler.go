@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	meshv1alpha1 "github.com/ambit-mesh/ambit/apis/mesh/v1alpha1"
+	"github.com/ambit-mesh/ambit/apis/workload"
 	"github.com/ambit-mesh/ambit/controlplane/compile/policy"
 	"github.com/ambit-mesh/ambit/controlplane/compile/route"
 	"github.com/ambit-mesh/ambit/controlplane/graph"
@@ -35,6 +36,8 @@ type Options struct {
 	// captured (ConditionCaptured), and not from reports, restored pods and
 	// confirmed releases: so all replicas of a control plane agree.
 	CapturedByCondition bool
+	// Transport is what tunnels of pods prefer whose annotations say nothing.
+	Transport workload.Transport_Preference
 }
 
 func (o Options) withDefaults() (Options, error) {

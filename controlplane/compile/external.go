@@ -13,8 +13,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	meshv1alpha1 "github.com/ambit-mesh/ambit/apis/mesh/v1alpha1"
@@ -221,15 +219,6 @@ func (c *Compiler) externalHost(es *meshv1alpha1.ExternalService, host string, x
 	}
 	r.Related = func() []Key { return keys }
 	return append([]*Resource{r}, behind...)
-}
-
-// extension packs what is our own; its strings are valid UTF-8 by way of JSON.
-func extension(name string, m proto.Message) *workload.Extension {
-	config, err := anypb.New(m)
-	if err != nil {
-		config = nil
-	}
-	return &workload.Extension{Name: name, Config: config}
 }
 
 func externalProtocol(p meshv1alpha1.ExternalProtocol) workload.AppProtocol {

@@ -34,6 +34,10 @@ func (c *Compiler) workload(n types.NamespacedName, p *corev1.Pod, addrs []netip
 	if state.tunnel() || w.NativeTunnel {
 		w.TunnelProtocol = workload.TunnelProtocol_HBONE
 	}
+	if state.tunnel() && !w.NativeTunnel {
+		w.Extensions = append(w.Extensions, c.transport(n.Namespace, p)...)
+	}
+	w.Extensions = append(w.Extensions, c.podUDPPorts(n, p)...)
 	if p.DeletionTimestamp != nil || !ready(p) {
 		w.Status = workload.WorkloadStatus_UNHEALTHY
 	}
@@ -169,7 +173,7 @@ func targetOf(port *corev1.ServicePort, p *corev1.Pod) uint32 {
 	for _, containers := range [][]corev1.Container{p.Spec.Containers, p.Spec.InitContainers} {
 		for _, ctr := range containers {
 			i := slices.IndexFunc(ctr.Ports, func(cp corev1.ContainerPort) bool {
-				return cp.Name == port.TargetPort.StrVal && tcp(cp.Protocol)
+				return cp.Name == port.TargetPort.StrVal && tcp(cp.Protocol) == tcp(port.Protocol)
 			})
 			if i >= 0 {
 				return uint32(ctr.Ports[i].ContainerPort)

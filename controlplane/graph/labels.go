@@ -22,6 +22,9 @@ const (
 	ForAll           = "all"
 	ForNone          = "none"
 
+	// AnnotationTransport, on a Pod or its Namespace, says by what tunnels the pod is
+	// reached and reaches others: auto, h2 or h3.
+	AnnotationTransport = "ambit-mesh.io/transport"
 	// AnnotationFailOpen, on a Service, a Pod or their Namespace, lets traffic go
 	// around a waypoint that is not ready. The nearest wins.
 	AnnotationFailOpen = "ambit-mesh.io/waypoint-fail-open"

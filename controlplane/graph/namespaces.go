@@ -83,7 +83,7 @@ func annotation(ns *corev1.Namespace) string {
 	if ns == nil {
 		return ""
 	}
-	return ns.Annotations[AnnotationFailOpen]
+	return ns.Annotations[AnnotationFailOpen] + " " + ns.Annotations[AnnotationTransport]
 }
 
 // implyWaypoint keeps account of the waypoint that a namespace's label names. One

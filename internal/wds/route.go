@@ -54,6 +54,11 @@ var (
 // tunnelPort is where workloads take HBONE.
 const tunnelPort = 15008
 
+// unknownTo refuses a destination to a workload that may reach only what is known.
+func unknownTo(src *Workload, dst netip.AddrPort) error {
+	return fmt.Errorf("%s is not known to the mesh: %w for namespace %s; make it known with an ExternalService", dst, ErrRegistryOnly, src.Namespace)
+}
+
 // Route decides about a connection of workload src to dst. A destination that
 // nobody has told us of is connected to as it is. Endpoints in avoid have failed this
 // connection already, and are taken only when there is no other.
@@ -72,7 +77,7 @@ func (s *Store) Route(src *Workload, dst netip.AddrPort, avoid ...*Workload) (Ro
 	svc := s.serviceLocked(src.Namespace, dst.Addr())
 	if svc == nil {
 		if src.RegistryOnly {
-			return Route{}, fmt.Errorf("%s is not known to the mesh: %w for namespace %s; make it known with an ExternalService", dst, ErrRegistryOnly, src.Namespace)
+			return Route{}, unknownTo(src, dst)
 		}
 		return Route{Connect: dst, Target: dst}, nil
 	}

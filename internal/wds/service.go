@@ -17,6 +17,8 @@ type Service struct {
 	Hostname        string
 	VIPs            []netip.Addr
 	Ports           []Port
+	UDP             []Port // where the control plane tells them apart
+	datagrams       bool   // Ports are those of UDP
 	Waypoint        *Gateway
 	Canonical       bool
 	// AllowUnhealthy sends traffic to endpoints that are not ready, too.
@@ -115,6 +117,13 @@ func serviceFrom(pb *workloadpb.Service) (*Service, error) {
 		}
 		s.Blocks = append(s.Blocks, block)
 	}
+	udp := &workloadpb.UDPPorts{}
+	if _, err := extension(pb.GetExtensions(), workloadpb.UDPPortsExtension, udp); err != nil {
+		return fail(err)
+	}
+	if s.UDP, err = ports(udp.GetPorts()); err != nil {
+		return fail(err)
+	}
 	for _, san := range pb.GetSubjectAltNames() {
 		id, err := identity.Parse(san)
 		if err != nil {
@@ -127,7 +136,11 @@ func serviceFrom(pb *workloadpb.Service) (*Service, error) {
 
 // Target gives the port of a workload for a port of the service.
 func (s *Service) Target(m Membership, port uint16) (uint16, bool) {
-	for _, p := range m.Ports {
+	own := m.Ports
+	if s.datagrams {
+		own = m.UDP
+	}
+	for _, p := range own {
 		if p.Service == port && p.Target != 0 {
 			return p.Target, true
 		}

@@ -28,8 +28,12 @@ type Workload struct {
 	// Native says that the workload terminates HBONE itself.
 	Native      bool
 	HostNetwork bool
-	Healthy     bool
-	Waypoint    *Gateway
+	// UDP says that the tunnel port takes CONNECT-UDP, HTTP3 that it takes HTTP/3 as
+	// well, Transport which of the two its owner prefers.
+	UDP, HTTP3 bool
+	Transport  workloadpb.Transport_Preference
+	Healthy    bool
+	Waypoint   *Gateway
 	// Policies that select the workload, as <namespace>/<name>.
 	Policies []string
 	Services []Membership
@@ -52,6 +56,7 @@ type Workload struct {
 type Membership struct {
 	Service string // <namespace>/<hostname>
 	Ports   []Port
+	UDP     []Port
 }
 
 // Port maps a port of a service to one of the workload; Target is 0 where each
@@ -232,6 +237,9 @@ func workloadFrom(pb *workloadpb.Workload) (*Workload, error) {
 			return fail(fmt.Errorf("service %s: %w", key, err))
 		}
 		w.Services = append(w.Services, Membership{Service: intern(key), Ports: ps})
+	}
+	if err := w.transport(pb.GetExtensions()); err != nil {
+		return fail(err)
 	}
 	return w, nil
 }

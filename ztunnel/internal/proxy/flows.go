@@ -43,6 +43,9 @@ func (c *connection) record(r *flow.Record, err error) {
 		Destination: flow.End{Workload: c.dst, Identity: c.dstID, Address: c.dstAddr},
 		Service:     c.service,
 	}
+	if c.udp {
+		r.Protocol = flowpb.Protocol_PROTOCOL_UDP
+	}
 	r.Sent, r.Received = c.transferred()
 	tunnel, _ := trace.ParseTraceparent(c.traceparent)
 	if c.direction == Outbound {

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 
@@ -94,6 +95,11 @@ func (p *Pod) closeListeners() {
 	for _, l := range p.places() {
 		if *l.listener != nil {
 			_ = (*l.listener).Close()
+		}
+	}
+	for _, c := range []*net.UDPConn{p.udpOutbound, p.udpPlaintext} {
+		if c != nil {
+			_ = c.Close()
 		}
 	}
 	if p.dnsSockets != nil {

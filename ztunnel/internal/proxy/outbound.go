@@ -42,7 +42,7 @@ func (p *Pod) serveOutbound(ctx context.Context, app *netns.Conn) {
 
 // way is how an outbound connection goes on: one of the two is set.
 type way struct {
-	stream *hbone.Stream
+	stream tunnelStream
 	up     *netns.Conn
 	// done is called when the connection has ended; may be nil.
 	done func()
@@ -147,15 +147,10 @@ func (p *Pod) tunnel(ctx context.Context, c *connection, r *wds.Route) (way, err
 	// that nobody waited for it.
 	ctx, cancel := context.WithTimeout(ctx, 2*p.cfg.ConnectTimeout)
 	defer cancel()
-	key := poolKey{addr: r.Connect, uid: r.Workload.UID, peers: joinIDs(r.Peers)}
-	s, _, cc, err := p.pool.Open(ctx, key, hbone.Request{Authority: r.Authority, Fields: p.requestFields(c)})
+	s, err := p.openTunnel(ctx, c, r, hbone.Request{Authority: r.Authority, Fields: p.requestFields(c)})
 	if err != nil {
 		done()
 		return way{}, err
-	}
-	peer := cc.PeerState()
-	if id, err := identity.FromState(&peer); err == nil {
-		c.dstID = id
 	}
 	c.moved = s.Transferred
 	c.onCut(func(error) { s.Reset(hbone.CodeCancel) })
@@ -164,7 +159,7 @@ func (p *Pod) tunnel(ctx context.Context, c *connection, r *wds.Route) (way, err
 
 // direct connects as the application would have: to what is not in the mesh.
 func (p *Pod) direct(ctx context.Context, c *connection, r *wds.Route) (way, error) {
-	c.tunnel, c.authority, c.dstID = false, "", identity.ID{}
+	c.tunnel, c.transport, c.authority, c.dstID = false, "", "", identity.ID{}
 	up, err := netns.Dial(ctx, p.ns, netns.DialOptions{Mark: Mark, Timeout: p.cfg.ConnectTimeout}, r.Connect)
 	if err != nil {
 		return way{}, err

@@ -22,6 +22,9 @@ const (
 const (
 	// ProxyMark is on every packet that ztunnel's sockets send.
 	ProxyMark = 0x539
+	// PlainMark is on datagrams that ztunnel hands to the pod as they came: what
+	// the pod answers goes to their sender straight away.
+	PlainMark = 0x53a
 	// deliveryMark is on connections that ztunnel opens over loopback, and on
 	// the replies to them.
 	deliveryMark = 0x111
@@ -49,8 +52,6 @@ const (
 type Options struct {
 	// DNSLeftAlone does not redirect the pod's queries to its proxy.
 	DNSLeftAlone bool
-	// RejectUDP rejects the UDP that the pod begins, but for DNS.
-	RejectUDP bool
 }
 
 // target is what a namespace should have: the options mean nothing while draining.
@@ -63,9 +64,7 @@ type target struct {
 func targets() []target {
 	out := []target{{phase: phaseDraining}}
 	for _, left := range []bool{false, true} {
-		for _, reject := range []bool{false, true} {
-			out = append(out, target{phaseCaptured, Options{left, reject}})
-		}
+		out = append(out, target{phaseCaptured, Options{left}})
 	}
 	return out
 }
@@ -106,6 +105,20 @@ func ruleset(t target) []chain {
 		},
 		{
 			Chain: nftables.Chain{
+				Name: "inbound-udp", Table: table, Type: nftables.ChainTypeFilter,
+				Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityMangle,
+			},
+		},
+		{
+			// Of type route, so that what it marks is routed to loopback, where
+			// inbound-udp finds it.
+			Chain: nftables.Chain{
+				Name: "outbound-udp", Table: table, Type: nftables.ChainTypeRoute,
+				Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityMangle,
+			},
+		},
+		{
+			Chain: nftables.Chain{
 				Name: "inbound", Table: table, Type: nftables.ChainTypeNAT,
 				Hooknum: nftables.ChainHookPrerouting, Priority: &priority,
 			},
@@ -118,17 +131,10 @@ func ruleset(t target) []chain {
 		},
 	}
 	if t.phase == phaseCaptured {
-		chains[2].rules = inboundRules()
-		chains[3].rules = outboundRules(t.options)
-		if t.options.RejectUDP {
-			chains = append(chains, chain{
-				Chain: nftables.Chain{
-					Name: "outbound-udp", Table: table, Type: nftables.ChainTypeFilter,
-					Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityFilter,
-				},
-				rules: udpRules(),
-			})
-		}
+		chains[2].rules = inboundUDPRules()
+		chains[3].rules = outboundUDPRules(t.options)
+		chains[4].rules = inboundRules()
+		chains[5].rules = outboundRules(t.options)
 	}
 	return chains
 }
@@ -163,22 +169,8 @@ func outboundRules(o Options) [][]expr.Any {
 	return append(rules, slices.Concat(isSYN(), redirect(OutboundPort)))
 }
 
-// udpRules reject what a pod begins over UDP; answers to others go out.
-func udpRules() [][]expr.Any {
-	return append(leftAlone(),
-		slices.Concat(isReply(), accept()),
-		slices.Concat(protocolIs(unix.IPPROTO_UDP), portIs(expr.CmpOpNeq, resolverPort), reject()),
-	)
-}
-
 // resolverPort is that of DNS.
 const resolverPort = 53
-
-// reject answers that it is forbidden, so that nobody waits.
-func reject() []expr.Any {
-	const icmpxUnreach, adminProhibited = 2, 3 // NFT_REJECT_ICMPX_UNREACH, NFT_REJECT_ICMPX_ADMIN_PROHIBITED
-	return []expr.Any{&expr.Reject{Type: icmpxUnreach, Code: adminProhibited}}
-}
 
 func protocolIs(p byte) []expr.Any {
 	return []expr.Any{
@@ -272,11 +264,13 @@ func masked(keep, set uint32) expr.Any {
 }
 
 // markIs compares the packet's mark with ztunnel's.
-func markIs(op expr.CmpOp) []expr.Any {
+func markIs(op expr.CmpOp) []expr.Any { return markCmp(op, ProxyMark) }
+
+func markCmp(op expr.CmpOp, mark uint32) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyMARK, Register: reg},
 		masked(markMask, 0),
-		&expr.Cmp{Op: op, Register: reg, Data: u32(ProxyMark)},
+		&expr.Cmp{Op: op, Register: reg, Data: u32(mark)},
 	}
 }
 
@@ -304,10 +298,11 @@ func connMarkIsDelivery() []expr.Any {
 	}
 }
 
-func isReply() []expr.Any {
-	const reply = 1 // IP_CT_DIR_REPLY
+func isReply() []expr.Any { return ctDirection(1) } // IP_CT_DIR_REPLY
+
+func ctDirection(d byte) []expr.Any {
 	return []expr.Any{
 		&expr.Ct{Key: expr.CtKeyDIRECTION, Register: reg},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{reply}},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{d}},
 	}
 }

@@ -43,7 +43,6 @@ type Pod struct {
 	Phase  Phase  `json:"phase"`
 	// What differs in the rules from those of other pods.
 	DNSLeftAlone bool `json:"dnsLeftAlone,omitempty"`
-	UDPRejected  bool `json:"udpRejected,omitempty"`
 }
 
 // State is all that is kept.

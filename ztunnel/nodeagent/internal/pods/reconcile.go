@@ -152,7 +152,7 @@ func (s *Set) capture(p *pod, ns *netns.Namespace) (step, error) {
 		return step{}, err
 	}
 	s.mu.Lock()
-	o := rules.Options{DNSLeftAlone: p.rec.DNSLeftAlone || s.cfg.DNSLeftAlone, RejectUDP: p.rec.UDPRejected}
+	o := rules.Options{DNSLeftAlone: p.rec.DNSLeftAlone || s.cfg.DNSLeftAlone}
 	asked := p.asked
 	p.asked = o
 	s.mu.Unlock()

@@ -175,7 +175,7 @@ type Word struct {
 	Captured       bool
 	Reason         string
 	// What differs in the rules from those of other pods.
-	DNSLeftAlone, UDPRejected bool
+	DNSLeftAlone bool
 }
 
 // Apply takes in what the control plane says about a pod.
@@ -194,7 +194,7 @@ func (s *Set) Apply(w Word) {
 	if p.ns == nil && p.wanted == Capture {
 		poke(s.seek)
 	}
-	p.rec.DNSLeftAlone, p.rec.UDPRejected = w.DNSLeftAlone, w.UDPRejected
+	p.rec.DNSLeftAlone = w.DNSLeftAlone
 	p.rec.Name, p.rec.Namespace, p.rec.ServiceAccount = w.Name, w.Namespace, w.ServiceAccount
 	s.changedLocked(p)
 	p.nudge()
