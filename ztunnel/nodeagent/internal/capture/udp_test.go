@@ -96,7 +96,7 @@ func TestWhichDatagramsAreRedirected(t *testing.T) {
 	}{
 		{"outbound IPv4", "", b.pod, netns.UDPOptions{}, "10.9.0.1:80", "outbound"},
 		{"outbound IPv6", "", b.pod, netns.UDPOptions{}, "[fd00:9::1]:80", "outbound"},
-		{"outbound, to nobody", "", b.pod, netns.UDPOptions{}, "192.0.2.7:53", "outbound"},
+		{"outbound, to nobody", "", b.pod, netns.UDPOptions{}, "192.0.2.7:5300", "outbound"},
 		{"tunnel IPv4", "", b.peer, netns.UDPOptions{}, "10.9.0.2:15008", "tunnel"},
 		{"tunnel IPv6", "", b.peer, netns.UDPOptions{}, "[fd00:9::2]:15008", "tunnel"},
 		{"ztunnel to the world IPv4", "", b.pod, proxy, "10.9.0.1:80", "peer"},
