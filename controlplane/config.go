@@ -6,6 +6,8 @@ import (
 	"net"
 	"time"
 
+	"github.com/ambit-mesh/ambit/apis/workload"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
@@ -33,6 +35,11 @@ type Config struct {
 	// TrustDomain, ClusterID, ClusterDomain and RootNamespace name the mesh;
 	// cluster.local, Kubernetes, cluster.local and ambit-system.
 	TrustDomain, ClusterID, ClusterDomain, RootNamespace string
+	// Outbound is what pods may connect to where their namespace does not say:
+	// allow-any, also when empty, or registry-only.
+	Outbound string
+	// Transport is what tunnels prefer: auto, h2 or h3; auto.
+	Transport string
 	// CertTTL is the longest life of a workload certificate; 24 h. RotationOverlap
 	// is how long a new root is known before it is used; somewhat more than that.
 	CertTTL, RotationOverlap time.Duration
@@ -80,6 +87,7 @@ func (c Config) withDefaults() Config {
 	orDefault(&c.ClusterDomain, "cluster.local")
 	orDefault(&c.RootNamespace, "ambit-system")
 	orDefault(&c.WaypointLogLevel, "info")
+	orDefault(&c.Transport, "auto")
 	orDefault(&c.CertTTL, 24*time.Hour)
 	orDefault(&c.ReleaseTimeout, 5*time.Second)
 	if len(c.ServingNames) == 0 {
@@ -141,3 +149,6 @@ func (c Config) validateAddresses() error {
 	}
 	return nil
 }
+
+// transports are the values of Config.Transport.
+var transports = map[string]workload.Transport_Preference{"auto": workload.Transport_AUTO, "h2": workload.Transport_H2, "h3": workload.Transport_H3}

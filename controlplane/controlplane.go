@@ -70,7 +70,7 @@ func (c *ControlPlane) makeCompiler() (err error) {
 	cfg := &c.cfg
 	c.compiler, err = compile.New(compile.Options{
 		ClusterID: cfg.ClusterID, TrustDomain: cfg.TrustDomain, ClusterDomain: cfg.ClusterDomain, RootNamespace: cfg.RootNamespace,
-		CapturedByCondition: c.kube != nil,
+		CapturedByCondition: c.kube != nil, Outbound: cfg.Outbound,
 	})
 	return err
 }

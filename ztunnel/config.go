@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"path/filepath"
 	"time"
 
@@ -34,6 +35,11 @@ type Config struct {
 	// Drain bounds how long connections go on after the proxy was told to stop;
 	// without bound unless positive.
 	Drain time.Duration
+	// ClusterDomain is the DNS suffix of service names; cluster.local.
+	ClusterDomain string
+	// Resolvers are asked for hosts outside of the mesh when a pod has asked none
+	// itself yet.
+	Resolvers []netip.AddrPort
 	// ReleasePorts lets go of the admin, metrics and readiness ports as soon as the
 	// proxy is told to stop, and waits for them at the start: for a successor in the
 	// same network namespace.
@@ -61,6 +67,7 @@ func (c Config) withDefaults() Config {
 	}
 	def(&c.Cluster, "Kubernetes")
 	def(&c.TrustDomain, identity.DefaultTrustDomain)
+	def(&c.ClusterDomain, "cluster.local")
 	def(&c.AdminAddress, "127.0.0.1:15000")
 	def(&c.MetricsAddress, ":15020")
 	def(&c.ReadyAddress, ":15021")

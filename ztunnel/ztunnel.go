@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
+	"strings"
 	"syscall"
 	"time"
 
@@ -25,6 +26,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/wds"
 	"github.com/ambit-mesh/ambit/internal/xdsclient"
 	"github.com/ambit-mesh/ambit/internal/zds"
+	"github.com/ambit-mesh/ambit/ztunnel/internal/dns"
 	"github.com/ambit-mesh/ambit/ztunnel/internal/proxy"
 )
 
@@ -74,7 +76,8 @@ func New(cfg Config) (*Ztunnel, error) {
 	z.flush = flush
 	z.pods = newPods(proxy.Config{
 		Store: z.store, Metrics: proxy.NewMetrics(z.registry), Log: cfg.Log, Access: access, Flows: z.flows,
-		HBONE: cfg.HBONE, Cluster: cfg.Cluster, Network: cfg.Network, Drain: cfg.Drain,
+		HBONE: cfg.HBONE, Reach: proxy.NewReach(z.registry, cfg.Log), Cluster: cfg.Cluster, Network: cfg.Network, Drain: cfg.Drain,
+		ClusterDomain: strings.TrimSuffix(cfg.ClusterDomain, ".") + ".", Resolvers: cfg.Resolvers, DNSMetrics: dns.NewMetrics(z.registry),
 	}, cfg.TrustDomain, z.certs, z.ready, z.registry)
 	if z.memory, err = newMemory(cfg, z.registry); err != nil {
 		return nil, z.abandon(err)

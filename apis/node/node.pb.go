@@ -94,7 +94,9 @@ type Pod struct {
 	// True: capture it. False: release it, or leave it alone.
 	Captured bool `protobuf:"varint,6,opt,name=captured,proto3" json:"captured,omitempty"`
 	// Why a pod that a label enrolls is left alone, for example hostNetwork.
-	Reason        string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The pod's queries go to its resolvers and not to the node's proxy.
+	DnsLeftAlone  bool `protobuf:"varint,8,opt,name=dns_left_alone,json=dnsLeftAlone,proto3" json:"dns_left_alone,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -176,6 +178,13 @@ func (x *Pod) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *Pod) GetDnsLeftAlone() bool {
+	if x != nil {
+		return x.DnsLeftAlone
+	}
+	return false
 }
 
 // Namespace says whether pods of a namespace are enrolled by default, so that
@@ -401,7 +410,7 @@ var File_node_node_proto protoreflect.FileDescriptor
 
 const file_node_node_proto_rawDesc = "" +
 	"\n" +
-	"\x0fnode/node.proto\x12\rambit.node.v1\"\xc4\x01\n" +
+	"\x0fnode/node.proto\x12\rambit.node.v1\"\xea\x01\n" +
 	"\x03Pod\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1c\n" +
@@ -409,7 +418,8 @@ const file_node_node_proto_rawDesc = "" +
 	"\x0fservice_account\x18\x04 \x01(\tR\x0eserviceAccount\x12\x1c\n" +
 	"\taddresses\x18\x05 \x03(\fR\taddresses\x12\x1a\n" +
 	"\bcaptured\x18\x06 \x01(\bR\bcaptured\x12\x16\n" +
-	"\x06reason\x18\a \x01(\tR\x06reason\";\n" +
+	"\x06reason\x18\a \x01(\tR\x06reason\x12$\n" +
+	"\x0edns_left_alone\x18\b \x01(\bR\fdnsLeftAlone\";\n" +
 	"\tNamespace\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\benrolled\x18\x02 \x01(\bR\benrolled\"t\n" +

@@ -24,6 +24,106 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// OutboundMode says what a workload may connect to.
+type OutboundMode int32
+
+const (
+	OutboundMode_OUTBOUND_MODE_ALLOW_ANY OutboundMode = 0
+	// Only what the mesh knows by name or address.
+	OutboundMode_OUTBOUND_MODE_REGISTRY_ONLY OutboundMode = 1
+)
+
+// Enum value maps for OutboundMode.
+var (
+	OutboundMode_name = map[int32]string{
+		0: "OUTBOUND_MODE_ALLOW_ANY",
+		1: "OUTBOUND_MODE_REGISTRY_ONLY",
+	}
+	OutboundMode_value = map[string]int32{
+		"OUTBOUND_MODE_ALLOW_ANY":     0,
+		"OUTBOUND_MODE_REGISTRY_ONLY": 1,
+	}
+)
+
+func (x OutboundMode) Enum() *OutboundMode {
+	p := new(OutboundMode)
+	*p = x
+	return p
+}
+
+func (x OutboundMode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (OutboundMode) Descriptor() protoreflect.EnumDescriptor {
+	return file_workload_ambit_proto_enumTypes[0].Descriptor()
+}
+
+func (OutboundMode) Type() protoreflect.EnumType {
+	return &file_workload_ambit_proto_enumTypes[0]
+}
+
+func (x OutboundMode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use OutboundMode.Descriptor instead.
+func (OutboundMode) EnumDescriptor() ([]byte, []int) {
+	return file_workload_ambit_proto_rawDescGZIP(), []int{0}
+}
+
+type Transport_Preference int32
+
+const (
+	// Datagrams over HTTP/3, bytes over HTTP/2.
+	Transport_AUTO Transport_Preference = 0
+	// Nothing over HTTP/3.
+	Transport_H2 Transport_Preference = 1
+	// Everything over HTTP/3 where it gets through.
+	Transport_H3 Transport_Preference = 2
+)
+
+// Enum value maps for Transport_Preference.
+var (
+	Transport_Preference_name = map[int32]string{
+		0: "AUTO",
+		1: "H2",
+		2: "H3",
+	}
+	Transport_Preference_value = map[string]int32{
+		"AUTO": 0,
+		"H2":   1,
+		"H3":   2,
+	}
+)
+
+func (x Transport_Preference) Enum() *Transport_Preference {
+	p := new(Transport_Preference)
+	*p = x
+	return p
+}
+
+func (x Transport_Preference) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Transport_Preference) Descriptor() protoreflect.EnumDescriptor {
+	return file_workload_ambit_proto_enumTypes[1].Descriptor()
+}
+
+func (Transport_Preference) Type() protoreflect.EnumType {
+	return &file_workload_ambit_proto_enumTypes[1]
+}
+
+func (x Transport_Preference) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Transport_Preference.Descriptor instead.
+func (Transport_Preference) EnumDescriptor() ([]byte, []int) {
+	return file_workload_ambit_proto_rawDescGZIP(), []int{4, 0}
+}
+
 // WaypointOptions go with the waypoint of a service or workload. It is the
 // config of the extension named ambit-mesh.io/waypoint.
 type WaypointOptions struct {
@@ -82,14 +182,370 @@ func (x *WaypointOptions) GetRefusal() string {
 	return ""
 }
 
+// ServiceOptions say of a service what DNS has to know, and where its endpoints
+// are. It is the config of the extension named ambit-mesh.io/service.
+type ServiceOptions struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Ports that have a name, of all protocols.
+	Ports []*NamedPort `protobuf:"bytes,1,rep,name=ports,proto3" json:"ports,omitempty"`
+	// The endpoints are outside of the mesh: the service stands for a host.
+	External      bool `protobuf:"varint,2,opt,name=external,proto3" json:"external,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServiceOptions) Reset() {
+	*x = ServiceOptions{}
+	mi := &file_workload_ambit_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServiceOptions) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServiceOptions) ProtoMessage() {}
+
+func (x *ServiceOptions) ProtoReflect() protoreflect.Message {
+	mi := &file_workload_ambit_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServiceOptions.ProtoReflect.Descriptor instead.
+func (*ServiceOptions) Descriptor() ([]byte, []int) {
+	return file_workload_ambit_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ServiceOptions) GetPorts() []*NamedPort {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+func (x *ServiceOptions) GetExternal() bool {
+	if x != nil {
+		return x.External
+	}
+	return false
+}
+
+// NamedPort is a port as SRV records name it (RFC 2782).
+type NamedPort struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// tcp, udp or sctp.
+	Protocol string `protobuf:"bytes,2,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	Port     uint32 `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`
+	// Port of the endpoints; 0 where each has its own.
+	Target        uint32 `protobuf:"varint,4,opt,name=target,proto3" json:"target,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NamedPort) Reset() {
+	*x = NamedPort{}
+	mi := &file_workload_ambit_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NamedPort) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NamedPort) ProtoMessage() {}
+
+func (x *NamedPort) ProtoReflect() protoreflect.Message {
+	mi := &file_workload_ambit_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NamedPort.ProtoReflect.Descriptor instead.
+func (*NamedPort) Descriptor() ([]byte, []int) {
+	return file_workload_ambit_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *NamedPort) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *NamedPort) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+func (x *NamedPort) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *NamedPort) GetTarget() uint32 {
+	if x != nil {
+		return x.Target
+	}
+	return 0
+}
+
+// WorkloadOptions are those of a workload itself. It is the config of the
+// extension named ambit-mesh.io/workload.
+type WorkloadOptions struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name below the headless services that the workload is part of: hostname of a
+	// pod whose subdomain is one of its services.
+	Hostname  string       `protobuf:"bytes,1,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	Subdomain string       `protobuf:"bytes,2,opt,name=subdomain,proto3" json:"subdomain,omitempty"`
+	Outbound  OutboundMode `protobuf:"varint,3,opt,name=outbound,proto3,enum=ambit.workload.v1.OutboundMode" json:"outbound,omitempty"`
+	// Terminating workloads take no new connections, whatever the service says about
+	// those that are not ready.
+	Terminating   bool `protobuf:"varint,4,opt,name=terminating,proto3" json:"terminating,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WorkloadOptions) Reset() {
+	*x = WorkloadOptions{}
+	mi := &file_workload_ambit_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WorkloadOptions) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WorkloadOptions) ProtoMessage() {}
+
+func (x *WorkloadOptions) ProtoReflect() protoreflect.Message {
+	mi := &file_workload_ambit_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WorkloadOptions.ProtoReflect.Descriptor instead.
+func (*WorkloadOptions) Descriptor() ([]byte, []int) {
+	return file_workload_ambit_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *WorkloadOptions) GetHostname() string {
+	if x != nil {
+		return x.Hostname
+	}
+	return ""
+}
+
+func (x *WorkloadOptions) GetSubdomain() string {
+	if x != nil {
+		return x.Subdomain
+	}
+	return ""
+}
+
+func (x *WorkloadOptions) GetOutbound() OutboundMode {
+	if x != nil {
+		return x.Outbound
+	}
+	return OutboundMode_OUTBOUND_MODE_ALLOW_ANY
+}
+
+func (x *WorkloadOptions) GetTerminating() bool {
+	if x != nil {
+		return x.Terminating
+	}
+	return false
+}
+
+// Transport says what a workload's tunnel takes beside HTTP/2 over TCP. It is the
+// config of the extension named ambit-mesh.io/transport. Who does not know it uses
+// HTTP/2 for TCP.
+type Transport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// UDP through the tunnel: CONNECT-UDP, over HTTP/2 (capsules) and HTTP/3. Without it
+	// datagrams cannot reach the workload through its tunnel.
+	Udp bool `protobuf:"varint,1,opt,name=udp,proto3" json:"udp,omitempty"`
+	// HTTP/3 on UDP port 15008.
+	H3            bool                 `protobuf:"varint,2,opt,name=h3,proto3" json:"h3,omitempty"`
+	Preference    Transport_Preference `protobuf:"varint,3,opt,name=preference,proto3,enum=ambit.workload.v1.Transport_Preference" json:"preference,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Transport) Reset() {
+	*x = Transport{}
+	mi := &file_workload_ambit_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Transport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Transport) ProtoMessage() {}
+
+func (x *Transport) ProtoReflect() protoreflect.Message {
+	mi := &file_workload_ambit_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Transport.ProtoReflect.Descriptor instead.
+func (*Transport) Descriptor() ([]byte, []int) {
+	return file_workload_ambit_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Transport) GetUdp() bool {
+	if x != nil {
+		return x.Udp
+	}
+	return false
+}
+
+func (x *Transport) GetH3() bool {
+	if x != nil {
+		return x.H3
+	}
+	return false
+}
+
+func (x *Transport) GetPreference() Transport_Preference {
+	if x != nil {
+		return x.Preference
+	}
+	return Transport_AUTO
+}
+
+// UDPPorts are the UDP ports of a service, or of the services of a workload. It is
+// the config of the extension named ambit-mesh.io/udp-ports of either.
+type UDPPorts struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of a Service.
+	Ports []*Port `protobuf:"bytes,1,rep,name=ports,proto3" json:"ports,omitempty"`
+	// Of a Workload. Key: <namespace>/<hostname> of the service.
+	Services      map[string]*PortList `protobuf:"bytes,2,rep,name=services,proto3" json:"services,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UDPPorts) Reset() {
+	*x = UDPPorts{}
+	mi := &file_workload_ambit_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UDPPorts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UDPPorts) ProtoMessage() {}
+
+func (x *UDPPorts) ProtoReflect() protoreflect.Message {
+	mi := &file_workload_ambit_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UDPPorts.ProtoReflect.Descriptor instead.
+func (*UDPPorts) Descriptor() ([]byte, []int) {
+	return file_workload_ambit_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *UDPPorts) GetPorts() []*Port {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+func (x *UDPPorts) GetServices() map[string]*PortList {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
 var File_workload_ambit_proto protoreflect.FileDescriptor
 
 const file_workload_ambit_proto_rawDesc = "" +
 	"\n" +
-	"\x14workload/ambit.proto\x12\x11ambit.workload.v1\"H\n" +
+	"\x14workload/ambit.proto\x12\x11ambit.workload.v1\x1a\x17workload/workload.proto\"H\n" +
 	"\x0fWaypointOptions\x12\x1b\n" +
 	"\tfail_open\x18\x01 \x01(\bR\bfailOpen\x12\x18\n" +
-	"\arefusal\x18\x02 \x01(\tR\arefusalB4Z2github.com/ambit-mesh/ambit/apis/workload;workloadb\x06proto3"
+	"\arefusal\x18\x02 \x01(\tR\arefusal\"`\n" +
+	"\x0eServiceOptions\x122\n" +
+	"\x05ports\x18\x01 \x03(\v2\x1c.ambit.workload.v1.NamedPortR\x05ports\x12\x1a\n" +
+	"\bexternal\x18\x02 \x01(\bR\bexternal\"g\n" +
+	"\tNamedPort\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
+	"\bprotocol\x18\x02 \x01(\tR\bprotocol\x12\x12\n" +
+	"\x04port\x18\x03 \x01(\rR\x04port\x12\x16\n" +
+	"\x06target\x18\x04 \x01(\rR\x06target\"\xaa\x01\n" +
+	"\x0fWorkloadOptions\x12\x1a\n" +
+	"\bhostname\x18\x01 \x01(\tR\bhostname\x12\x1c\n" +
+	"\tsubdomain\x18\x02 \x01(\tR\tsubdomain\x12;\n" +
+	"\boutbound\x18\x03 \x01(\x0e2\x1f.ambit.workload.v1.OutboundModeR\boutbound\x12 \n" +
+	"\vterminating\x18\x04 \x01(\bR\vterminating\"\x9e\x01\n" +
+	"\tTransport\x12\x10\n" +
+	"\x03udp\x18\x01 \x01(\bR\x03udp\x12\x0e\n" +
+	"\x02h3\x18\x02 \x01(\bR\x02h3\x12G\n" +
+	"\n" +
+	"preference\x18\x03 \x01(\x0e2'.ambit.workload.v1.Transport.PreferenceR\n" +
+	"preference\"&\n" +
+	"\n" +
+	"Preference\x12\b\n" +
+	"\x04AUTO\x10\x00\x12\x06\n" +
+	"\x02H2\x10\x01\x12\x06\n" +
+	"\x02H3\x10\x02\"\xd4\x01\n" +
+	"\bUDPPorts\x12*\n" +
+	"\x05ports\x18\x01 \x03(\v2\x14.istio.workload.PortR\x05ports\x12E\n" +
+	"\bservices\x18\x02 \x03(\v2).ambit.workload.v1.UDPPorts.ServicesEntryR\bservices\x1aU\n" +
+	"\rServicesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12.\n" +
+	"\x05value\x18\x02 \x01(\v2\x18.istio.workload.PortListR\x05value:\x028\x01*L\n" +
+	"\fOutboundMode\x12\x1b\n" +
+	"\x17OUTBOUND_MODE_ALLOW_ANY\x10\x00\x12\x1f\n" +
+	"\x1bOUTBOUND_MODE_REGISTRY_ONLY\x10\x01B4Z2github.com/ambit-mesh/ambit/apis/workload;workloadb\x06proto3"
 
 var (
 	file_workload_ambit_proto_rawDescOnce sync.Once
@@ -103,16 +559,33 @@ func file_workload_ambit_proto_rawDescGZIP() []byte {
 	return file_workload_ambit_proto_rawDescData
 }
 
-var file_workload_ambit_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
+var file_workload_ambit_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_workload_ambit_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_workload_ambit_proto_goTypes = []any{
-	(*WaypointOptions)(nil), // 0: ambit.workload.v1.WaypointOptions
+	(OutboundMode)(0),         // 0: ambit.workload.v1.OutboundMode
+	(Transport_Preference)(0), // 1: ambit.workload.v1.Transport.Preference
+	(*WaypointOptions)(nil),   // 2: ambit.workload.v1.WaypointOptions
+	(*ServiceOptions)(nil),    // 3: ambit.workload.v1.ServiceOptions
+	(*NamedPort)(nil),         // 4: ambit.workload.v1.NamedPort
+	(*WorkloadOptions)(nil),   // 5: ambit.workload.v1.WorkloadOptions
+	(*Transport)(nil),         // 6: ambit.workload.v1.Transport
+	(*UDPPorts)(nil),          // 7: ambit.workload.v1.UDPPorts
+	nil,                       // 8: ambit.workload.v1.UDPPorts.ServicesEntry
+	(*Port)(nil),              // 9: istio.workload.Port
+	(*PortList)(nil),          // 10: istio.workload.PortList
 }
 var file_workload_ambit_proto_depIdxs = []int32{
-	0, // [0:0] is the sub-list for method output_type
-	0, // [0:0] is the sub-list for method input_type
-	0, // [0:0] is the sub-list for extension type_name
-	0, // [0:0] is the sub-list for extension extendee
-	0, // [0:0] is the sub-list for field type_name
+	4,  // 0: ambit.workload.v1.ServiceOptions.ports:type_name -> ambit.workload.v1.NamedPort
+	0,  // 1: ambit.workload.v1.WorkloadOptions.outbound:type_name -> ambit.workload.v1.OutboundMode
+	1,  // 2: ambit.workload.v1.Transport.preference:type_name -> ambit.workload.v1.Transport.Preference
+	9,  // 3: ambit.workload.v1.UDPPorts.ports:type_name -> istio.workload.Port
+	8,  // 4: ambit.workload.v1.UDPPorts.services:type_name -> ambit.workload.v1.UDPPorts.ServicesEntry
+	10, // 5: ambit.workload.v1.UDPPorts.ServicesEntry.value:type_name -> istio.workload.PortList
+	6,  // [6:6] is the sub-list for method output_type
+	6,  // [6:6] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_workload_ambit_proto_init() }
@@ -120,18 +593,20 @@ func file_workload_ambit_proto_init() {
 	if File_workload_ambit_proto != nil {
 		return
 	}
+	file_workload_workload_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_workload_ambit_proto_rawDesc), len(file_workload_ambit_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   1,
+			NumEnums:      2,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_workload_ambit_proto_goTypes,
 		DependencyIndexes: file_workload_ambit_proto_depIdxs,
+		EnumInfos:         file_workload_ambit_proto_enumTypes,
 		MessageInfos:      file_workload_ambit_proto_msgTypes,
 	}.Build()
 	File_workload_ambit_proto = out.File

@@ -97,6 +97,7 @@ func parse(args []string, getenv func(string) string) (config, error) {
 	f.DurationVar(&cfg.StartTimeout, "start-timeout", 0, "how long a pod waits to be captured before its start fails; 30s if 0")
 	f.DurationVar(&cfg.DrainTimeout, "drain-timeout", 0, "how long connections of a released pod go on through ztunnel; 1h if 0")
 	f.DurationVar(&cfg.RepairInterval, "repair-interval", 0, "time between two looks at each pod's rules; 30s if 0")
+	dnsCapture := f.Bool("dns-capture", true, "redirect the DNS queries of captured pods to ztunnel")
 	f.DurationVar(&cfg.UninstallDrain, "uninstall-drain", 0, "how long connections go on through ztunnel when the agent is taken off the node; 30s if 0")
 	f.BoolVar(&cfg.uninstall, "uninstall", false, "take everything of the mesh off this node: the CNI plugin, its entry, rules, state; through the agent if one runs")
 	f.BoolVar(&cfg.stay, "stay", false, "after --uninstall: be ready and wait for the end of the process, as a DaemonSet needs it")
@@ -105,6 +106,7 @@ func parse(args []string, getenv func(string) string) (config, error) {
 	if err := telemetry.ParseFlags(f, args, getenv); err != nil {
 		return cfg, err
 	}
+	cfg.DNSLeftAlone = !*dnsCapture
 	var err error
 	cfg.Log, cfg.Level, err = telemetry.NewLogger(log, os.Stderr)
 	return cfg, err

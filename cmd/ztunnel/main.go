@@ -2,8 +2,11 @@
 package main
 
 import (
+	"net/netip"
+
 	"context"
 	"fmt"
+	"github.com/miekg/dns"
 	"os"
 	"os/signal"
 	"syscall"
@@ -62,15 +65,33 @@ func parse(args []string, getenv func(string) string) (ztunnel.Config, error) {
 	f.StringVar(&log.Format, "log-format", "json", "json or text")
 	f.IntVar(&cfg.Flows, "flow-records", 0, "flow records that are kept; 4096 if 0")
 	f.StringVar(&accessLog, "access-log", "stdout", "stdout, off, or a file")
+	f.StringVar(&cfg.ClusterDomain, "cluster-domain", "cluster.local", "DNS suffix of service names")
+	resolvConf := f.String("resolv-conf", "/etc/resolv.conf", "file with the resolvers for hosts outside of the mesh, when a pod has asked none itself")
 	if err := telemetry.ParseFlags(f, args, getenv); err != nil {
 		return cfg, err
 	}
 	cfg.XDS.ClusterID = cfg.Cluster
 	cfg.CA.ServerName, cfg.CA.RootFile, cfg.CA.TokenFile, cfg.CA.ClusterID = cfg.XDS.ServerName, cfg.XDS.RootFile, cfg.XDS.TokenFile, cfg.Cluster
+	cfg.Resolvers = resolvers(*resolvConf)
 	var err error
 	if cfg.Log, cfg.Level, err = telemetry.NewLogger(log, os.Stderr); err != nil {
 		return cfg, err
 	}
 	cfg.AccessLog, err = telemetry.OpenAccessLog(accessLog)
 	return cfg, err
+}
+
+// resolvers reads a resolv.conf. Without one there are none: pods have their own.
+func resolvers(path string) []netip.AddrPort {
+	conf, err := dns.ClientConfigFromFile(path)
+	if err != nil {
+		return nil
+	}
+	var out []netip.AddrPort
+	for _, s := range conf.Servers {
+		if a, err := netip.ParseAddr(s); err == nil {
+			out = append(out, netip.AddrPortFrom(a, 53))
+		}
+	}
+	return out
 }

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	meshv1alpha1 "github.com/ambit-mesh/ambit/apis/mesh/v1alpha1"
+	"github.com/ambit-mesh/ambit/apis/workload"
 	"github.com/ambit-mesh/ambit/controlplane/compile/policy"
 	"github.com/ambit-mesh/ambit/controlplane/compile/route"
 	"github.com/ambit-mesh/ambit/controlplane/graph"
@@ -28,10 +29,15 @@ type Options struct {
 	ClusterDomain string
 	// RootNamespace holds mesh-wide policies; ambit-system when empty.
 	RootNamespace string
+	// Outbound is what pods may connect to where their namespace does not say:
+	// allow-any, also when empty, or registry-only.
+	Outbound string
 	// CapturedByCondition reads from a condition of the pods whether they are
 	// captured (ConditionCaptured), and not from reports, restored pods and
 	// confirmed releases: so all replicas of a control plane agree.
 	CapturedByCondition bool
+	// Transport is what tunnels of pods prefer whose annotations say nothing.
+	Transport workload.Transport_Preference
 }
 
 func (o Options) withDefaults() (Options, error) {
@@ -47,6 +53,11 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if msgs := validation.IsDNS1123Label(o.RootNamespace); len(msgs) > 0 {
 		return o, fmt.Errorf("root namespace %q: %s", o.RootNamespace, msgs[0])
+	}
+	switch o.Outbound {
+	case "", graph.OutboundAllowAny, graph.OutboundRegistryOnly:
+	default:
+		return o, fmt.Errorf("outbound mode %q: want %s or %s", o.Outbound, graph.OutboundAllowAny, graph.OutboundRegistryOnly)
 	}
 	return o, nil
 }
@@ -72,7 +83,9 @@ type Compiler struct {
 	// served is the waypoint that carries out the routes of each Service.
 	served map[types.NamespacedName]types.NamespacedName
 	// retold are objects that are told something else by the batch under way.
-	retold map[graph.Key]struct{}
+	retold    map[graph.Key]struct{}
+	externals map[types.NamespacedName]external
+	virtual   virtual
 	// podUID is the uid under which each pod has a capture state.
 	podUID map[types.NamespacedName]types.UID
 	// begun are the releases that began in the batch under way.
@@ -86,18 +99,20 @@ func New(opts Options) (*Compiler, error) {
 		return nil, err
 	}
 	return &Compiler{
-		options:  opts,
-		graph:    graph.New(),
-		store:    newStore(),
-		captures: newCaptures(),
-		policies: newPolicies(policy.Options{RootNamespace: opts.RootNamespace, TrustDomain: opts.TrustDomain}),
-		parents:  make(map[types.NamespacedName][]route.Parent),
-		caches:   make(map[types.NamespacedName]*route.Cache),
-		attached: make(map[graph.Key]meshv1alpha1.PolicyStatus),
-		versions: make(map[types.NamespacedName]struct{}),
-		served:   make(map[types.NamespacedName]types.NamespacedName),
-		retold:   make(map[graph.Key]struct{}),
-		podUID:   make(map[types.NamespacedName]types.UID),
+		options:   opts,
+		graph:     graph.New(),
+		store:     newStore(),
+		captures:  newCaptures(),
+		policies:  newPolicies(policy.Options{RootNamespace: opts.RootNamespace, TrustDomain: opts.TrustDomain}),
+		parents:   make(map[types.NamespacedName][]route.Parent),
+		caches:    make(map[types.NamespacedName]*route.Cache),
+		attached:  make(map[graph.Key]meshv1alpha1.PolicyStatus),
+		versions:  make(map[types.NamespacedName]struct{}),
+		served:    make(map[types.NamespacedName]types.NamespacedName),
+		retold:    make(map[graph.Key]struct{}),
+		podUID:    make(map[types.NamespacedName]types.UID),
+		externals: make(map[types.NamespacedName]external),
+		virtual:   newVirtual(),
 	}, nil
 }
 
@@ -120,6 +135,9 @@ func (c *Compiler) Apply(in Input) Result {
 	}
 	for n := range dirty.Pods {
 		c.compilePod(n)
+	}
+	for n := range dirty.ExternalServices {
+		c.compileExternal(n)
 	}
 	for n := range dirty.EndpointSlices {
 		c.compileSlice(n)

@@ -21,6 +21,7 @@ func (c *Compiler) compileNamespace(n string) {
 	body := &node.Namespace{Name: n, Enrolled: labels[graph.LabelDataplaneMode] == graph.ModeAmbient}
 	findings := append(modeFindings(owner, labels, "no pod is enrolled by it"),
 		c.namespaceWaypoint(owner, n, item.Object)...)
+	findings = append(findings, outboundFindings(owner, labels)...)
 	c.store.put(owner, []*Resource{resource(TypeNamespace, n, body)}, findings)
 }
 

@@ -38,7 +38,7 @@ func (c *Compiler) compilePod(n types.NamespacedName) {
 	state := &capture{}
 	if holder, _ := c.graph.PodByUID(p.UID); holder == n && p.Spec.NodeName != "" {
 		state = c.settle(n, p, want)
-		resources = append(resources, nodePod(p, addrs, state, reason))
+		resources = append(resources, nodePod(p, addrs, state, reason, c.dnsLeftAlone(p)))
 		findings = append(findings, captureFindings(owner, p, state)...)
 	} else {
 		c.dropCapture(n, "")
@@ -105,10 +105,10 @@ func (c *Compiler) dropCapture(n types.NamespacedName, uid types.UID) {
 	c.captures.drop(old)
 }
 
-func nodePod(p *corev1.Pod, addrs []netip.Addr, state *capture, reason string) *Resource {
+func nodePod(p *corev1.Pod, addrs []netip.Addr, state *capture, reason string, dnsLeftAlone bool) *Resource {
 	body := &node.Pod{
 		Uid: string(p.UID), Name: p.Name, Namespace: p.Namespace, ServiceAccount: graph.ServiceAccount(p),
-		Captured: state.wanted(), Reason: reason,
+		Captured: state.wanted(), Reason: reason, DnsLeftAlone: dnsLeftAlone,
 	}
 	for _, a := range addrs {
 		body.Addresses = append(body.Addresses, a.AsSlice())

@@ -34,8 +34,11 @@ func (c *Compiler) compileService(n types.NamespacedName, d *graph.Dirty) {
 func (c *Compiler) service(n types.NamespacedName, s *corev1.Service, vips []netip.Addr, b binding) *Resource {
 	body := &workload.Service{
 		Name: n.Name, Namespace: n.Namespace, Hostname: c.hostname(n),
-		Ports: servicePorts(s), Waypoint: c.gatewayAddress(b), Extensions: waypointOptions(b),
+		Ports: servicePorts(s), Waypoint: c.gatewayAddress(b), Extensions: append(waypointOptions(b), c.serviceOptions(n, s)...),
 		LoadBalancing: loadBalancing(s), IpFamilies: ipFamilies(s), Canonical: true,
+	}
+	if ports := serviceUDPPorts(s); len(ports) > 0 {
+		body.Extensions = append(body.Extensions, extension(workload.UDPPortsExtension, &workload.UDPPorts{Ports: ports}))
 	}
 	for _, a := range vips {
 		body.Addresses = append(body.Addresses, c.networkAddress(a))
@@ -71,11 +74,13 @@ func (c *Compiler) virtualAddresses(owner graph.Key, n types.NamespacedName, s *
 
 // servicePorts gives the TCP ports of a service. A target of 0 means that each
 // workload has its own.
-func servicePorts(s *corev1.Service) []*workload.Port {
+func servicePorts(s *corev1.Service) []*workload.Port { return portsOf(s, tcp) }
+
+func portsOf(s *corev1.Service, of func(corev1.Protocol) bool) []*workload.Port {
 	var out []*workload.Port
 	for i := range s.Spec.Ports {
 		p := &s.Spec.Ports[i]
-		if !tcp(p.Protocol) {
+		if !of(p.Protocol) {
 			continue
 		}
 		port := &workload.Port{ServicePort: uint32(p.Port), AppProtocol: appProtocol(p)}

@@ -70,7 +70,7 @@ func (c *Compiler) Statuses() []Status {
 		k := authzKey(n)
 		out = append(out, Status{Object: k, Origin: c.graph.Origin(k, ""), Status: t.Status})
 	}
-	out = append(append(out, c.boundStatuses()...), c.gatewayStatuses()...)
+	out = append(append(append(out, c.boundStatuses()...), c.gatewayStatuses()...), c.externalStatuses()...)
 	for _, s := range c.policies.peers.Statuses() {
 		k := peerKey(s.Namespace, s.Name)
 		out = append(out, Status{Object: k, Origin: c.graph.Origin(k, ""), Status: s.Status})

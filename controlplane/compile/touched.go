@@ -43,6 +43,9 @@ func (c *Compiler) touchedBy(d *graph.Dirty) []graph.Key {
 			touched[serviceKey(svc)] = struct{}{}
 		}
 	}
+	for n := range d.ExternalServices {
+		touched[externalKey(n)] = struct{}{}
+	}
 	maps.Copy(touched, c.retold)
 	clear(c.retold)
 	return slices.SortedFunc(maps.Keys(touched), compareObjects)
@@ -86,6 +89,8 @@ type ObjectStatus struct {
 	Parents []gatewayv1.RouteParentStatus
 	// Gateway is of a waypoint.
 	Gateway *gatewayv1.GatewayStatus
+	// External is of an ExternalService.
+	External *meshv1alpha1.ExternalServiceStatus
 }
 
 // StatusOf gives the status of one object; false if the object is not there or
@@ -105,6 +110,12 @@ func (c *Compiler) StatusOf(k graph.Key) (ObjectStatus, bool) {
 		return ObjectStatus{Gateway: &w.Status}, true
 	case graph.IsRoute(k):
 		return c.routeStatus(k)
+	case k == externalKey(n):
+		x, ok := c.externals[n]
+		if !ok {
+			return ObjectStatus{}, false
+		}
+		return ObjectStatus{External: &x.status}, true
 	case k == authzKey(n):
 		t, ok := c.policies.translations[n]
 		return ObjectStatus{Policy: t.Status}, ok

@@ -24,7 +24,7 @@ func (c *Compiler) workload(n types.NamespacedName, p *corev1.Pod, addrs []netip
 		WorkloadType: kind, WorkloadName: owner,
 		CanonicalName: canonicalName(p.Labels, owner), CanonicalRevision: canonicalRevision(p.Labels),
 		Services: c.servicesOf(n, p), AuthorizationPolicies: c.policiesOf(n, p.Labels),
-		Waypoint: c.gatewayAddress(b), Extensions: waypointOptions(b),
+		Waypoint: c.gatewayAddress(b), Extensions: append(waypointOptions(b), c.workloadOptions(p)...),
 	}
 	for _, a := range addrs {
 		w.Addresses = append(w.Addresses, a.AsSlice())
@@ -34,6 +34,10 @@ func (c *Compiler) workload(n types.NamespacedName, p *corev1.Pod, addrs []netip
 	if state.tunnel() || w.NativeTunnel {
 		w.TunnelProtocol = workload.TunnelProtocol_HBONE
 	}
+	if state.tunnel() && !w.NativeTunnel {
+		w.Extensions = append(w.Extensions, c.transport(n.Namespace, p)...)
+	}
+	w.Extensions = append(w.Extensions, c.podUDPPorts(n, p)...)
 	if p.DeletionTimestamp != nil || !ready(p) {
 		w.Status = workload.WorkloadStatus_UNHEALTHY
 	}
@@ -169,7 +173,7 @@ func targetOf(port *corev1.ServicePort, p *corev1.Pod) uint32 {
 	for _, containers := range [][]corev1.Container{p.Spec.Containers, p.Spec.InitContainers} {
 		for _, ctr := range containers {
 			i := slices.IndexFunc(ctr.Ports, func(cp corev1.ContainerPort) bool {
-				return cp.Name == port.TargetPort.StrVal && tcp(cp.Protocol)
+				return cp.Name == port.TargetPort.StrVal && tcp(cp.Protocol) == tcp(port.Protocol)
 			})
 			if i >= 0 {
 				return uint32(ctr.Ports[i].ContainerPort)

@@ -31,6 +31,7 @@ type Graph struct {
 	gateways   map[name]Item[*gatewayv1.Gateway]
 	authz      map[name]Item[*meshv1alpha1.AuthorizationPolicy]
 	peerAuthn  map[name]Item[*meshv1alpha1.PeerAuthentication]
+	externals  map[name]Item[*meshv1alpha1.ExternalService]
 
 	podsByNamespace index[string, name]
 	podsByNode      index[string, name]
@@ -41,9 +42,10 @@ type Graph struct {
 	// podsByAccount has pods that have not finished and are bound to a node.
 	podsByAccount index[account, name]
 
-	servicesByNamespace index[string, name]
-	serviceSelectors    Selectors
-	servicesByAddress   index[netip.Addr, name]
+	servicesByNamespace  index[string, name]
+	externalsByNamespace index[string, name]
+	serviceSelectors     Selectors
+	servicesByAddress    index[netip.Addr, name]
 
 	slicesByService index[name, name]
 	slicesByAddress index[netip.Addr, name]
@@ -75,6 +77,7 @@ func New() *Graph {
 		gateways:   make(map[name]Item[*gatewayv1.Gateway]),
 		authz:      make(map[name]Item[*meshv1alpha1.AuthorizationPolicy]),
 		peerAuthn:  make(map[name]Item[*meshv1alpha1.PeerAuthentication]),
+		externals:  make(map[name]Item[*meshv1alpha1.ExternalService]),
 
 		podsByNamespace: make(index[string, name]),
 		podsByNode:      make(index[string, name]),
@@ -83,9 +86,10 @@ func New() *Graph {
 		podsByUID:       make(index[types.UID, name]),
 		podsByAccount:   make(index[account, name]),
 
-		servicesByNamespace: make(index[string, name]),
-		serviceSelectors:    NewSelectors(),
-		servicesByAddress:   make(index[netip.Addr, name]),
+		servicesByNamespace:  make(index[string, name]),
+		externalsByNamespace: make(index[string, name]),
+		serviceSelectors:     NewSelectors(),
+		servicesByAddress:    make(index[netip.Addr, name]),
 
 		slicesByService: make(index[name, name]),
 		slicesByAddress: make(index[netip.Addr, name]),
@@ -112,6 +116,7 @@ type Dirty struct {
 	Gateways              map[types.NamespacedName]struct{}
 	AuthorizationPolicies map[types.NamespacedName]struct{}
 	PeerAuthentications   map[types.NamespacedName]struct{}
+	ExternalServices      map[types.NamespacedName]struct{}
 
 	// Frontends and Backends are Services whose waypoint resources are to be
 	// compiled.
@@ -130,6 +135,7 @@ func newDirty() *Dirty {
 		Gateways:              make(map[name]struct{}),
 		AuthorizationPolicies: make(map[name]struct{}),
 		PeerAuthentications:   make(map[name]struct{}),
+		ExternalServices:      make(map[name]struct{}),
 		Frontends:             make(map[name]struct{}),
 		Backends:              make(map[name]struct{}),
 		Traffic:               make(map[Key]struct{}),
@@ -168,6 +174,8 @@ func (g *Graph) upsert(e Entry, d *Dirty) {
 		g.setAuthz(n, &Item[*meshv1alpha1.AuthorizationPolicy]{o, e.Origin}, d)
 	case *meshv1alpha1.PeerAuthentication:
 		g.setPeerAuthn(n, &Item[*meshv1alpha1.PeerAuthentication]{o, e.Origin}, d)
+	case *meshv1alpha1.ExternalService:
+		g.setExternal(n, &Item[*meshv1alpha1.ExternalService]{o, e.Origin}, d)
 	default:
 		if k, ok := trafficKey(e.Object); ok {
 			g.setTraffic(k, &Item[Object]{e.Object, e.Origin}, d)
@@ -194,6 +202,8 @@ func (g *Graph) remove(k Key, d *Dirty) {
 		g.setAuthz(n, nil, d)
 	case meshv1alpha1.GroupName + "/" + meshv1alpha1.KindPeerAuthentication:
 		g.setPeerAuthn(n, nil, d)
+	case meshv1alpha1.GroupName + "/" + meshv1alpha1.KindExternalService:
+		g.setExternal(n, nil, d)
 	default:
 		g.setTraffic(k, nil, d)
 	}

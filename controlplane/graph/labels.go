@@ -22,12 +22,25 @@ const (
 	ForAll           = "all"
 	ForNone          = "none"
 
+	// AnnotationTransport, on a Pod or its Namespace, says by what tunnels the pod is
+	// reached and reaches others: auto, h2 or h3.
+	AnnotationTransport = "ambit-mesh.io/transport"
 	// AnnotationFailOpen, on a Service, a Pod or their Namespace, lets traffic go
 	// around a waypoint that is not ready. The nearest wins.
 	AnnotationFailOpen = "ambit-mesh.io/waypoint-fail-open"
 	// AnnotationRequireWaypoint, on a Service, has its workloads refuse what did
 	// not come through its waypoint.
 	AnnotationRequireWaypoint = "ambit-mesh.io/require-waypoint"
+
+	// LabelOutbound, on a Namespace, says what its pods may connect to: anything, or
+	// only what the mesh knows.
+	LabelOutbound        = "ambit-mesh.io/outbound"
+	OutboundAllowAny     = "allow-any"
+	OutboundRegistryOnly = "registry-only"
+
+	// AnnotationDNSCapture, "false" on a Pod or its Namespace, leaves DNS queries to
+	// the pod's resolvers. The Pod wins.
+	AnnotationDNSCapture = "ambit-mesh.io/dns-capture"
 
 	// WaypointClass is the GatewayClass of waypoints.
 	WaypointClass = "ambit-waypoint"

@@ -24,7 +24,7 @@ func (g *Graph) setNamespace(n string, item *Item[*corev1.Namespace], d *Dirty) 
 	if differ(was, is, LabelUseWaypoint) || differ(was, is, LabelUseWaypointNamespace) || annotation(before) != annotation(after) {
 		g.dirtyNamespace(n, d)
 	}
-	if differ(was, is, LabelDataplaneMode) {
+	if differ(was, is, LabelDataplaneMode) || differ(was, is, LabelOutbound) || dnsCapture(before) != dnsCapture(after) {
 		maps.Copy(d.Pods, g.podsByNamespace[n])
 	}
 	if !maps.Equal(was, is) {
@@ -40,6 +40,7 @@ func (g *Graph) dirtyNamespace(n string, d *Dirty) {
 	for svc := range g.servicesByNamespace[n] {
 		g.dirtyService(svc, d)
 	}
+	maps.Copy(d.ExternalServices, g.externalsByNamespace[n])
 }
 
 // dirtyAdmitted marks what of a namespace is bound to a waypoint that admits
@@ -71,11 +72,18 @@ func labelsOf(ns *corev1.Namespace) map[string]string {
 	return ns.Labels
 }
 
+func dnsCapture(ns *corev1.Namespace) string {
+	if ns == nil {
+		return ""
+	}
+	return ns.Annotations[AnnotationDNSCapture]
+}
+
 func annotation(ns *corev1.Namespace) string {
 	if ns == nil {
 		return ""
 	}
-	return ns.Annotations[AnnotationFailOpen]
+	return ns.Annotations[AnnotationFailOpen] + " " + ns.Annotations[AnnotationTransport]
 }
 
 // implyWaypoint keeps account of the waypoint that a namespace's label names. One

@@ -77,6 +77,8 @@ func KeyOf(obj Object) (Key, bool) {
 		key.Group, key.Kind = meshv1alpha1.GroupName, meshv1alpha1.KindAuthorizationPolicy
 	case *meshv1alpha1.PeerAuthentication:
 		key.Group, key.Kind = meshv1alpha1.GroupName, meshv1alpha1.KindPeerAuthentication
+	case *meshv1alpha1.ExternalService:
+		key.Group, key.Kind = meshv1alpha1.GroupName, meshv1alpha1.KindExternalService
 	default:
 		return trafficKey(obj)
 	}

@@ -247,6 +247,8 @@ func (g *Graph) origin(k Key) Origin {
 		return g.authz[n].Origin
 	case meshv1alpha1.KindPeerAuthentication:
 		return g.peerAuthn[n].Origin
+	case meshv1alpha1.KindExternalService:
+		return g.externals[n].Origin
 	}
 	return g.traffic.objects[k].Origin
 }

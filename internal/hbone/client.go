@@ -16,6 +16,8 @@ import (
 type Request struct {
 	// Authority is host:port, the target of the CONNECT.
 	Authority string
+	// Protocol and Path make it an extended CONNECT (RFC 8441); "" for none.
+	Protocol, Path string
 	// Fields are sent with it, such as forwarded, baggage and traceparent.
 	// Names are lower case. Fields that make the block larger than 16 KiB are an error.
 	Fields []Field
@@ -191,7 +193,11 @@ func (cc *ClientConn) begin(b []byte, req Request) (*Stream, []byte, error) {
 	case len(c.streams) >= c.peerStreams:
 		return nil, nil, errFull
 	}
-	b, err := cc.enc.headersFrame(b, c.nextID, false, []Field{{Name: ":method", Value: "CONNECT"}, {Name: ":authority", Value: req.Authority}}, req.Fields)
+	pseudo := append(make([]Field, 0, 5), Field{Name: ":method", Value: "CONNECT"}, Field{Name: ":authority", Value: req.Authority})
+	if req.Protocol != "" {
+		pseudo = append(pseudo, Field{Name: ":protocol", Value: req.Protocol}, Field{Name: ":scheme", Value: "https"}, Field{Name: ":path", Value: req.Path})
+	}
+	b, err := cc.enc.headersFrame(b, c.nextID, false, pseudo, req.Fields)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -235,7 +241,7 @@ func (cc *ClientConn) onHeaders(id uint32, h *header, endStream bool) (cost floa
 	interim := !answered && isStatus(h.status) && h.status[0] == '1' && !endStream
 	s.accepted = !interim
 	s.mu.Unlock()
-	malformed := h.malformed != "" || h.tooLarge || h.method != "" || h.authority != ""
+	malformed := h.malformed != "" || h.tooLarge || h.method != "" || h.authority != "" || h.protocol != "" || h.scheme != "" || h.path != ""
 	switch {
 	case malformed, answered && !endStream, !answered && !isStatus(h.status), h.status != "" && h.status[0] == '1' && !interim:
 		s.reset(CodeProtocol)

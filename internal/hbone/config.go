@@ -25,6 +25,9 @@ type Config struct {
 	MaxStreams int
 	// MaxHeaderBytes bounds a header block, encoded and decoded; 16 KiB.
 	MaxHeaderBytes int
+	// Protocol is the one protocol of extended CONNECTs (RFC 8441) that a server
+	// takes; "" for none.
+	Protocol string
 	// HandshakeTimeout bounds TLS, preface and first SETTINGS together; 10 s.
 	HandshakeTimeout time.Duration
 	// PingInterval and PingTimeout find dead peers; 10 s and 20 s.

@@ -90,13 +90,17 @@ func newConn(t secured, under *rawConn, hold *coalescer, cfg Config, server bool
 
 // greeting is the first thing either end sends, without the client's preface.
 func (c *conn) greeting(b []byte) []byte {
-	b = h2wire.AppendSettings(b,
+	settings := append(make([]h2wire.Setting, 0, 6),
 		h2wire.Setting{ID: h2wire.SettingEnablePush, Value: 0},
 		h2wire.Setting{ID: h2wire.SettingMaxConcurrentStreams, Value: uint32(c.cfg.MaxStreams)},
 		h2wire.Setting{ID: h2wire.SettingInitialWindowSize, Value: uint32(c.cfg.StreamWindow)},
 		h2wire.Setting{ID: h2wire.SettingMaxFrameSize, Value: ourMaxFrame},
 		h2wire.Setting{ID: h2wire.SettingMaxHeaderListSize, Value: uint32(c.cfg.MaxHeaderBytes)},
 	)
+	if c.server && c.cfg.Protocol != "" {
+		settings = append(settings, h2wire.Setting{ID: h2wire.SettingEnableConnectProtocol, Value: 1})
+	}
+	b = h2wire.AppendSettings(b, settings...)
 	return h2wire.AppendWindowUpdate(b, 0, c.cfg.ConnWindow-h2wire.DefaultWindow)
 }
 

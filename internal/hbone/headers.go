@@ -15,9 +15,11 @@ type Field = hpack.HeaderField
 // header is a decoded header block.
 type header struct {
 	method, authority, status string
-	malformed                 string // what RFC 9113 section 8 forbids; "" when nothing
-	tooLarge                  bool
-	fields                    []Field
+	// Of an extended CONNECT (RFC 8441), "" otherwise.
+	protocol, scheme, path string
+	malformed              string // what RFC 9113 section 8 forbids; "" when nothing
+	tooLarge               bool
+	fields                 []Field
 }
 
 // get gives the first value of a field, "" when there is none.
@@ -67,18 +69,36 @@ func (f *fieldSink) emit(hf hpack.HeaderField) {
 		dst = &f.h.authority
 	case ":status":
 		dst = &f.h.status
+	case ":protocol":
+		dst = &f.h.protocol
+	case ":scheme":
+		dst = &f.h.scheme
+	case ":path":
+		dst = &f.h.path
 	default:
-		// A CONNECT has neither :scheme nor :path, RFC 9113 section 8.5. Other
-		// methods have, and are answered by their method.
-		if f.h.method == "CONNECT" || f.h.method == "" || hf.Name != ":scheme" && hf.Name != ":path" {
-			f.h.malformed = "pseudo-header field " + strconv.Quote(hf.Name)
-		}
+		f.h.malformed = "pseudo-header field " + strconv.Quote(hf.Name)
 		return
 	}
 	if *dst != "" {
 		f.h.malformed = "pseudo-header field " + hf.Name + " twice"
 	}
 	*dst = hf.Value
+}
+
+// connectMalformed says what pseudo-header fields a CONNECT lacks or has too many:
+// an ordinary one has neither :scheme nor :path (RFC 9113 section 8.5), an extended
+// one has both (RFC 8441 section 4).
+func (h *header) connectMalformed() string {
+	extended := h.protocol != ""
+	switch {
+	case extended && h.scheme == "", extended && h.path == "":
+		return "an extended CONNECT needs :scheme and :path"
+	case !extended && h.scheme != "":
+		return `pseudo-header field ":scheme"`
+	case !extended && h.path != "":
+		return `pseudo-header field ":path"`
+	}
+	return ""
 }
 
 // validField applies RFC 9113 section 8.2.1.

@@ -19,6 +19,9 @@ type Handler func(ctx context.Context, in *Incoming)
 type Incoming struct {
 	// Authority is the target, not yet parsed.
 	Authority string
+	// Protocol and Path are those of an extended CONNECT (RFC 8441), "" of others.
+	// Only Config.Protocol gets here.
+	Protocol, Path string
 	// Fields are the other header fields.
 	Fields []Field
 	// Peer is what TLS knows of who asks.
@@ -143,11 +146,11 @@ func (sc *ServerConn) onHeaders(id uint32, h *header, endStream bool) (cost floa
 	if endStream {
 		s.remoteEnd()
 	}
-	status, reason := refusal(h)
+	status, reason := refusal(h, c.cfg.Protocol)
 	if status != 0 {
 		cost = costMalformed
 	}
-	in := &Incoming{Authority: h.authority, Fields: h.fields, Peer: &sc.state, RemoteAddr: sc.remote, LocalAddr: sc.local, sc: sc, s: s}
+	in := &Incoming{Authority: h.authority, Protocol: h.protocol, Path: h.path, Fields: h.fields, Peer: &sc.state, RemoteAddr: sc.remote, LocalAddr: sc.local, sc: sc, s: s}
 	sc.wg.Add(1)
 	go func() {
 		defer sc.wg.Done()
@@ -161,8 +164,9 @@ func (sc *ServerConn) onHeaders(id uint32, h *header, endStream bool) (cost floa
 	return cost, nil
 }
 
-// refusal answers what is not a CONNECT: status 0 means it is one.
-func refusal(h *header) (status int, reason string) {
+// refusal answers what is not a CONNECT, or one of another protocol than is taken:
+// status 0 means that it is one.
+func refusal(h *header, protocol string) (status int, reason string) {
 	switch {
 	case h.tooLarge:
 		return 431, ProxyStatus("http_request_error", "header fields too large")
@@ -174,6 +178,12 @@ func refusal(h *header) (status int, reason string) {
 		return 400, ProxyStatus("http_request_error", "method must be CONNECT")
 	case h.authority == "":
 		return 400, ProxyStatus("http_request_error", "no authority")
+	}
+	if reason := h.connectMalformed(); reason != "" {
+		return 400, ProxyStatus("http_request_error", "malformed: "+reason)
+	}
+	if h.protocol != "" && h.protocol != protocol {
+		return 501, ProxyStatus("http_request_error", "no such protocol here")
 	}
 	return 0, ""
 }

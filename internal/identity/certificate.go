@@ -108,12 +108,24 @@ func FromState(s *tls.ConnectionState) (ID, error) {
 	return FromCertificate(s.PeerCertificates[0])
 }
 
-// alpn is what HBONE speaks.
-const alpn = "h2"
+// What HBONE speaks: over TCP, and over QUIC.
+const (
+	alpn  = "h2"
+	alpn3 = "h3"
+)
 
 // ClientConfig gives the configuration to connect as this workload to a peer that
 // must prove one of the given identities, of the same trust domain's roots.
 func (c *Certificate) ClientConfig(peers ...ID) (*tls.Config, error) {
+	return c.clientConfig(alpn, peers)
+}
+
+// QUICClientConfig is ClientConfig for HTTP/3.
+func (c *Certificate) QUICClientConfig(peers ...ID) (*tls.Config, error) {
+	return c.clientConfig(alpn3, peers)
+}
+
+func (c *Certificate) clientConfig(alpn string, peers []ID) (*tls.Config, error) {
 	ids := make([]spiffeid.ID, 0, len(peers))
 	for _, p := range peers {
 		id, err := spiffeid.FromString(p.String())
@@ -126,13 +138,18 @@ func (c *Certificate) ClientConfig(peers ...ID) (*tls.Config, error) {
 		return nil, errors.New("identity of the peer: none given")
 	}
 	cfg := tlsconfig.MTLSClientConfig(svidSource{c}, c.bundle, tlsconfig.AuthorizeOneOf(ids...))
-	c.common(cfg)
+	c.common(cfg, alpn)
 	return cfg, nil
 }
 
 // ServerConfig gives the configuration to serve: get is asked for the certificate
 // at each handshake. Clients must prove an identity of the same trust domain.
-func ServerConfig(get func() (*Certificate, error)) *tls.Config {
+func ServerConfig(get func() (*Certificate, error)) *tls.Config { return serverConfig(alpn, get) }
+
+// QUICServerConfig is ServerConfig for HTTP/3.
+func QUICServerConfig(get func() (*Certificate, error)) *tls.Config { return serverConfig(alpn3, get) }
+
+func serverConfig(alpn string, get func() (*Certificate, error)) *tls.Config {
 	cfg := &tls.Config{MinVersion: tls.VersionTLS13}
 	cfg.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		c, err := get()
@@ -159,7 +176,7 @@ func ServerConfig(get func() (*Certificate, error)) *tls.Config {
 				return nil
 			},
 		}
-		c.common(per)
+		c.common(per, alpn)
 		if offered := hello.SupportedProtos; len(offered) > 0 && !slices.Contains(offered, alpn) {
 			// The standard library takes a client that offers http/1.1 alone for one
 			// without ALPN. RFC 7301 section 3.2 wants an alert, which this brings about.
@@ -173,7 +190,7 @@ func ServerConfig(get func() (*Certificate, error)) *tls.Config {
 // common sets what both ends have: TLS 1.3 only, with the key exchanges of the
 // standard library, which prefers X25519MLKEM768; no session is resumed, so that
 // every connection proves its identities anew.
-func (c *Certificate) common(cfg *tls.Config) {
+func (c *Certificate) common(cfg *tls.Config, alpn string) {
 	cfg.MinVersion = tls.VersionTLS13
 	cfg.NextProtos = []string{alpn}
 	cfg.SessionTicketsDisabled = true

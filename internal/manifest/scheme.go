@@ -32,7 +32,8 @@ func NewScheme() *runtime.Scheme {
 		&meshv1alpha1.RetryPolicy{}, &meshv1alpha1.TimeoutPolicy{}, &meshv1alpha1.FaultInjection{},
 		&meshv1alpha1.RateLimitPolicy{}, &meshv1alpha1.LoadBalancingPolicy{}, &meshv1alpha1.CircuitBreakerPolicy{},
 		&meshv1alpha1.OutlierDetectionPolicy{}, &meshv1alpha1.HealthCheckPolicy{}, &meshv1alpha1.SessionPersistencePolicy{},
-		&meshv1alpha1.JWTAuthentication{}, &meshv1alpha1.ExternalAuthorizationPolicy{}, &meshv1alpha1.TracingPolicy{})
+		&meshv1alpha1.JWTAuthentication{}, &meshv1alpha1.ExternalAuthorizationPolicy{}, &meshv1alpha1.TracingPolicy{},
+		&meshv1alpha1.ExternalService{})
 	return s
 }
 

@@ -6,6 +6,9 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strconv"
+	"strings"
+	"time"
 
 	workloadpb "github.com/ambit-mesh/ambit/apis/workload"
 	"github.com/ambit-mesh/ambit/internal/identity"
@@ -30,6 +33,9 @@ type Route struct {
 	Waypoint bool
 	// Target is the address of the application at Workload.
 	Target netip.AddrPort
+	// Host is a name outside of the mesh that has to be resolved; Connect and Target
+	// have the port alone then.
+	Host string
 }
 
 // Errors of Route. Each is wrapped with the name of what it is about.
@@ -40,10 +46,18 @@ var (
 	ErrNoPort = errors.New("no such port")
 	// ErrWaypoint is a waypoint that traffic must take and that cannot be reached.
 	ErrWaypoint = errors.New("waypoint is not available")
+	// ErrRegistryOnly is a destination that the mesh does not know, of a workload that
+	// may reach nothing else.
+	ErrRegistryOnly = errors.New("outbound mode is registry-only")
 )
 
 // tunnelPort is where workloads take HBONE.
 const tunnelPort = 15008
+
+// unknownTo refuses a destination to a workload that may reach only what is known.
+func unknownTo(src *Workload, dst netip.AddrPort) error {
+	return fmt.Errorf("%s is not known to the mesh: %w for namespace %s; make it known with an ExternalService", dst, ErrRegistryOnly, src.Namespace)
+}
 
 // Route decides about a connection of workload src to dst. A destination that
 // nobody has told us of is connected to as it is. Endpoints in avoid have failed this
@@ -61,22 +75,66 @@ func (s *Store) Route(src *Workload, dst netip.AddrPort, avoid ...*Workload) (Ro
 		return toWorkload(w, nil, dst), nil
 	}
 	svc := s.serviceLocked(src.Namespace, dst.Addr())
-	if svc == nil || svc.Passthrough {
-		return Route{Connect: dst, Target: dst, Service: svc}, nil
+	if svc == nil {
+		if src.RegistryOnly {
+			return Route{}, unknownTo(src, dst)
+		}
+		return Route{Connect: dst, Target: dst}, nil
 	}
-	if !svc.HasPort(dst.Port()) {
+	return s.toService(src, svc, "", dst, avoid)
+}
+
+// RouteHost decides about a connection to a host that a service with a wildcard
+// stands for; dst is what it was given as its address.
+func (s *Store) RouteHost(src *Workload, key, host string, dst netip.AddrPort, avoid ...*Workload) (Route, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	svc := s.services[key]
+	if svc == nil {
+		return Route{}, fmt.Errorf("host %s at %s: service %s is gone: %w", host, dst, key, ErrNoEndpoint)
+	}
+	return s.toService(src, svc, host, dst, avoid)
+}
+
+// toService decides about a connection to a service. host is the name that is
+// meant where the service has a wildcard.
+func (s *Store) toService(src *Workload, svc *Service, host string, dst netip.AddrPort, avoid []*Workload) (Route, error) {
+	if svc.External && host == "" && !svc.Wildcard() {
+		host = svc.Hostname
+	}
+	if !svc.HasPort(dst.Port()) && (!svc.Passthrough || svc.External) {
+		if src.RegistryOnly && svc.External {
+			return Route{Service: svc}, fmt.Errorf("service %s port %d: %w: %w", svc.Key, dst.Port(), ErrNoPort, ErrRegistryOnly)
+		}
 		return Route{Service: svc}, fmt.Errorf("service %s port %d: %w", svc.Key, dst.Port(), ErrNoPort)
 	}
 	if svc.Waypoint != nil && !s.isWaypoint(src, svc.Waypoint) {
-		if r, err := s.viaWaypoint(src, svc.Waypoint, svc, dst, avoid); !svc.Waypoint.goAround(err) {
+		r, err := s.viaWaypoint(src, svc.Waypoint, svc, dst, avoid)
+		if !svc.Waypoint.goAround(err) {
+			if svc.External && host != "" && err == nil {
+				r.Authority = host + ":" + strconv.Itoa(int(dst.Port()))
+			}
 			return r, err
 		}
+	}
+	if svc.Passthrough {
+		return Route{Connect: dst, Target: dst, Service: svc}, nil
 	}
 	ep, target, err := s.pick(src, svc, dst.Port(), dst.Addr().Is4(), avoid)
 	if err != nil {
 		return Route{Service: svc}, err
 	}
-	return toWorkload(ep, svc, target), nil
+	r := toWorkload(ep, svc, target)
+	if !target.Addr().IsValid() {
+		r.Host, r.Connect, r.Target = ep.Hostname, netip.AddrPortFrom(netip.Addr{}, target.Port()), netip.AddrPort{}
+		if strings.HasPrefix(r.Host, "*.") {
+			r.Host = host
+		}
+		if r.Host == "" {
+			return r, fmt.Errorf("service %s: which of its hosts is meant cannot be told from address %s: %w", svc.Key, dst, ErrNoEndpoint)
+		}
+	}
+	return r, nil
 }
 
 func toWorkload(w *Workload, svc *Service, target netip.AddrPort) Route {
@@ -96,6 +154,9 @@ func toWorkload(w *Workload, svc *Service, target netip.AddrPort) Route {
 // serviceLocked prefers a service of the client's own namespace, then the canonical one.
 func (s *Store) serviceLocked(namespace string, vip netip.Addr) *Service {
 	list := s.byVIP[vip]
+	if len(list) == 0 && s.blocks.Size() > 0 {
+		list, _ = s.blocks.Lookup(vip)
+	}
 	for _, svc := range list {
 		if svc.Namespace == namespace {
 			return svc
@@ -212,42 +273,111 @@ func (s *Store) viaWaypoint(src *Workload, g *Gateway, svc *Service, dst netip.A
 // tries is how often two endpoints are drawn before all of them are looked at.
 const tries = 4
 
-// pick chooses an endpoint: the less loaded of two drawn at random. One of avoid is
+// pick chooses an endpoint: the less loaded of two drawn at random, by open
+// connections and the time that it lately took to set one up. One of avoid is
 // taken only when there is no other. Endpoints that do not answer are the least
 // loaded, so that who tries again without saying so is likely to meet them again.
 func (s *Store) pick(src *Workload, svc *Service, port uint16, v4 bool, avoid []*Workload) (*Workload, netip.AddrPort, error) {
 	list := s.endpoints[svc.Key]
+	var best, at = (*Workload)(nil), netip.AddrPort{}
 	if len(svc.Scopes) > 0 {
-		list = preferred(src, svc, list, func(e endpoint) bool { _, ok := usable(svc, e, port, v4); return ok })
+		best, at = nearest(src, svc, list, port, v4, avoid)
+	} else {
+		best, at = anywhere(svc, list, port, v4, avoid)
 	}
-	var best endpoint
-	var at netip.AddrPort
-	consider := func(e endpoint) {
-		if target, ok := usable(svc, e, port, v4); ok && !isOneOf(e.w, avoid) && (best.w == nil || less(e.w, best.w)) {
-			best, at = e, target
+	if best == nil && len(avoid) > 0 {
+		return s.pick(src, svc, port, v4, nil)
+	}
+	if best == nil {
+		return nil, netip.AddrPort{}, fmt.Errorf("service %s port %d: %w", svc.Key, port, ErrNoEndpoint)
+	}
+	return best, at, nil
+}
+
+// candidate is the best endpoint so far.
+type candidate struct {
+	w    *Workload
+	at   netip.AddrPort
+	cost float64
+}
+
+func (c *candidate) consider(w *Workload, at netip.AddrPort, now int64) {
+	if cost := w.cost(now); c.w == nil || cost < c.cost {
+		c.w, c.at, c.cost = w, at, cost
+	}
+}
+
+// anywhere draws from all endpoints alike, and looks at all only when those drawn
+// cannot be used.
+func anywhere(svc *Service, list []endpoint, port uint16, v4 bool, avoid []*Workload) (*Workload, netip.AddrPort) {
+	n := len(list)
+	if n == 0 {
+		return nil, netip.AddrPort{}
+	}
+	now := time.Now().UnixNano()
+	var best candidate
+	try := func(e *endpoint) {
+		if at, ok := usable(svc, *e, port, v4); ok && !isOneOf(e.w, avoid) {
+			best.consider(e.w, at, now)
 		}
 	}
-	if n := len(list); n > 0 {
-		for try := 0; try < tries && best.w == nil; try++ {
-			consider(list[rand.N(n)])
-			consider(list[rand.N(n)])
+	for t := 0; t < tries && best.w == nil; t++ {
+		try(&list[rand.N(n)])
+		try(&list[rand.N(n)])
+	}
+	for i, from := 0, rand.N(n); i < n && best.w == nil; i++ {
+		try(&list[(from+i)%n])
+	}
+	return best.w, best.at
+}
+
+// nearest draws two of the endpoints that match the most scopes, in one pass over
+// all of them. What has failed already is not the nearest.
+func nearest(src *Workload, svc *Service, list []endpoint, port uint16, v4 bool, avoid []*Workload) (*Workload, netip.AddrPort) {
+	level, seen := -1, 0
+	var drawn [2]struct {
+		w  *Workload
+		at netip.AddrPort
+	}
+	for i := range list {
+		e := &list[i]
+		n := scopesOf(src, svc, e.w)
+		if n < level || svc.Strict && n < len(svc.Scopes) {
+			continue
 		}
-		if best.w == nil {
-			from := rand.N(n)
-			for i := range list {
-				if consider(list[(from+i)%n]); best.w != nil {
-					break
-				}
+		at, ok := usable(svc, *e, port, v4)
+		if !ok || isOneOf(e.w, avoid) {
+			continue
+		}
+		if n > level {
+			level, seen = n, 0
+			drawn[0].w, drawn[1].w = nil, nil
+		}
+		seen++
+		// A reservoir of one each: every endpoint of the level is as likely in both.
+		for d := range drawn {
+			if rand.N(seen) == 0 {
+				drawn[d].w, drawn[d].at = e.w, at
 			}
 		}
 	}
-	if best.w == nil && len(avoid) > 0 {
-		return s.pick(src, svc, port, v4, nil)
+	now := time.Now().UnixNano()
+	var best candidate
+	for d := range drawn {
+		if drawn[d].w != nil {
+			best.consider(drawn[d].w, drawn[d].at, now)
+		}
 	}
-	if best.w == nil {
-		return nil, netip.AddrPort{}, fmt.Errorf("service %s port %d: %w", svc.Key, port, ErrNoEndpoint)
+	return best.w, best.at
+}
+
+// scopesOf counts the scopes, from the widest on, that a workload shares with src.
+func scopesOf(src *Workload, svc *Service, w *Workload) int {
+	n := 0
+	for n < len(svc.Scopes) && sameScope(svc.Scopes[n], src, w) {
+		n++
 	}
-	return best.w, at, nil
+	return n
 }
 
 // isOneOf compares by UID: an update of a workload makes another Workload of it.
@@ -255,14 +385,9 @@ func isOneOf(w *Workload, list []*Workload) bool {
 	return slices.ContainsFunc(list, func(o *Workload) bool { return o.UID == w.UID })
 }
 
-// less compares load by weight.
-func less(a, b *Workload) bool {
-	return (a.Active()+1)*int64(max(1, b.Capacity)) < (b.Active()+1)*int64(max(1, a.Capacity))
-}
-
 // usable tells whether and where an endpoint takes the port.
 func usable(svc *Service, e endpoint, port uint16, v4 bool) (netip.AddrPort, bool) {
-	if !e.w.Healthy && !svc.AllowUnhealthy || e.w.Capacity == 0 {
+	if !e.w.Healthy && !svc.AllowUnhealthy || e.w.Terminating || e.w.Capacity == 0 {
 		return netip.AddrPort{}, false
 	}
 	target, ok := svc.Target(e.m, port)
@@ -271,7 +396,7 @@ func usable(svc *Service, e endpoint, port uint16, v4 bool) (netip.AddrPort, boo
 	}
 	// A service of one family may be in front of endpoints of the other.
 	a, ok := e.w.address(v4)
-	return netip.AddrPortFrom(a, target), ok
+	return netip.AddrPortFrom(a, target), ok || e.w.Hostname != ""
 }
 
 // preferred keeps the endpoints that match the most scopes, or all of them if strict.
@@ -281,10 +406,7 @@ func preferred(src *Workload, svc *Service, list []endpoint, ok func(endpoint) b
 		if !ok(e) {
 			continue
 		}
-		n := 0
-		for n < len(svc.Scopes) && sameScope(svc.Scopes[n], src, e.w) {
-			n++
-		}
+		n := scopesOf(src, svc, e.w)
 		switch {
 		case svc.Strict && n < len(svc.Scopes):
 		case n > best:

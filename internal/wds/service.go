@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	workloadpb "github.com/ambit-mesh/ambit/apis/workload"
 	"github.com/ambit-mesh/ambit/internal/identity"
@@ -16,6 +17,8 @@ type Service struct {
 	Hostname        string
 	VIPs            []netip.Addr
 	Ports           []Port
+	UDP             []Port // where the control plane tells them apart
+	datagrams       bool   // Ports are those of UDP
 	Waypoint        *Gateway
 	Canonical       bool
 	// AllowUnhealthy sends traffic to endpoints that are not ready, too.
@@ -28,6 +31,45 @@ type Service struct {
 	Scopes []workloadpb.LoadBalancing_Scope
 	// Identities are accepted for endpoints besides their own.
 	Identities []identity.ID
+	// External says that the endpoints are outside of the mesh.
+	External bool
+	// Blocks of addresses that clients connect to.
+	Blocks []netip.Prefix
+	// Named are the ports that have a name, of all protocols.
+	Named []NamedPort
+	// V4 and V6 say which families it serves; both where nothing is said.
+	V4, V6 bool
+}
+
+// NamedPort is a port as SRV records name it.
+type NamedPort struct {
+	Name, Protocol string // protocol is tcp, udp or sctp
+	// Target is 0 where each endpoint has its own.
+	Port, Target uint16
+}
+
+// Wildcard reports whether the service stands for all names below a domain.
+func (s *Service) Wildcard() bool { return strings.HasPrefix(s.Hostname, "*.") }
+
+// options reads what Ambit's control plane says beside the published format.
+func (s *Service) options(extensions []*workloadpb.Extension) error {
+	var o workloadpb.ServiceOptions
+	if err := unpack(extensions, workloadpb.ServiceExtension, &o); err != nil {
+		return err
+	}
+	s.External = o.GetExternal()
+	for _, p := range o.GetPorts() {
+		n, err := port16(p.GetPort(), "port")
+		if err != nil {
+			return err
+		}
+		target, err := port16(p.GetTarget(), "target port")
+		if err != nil {
+			return err
+		}
+		s.Named = append(s.Named, NamedPort{Name: intern(p.GetName()), Protocol: intern(p.GetProtocol()), Port: n, Target: target})
+	}
+	return nil
 }
 
 func serviceFrom(pb *workloadpb.Service) (*Service, error) {
@@ -52,15 +94,35 @@ func serviceFrom(pb *workloadpb.Service) (*Service, error) {
 	if m := lb.GetMode(); m == workloadpb.LoadBalancing_STRICT || m == workloadpb.LoadBalancing_FAILOVER {
 		s.Scopes = slices.Clone(lb.GetRoutingPreference())
 	}
+	if err := s.options(pb.GetExtensions()); err != nil {
+		return fail(err)
+	}
+	families := pb.GetIpFamilies()
+	s.V4, s.V6 = families != workloadpb.IPFamilies_IPV6_ONLY, families != workloadpb.IPFamilies_IPV4_ONLY
 	for _, a := range pb.GetAddresses() {
-		if a.GetNetwork() != "" || a.Length != nil && int(a.GetLength()) != 8*len(a.GetAddress()) {
-			continue // blocks and other networks are not addressed by VIP here
+		if a.GetNetwork() != "" {
+			continue // other networks are not addressed by VIP here
 		}
 		ip, ok := netip.AddrFromSlice(a.GetAddress())
 		if !ok {
 			return fail(fmt.Errorf("address of %d bytes: want 4 or 16", len(a.GetAddress())))
 		}
-		s.VIPs = append(s.VIPs, ip.Unmap())
+		if a.Length == nil || int(a.GetLength()) == 8*len(a.GetAddress()) {
+			s.VIPs = append(s.VIPs, ip.Unmap())
+			continue
+		}
+		block, err := ip.Prefix(int(a.GetLength()))
+		if err != nil {
+			return fail(fmt.Errorf("block of addresses: %w", err))
+		}
+		s.Blocks = append(s.Blocks, block)
+	}
+	udp := &workloadpb.UDPPorts{}
+	if _, err := extension(pb.GetExtensions(), workloadpb.UDPPortsExtension, udp); err != nil {
+		return fail(err)
+	}
+	if s.UDP, err = ports(udp.GetPorts()); err != nil {
+		return fail(err)
 	}
 	for _, san := range pb.GetSubjectAltNames() {
 		id, err := identity.Parse(san)
@@ -74,7 +136,11 @@ func serviceFrom(pb *workloadpb.Service) (*Service, error) {
 
 // Target gives the port of a workload for a port of the service.
 func (s *Service) Target(m Membership, port uint16) (uint16, bool) {
-	for _, p := range m.Ports {
+	own := m.Ports
+	if s.datagrams {
+		own = m.UDP
+	}
+	for _, p := range own {
 		if p.Service == port && p.Target != 0 {
 			return p.Target, true
 		}

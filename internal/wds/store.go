@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/gaissmai/bart"
+
 	workloadpb "github.com/ambit-mesh/ambit/apis/workload"
 	"github.com/ambit-mesh/ambit/internal/authz"
 	"github.com/ambit-mesh/ambit/internal/identity"
@@ -22,6 +24,8 @@ type Store struct {
 	byName    map[name]*Workload             // guarded by mu
 	services  map[string]*Service            // by key; guarded by mu
 	byVIP     map[netip.Addr][]*Service      // guarded by mu
+	byHost    map[string][]*Service          // by hostname, wildcards too; guarded by mu
+	blocks    *bart.Table[[]*Service]        // guarded by mu
 	endpoints map[string][]endpoint          // by service key; guarded by mu
 	position  map[member]int                 // of an endpoint in its slice; guarded by mu
 	policies  *authz.Set                     // guarded by mu
@@ -45,6 +49,7 @@ func New() *Store {
 	return &Store{
 		workloads: make(map[string]*Workload), byAddr: make(map[netip.Addr]*Workload), byName: make(map[name]*Workload),
 		services: make(map[string]*Service), byVIP: make(map[netip.Addr][]*Service),
+		byHost: make(map[string][]*Service), blocks: new(bart.Table[[]*Service]),
 		endpoints: make(map[string][]endpoint), position: make(map[member]int),
 		local:    make(map[string]map[identity.ID]int),
 		policies: authz.NewSet(), changed: make(chan struct{}),
@@ -96,8 +101,14 @@ func (c Change) Put(resource string, a *workloadpb.Address) error {
 		}
 		c.Remove(resource)
 		c.s.services[svc.Key] = svc
+		host := strings.ToLower(svc.Hostname)
+		c.s.byHost[host] = append(c.s.byHost[host], svc)
 		for _, vip := range svc.VIPs {
 			c.s.byVIP[vip] = append(c.s.byVIP[vip], svc)
+		}
+		for _, b := range svc.Blocks {
+			list, _ := c.s.blocks.Get(b)
+			c.s.blocks.Insert(b, append(slices.Clone(list), svc))
 		}
 	default:
 		return fmt.Errorf("address %s: neither workload nor service", resource)
@@ -116,10 +127,10 @@ func (c Change) Remove(resource string) {
 func (c Change) putWorkload(w *Workload) {
 	s := c.s
 	if old := s.workloads[w.UID]; old != nil {
-		w.active = old.active
+		w.load = old.load
 		c.removeWorkload(old)
 	} else {
-		w.active = new(atomic.Int64)
+		w.load = new(load)
 	}
 	s.workloads[w.UID] = w
 	s.byName[name{w.Namespace, w.Name}] = w
@@ -184,12 +195,26 @@ func (c Change) removeService(key string) {
 	}
 	delete(c.s.services, key)
 	for _, vip := range svc.VIPs {
-		rest := slices.DeleteFunc(slices.Clone(c.s.byVIP[vip]), func(o *Service) bool { return o == svc })
-		if len(rest) == 0 {
-			delete(c.s.byVIP, vip)
+		without(c.s.byVIP, vip, svc)
+	}
+	without(c.s.byHost, strings.ToLower(svc.Hostname), svc)
+	for _, b := range svc.Blocks {
+		list, _ := c.s.blocks.Get(b)
+		if rest := slices.DeleteFunc(slices.Clone(list), func(o *Service) bool { return o == svc }); len(rest) > 0 {
+			c.s.blocks.Insert(b, rest)
 		} else {
-			c.s.byVIP[vip] = rest
+			c.s.blocks.Delete(b)
 		}
+	}
+}
+
+// without takes a service out of an index.
+func without[K comparable](index map[K][]*Service, k K, svc *Service) {
+	rest := slices.DeleteFunc(slices.Clone(index[k]), func(o *Service) bool { return o == svc })
+	if len(rest) == 0 {
+		delete(index, k)
+	} else {
+		index[k] = rest
 	}
 }
 

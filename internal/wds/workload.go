@@ -3,8 +3,9 @@ package wds
 import (
 	"fmt"
 	"net/netip"
-	"sync/atomic"
 	"unique"
+
+	"google.golang.org/protobuf/proto"
 
 	workloadpb "github.com/ambit-mesh/ambit/apis/workload"
 	"github.com/ambit-mesh/ambit/internal/identity"
@@ -27,23 +28,35 @@ type Workload struct {
 	// Native says that the workload terminates HBONE itself.
 	Native      bool
 	HostNetwork bool
-	Healthy     bool
-	Waypoint    *Gateway
+	// UDP says that the tunnel port takes CONNECT-UDP, HTTP3 that it takes HTTP/3 as
+	// well, Transport which of the two its owner prefers.
+	UDP, HTTP3 bool
+	Transport  workloadpb.Transport_Preference
+	Healthy    bool
+	Waypoint   *Gateway
 	// Policies that select the workload, as <namespace>/<name>.
 	Policies []string
 	Services []Membership
 	// Capacity is the weight in load balancing.
 	Capacity uint32
+	// Label is its name below the headless services that Subdomain is one of.
+	Label, Subdomain string
+	// RegistryOnly says that it may connect to what the mesh knows and to nothing
+	// else.
+	RegistryOnly bool
+	// Terminating workloads take no new connections.
+	Terminating bool
 
-	// active counts connections that this proxy has open to the workload. Shared
-	// with the versions of the workload before and after.
-	active *atomic.Int64
+	// load of the workload as this proxy sees it. Shared with the versions of the
+	// workload before and after.
+	load *load
 }
 
 // Membership is a workload's place in a service.
 type Membership struct {
 	Service string // <namespace>/<hostname>
 	Ports   []Port
+	UDP     []Port
 }
 
 // Port maps a port of a service to one of the workload; Target is 0 where each
@@ -78,15 +91,6 @@ func (w *Workload) served() bool { return w.HBONE && !w.Native }
 func (w *Workload) Identity() identity.ID {
 	return identity.ID{TrustDomain: w.TrustDomain, Namespace: w.Namespace, ServiceAccount: w.ServiceAccount}
 }
-
-// Opened notes a connection to the workload until the returned function is called.
-func (w *Workload) Opened() (closed func()) {
-	w.active.Add(1)
-	return func() { w.active.Add(-1) }
-}
-
-// Active gives the number of connections noted by Opened.
-func (w *Workload) Active() int64 { return w.active.Load() }
 
 // intern shares the memory of strings that many workloads have.
 func intern(s string) string {
@@ -151,17 +155,21 @@ func gateway(g *workloadpb.GatewayAddress, extensions []*workloadpb.Extension) (
 }
 
 func waypointOptions(extensions []*workloadpb.Extension) (*workloadpb.WaypointOptions, error) {
+	options := &workloadpb.WaypointOptions{}
+	return options, unpack(extensions, workloadpb.WaypointExtension, options)
+}
+
+// unpack reads the extension of a name; one that is not there leaves into as it is.
+func unpack(extensions []*workloadpb.Extension, name string, into proto.Message) error {
 	for _, e := range extensions {
-		if e.GetName() != workloadpb.WaypointExtension {
+		if e.GetName() != name {
 			continue
 		}
-		options := &workloadpb.WaypointOptions{}
-		if err := e.GetConfig().UnmarshalTo(options); err != nil {
-			return nil, fmt.Errorf("extension %s: %w", workloadpb.WaypointExtension, err)
+		if err := e.GetConfig().UnmarshalTo(into); err != nil {
+			return fmt.Errorf("extension %s: %w", name, err)
 		}
-		return options, nil
 	}
-	return nil, nil
+	return nil
 }
 
 func gatewayAddress(g *workloadpb.GatewayAddress) (*Gateway, error) {
@@ -213,6 +221,13 @@ func workloadFrom(pb *workloadpb.Workload) (*Workload, error) {
 	if c := pb.GetCapacity(); c != nil {
 		w.Capacity = c.GetValue()
 	}
+	var options workloadpb.WorkloadOptions
+	if err := unpack(pb.GetExtensions(), workloadpb.WorkloadExtension, &options); err != nil {
+		return fail(err)
+	}
+	w.Label, w.Subdomain = options.GetHostname(), intern(options.GetSubdomain())
+	w.RegistryOnly = options.GetOutbound() != workloadpb.OutboundMode_OUTBOUND_MODE_ALLOW_ANY
+	w.Terminating = options.GetTerminating()
 	for _, p := range pb.GetAuthorizationPolicies() {
 		w.Policies = append(w.Policies, intern(p))
 	}
@@ -222,6 +237,9 @@ func workloadFrom(pb *workloadpb.Workload) (*Workload, error) {
 			return fail(fmt.Errorf("service %s: %w", key, err))
 		}
 		w.Services = append(w.Services, Membership{Service: intern(key), Ports: ps})
+	}
+	if err := w.transport(pb.GetExtensions()); err != nil {
+		return fail(err)
 	}
 	return w, nil
 }

@@ -39,7 +39,7 @@ func load(ctx context.Context, args []string) error {
 		return err
 	}
 	l := &loader{target: *target, conns: *conns, duration: *duration}
-	kinds := map[string]func(context.Context) error{"bulk": l.bulk, "roundtrip": l.roundTrip, "connect": l.connect, "idle": l.idle}
+	kinds := map[string]func(context.Context) error{"bulk": l.bulk, "roundtrip": l.roundTrip, "connect": l.connect, "datagrams64": l.datagrams(64), "datagrams1200": l.datagrams(1200), "idle": l.idle}
 	if kinds[*kind] == nil {
 		return fmt.Errorf("unknown kind %q", *kind)
 	}

@@ -36,6 +36,10 @@ var measures = []measure{
 	{row: workloads[3].row, name: "CPU", unit: "µs/op", value: cpuPerOp, base: tlsPer, want: 0.9},
 	{row: workloads[4].row, name: "rate", unit: "1/s", value: rate, base: tcp, want: 1.0, higher: true},
 	{row: workloads[4].row, name: "CPU", unit: "µs/op", value: cpuPerOp, base: tcp},
+	{row: workloads[5].row, name: "rate", unit: "1/s", value: rate, base: direct, higher: true},
+	{row: workloads[5].row, name: "CPU", unit: "µs/op", value: cpuPerOp, base: direct},
+	{row: workloads[6].row, name: "rate", unit: "1/s", value: rate, base: direct, higher: true},
+	{row: workloads[6].row, name: "CPU", unit: "µs/op", value: cpuPerOp, base: direct},
 }
 
 func (b *bench) print() {

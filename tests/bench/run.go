@@ -139,6 +139,8 @@ var workloads = []workload{
 	{"1 KB round trip, 1 connection", "roundtrip", 1},
 	{"1 KB round trip, 64 connections", "roundtrip", 64},
 	{"new connections, 16 at a time", "connect", 16},
+	{"datagrams of 64 bytes, 4 sockets", "datagrams64", 4},
+	{"datagrams of 1200 bytes, 4 sockets", "datagrams1200", 4},
 }
 
 // choose gives those of all whose name the expression of a flag finds.
@@ -176,8 +178,14 @@ func (b *bench) round(ctx context.Context) error {
 		echo, sink := targets(chain)
 		for _, w := range b.workloads {
 			target := echo
-			if w.kind == "bulk" {
+			switch {
+			case w.kind == "bulk":
 				target = sink
+			case strings.HasPrefix(w.kind, "datagrams"):
+				if chain != direct && chain != ambit {
+					continue // the relays are for TCP
+				}
+				target = "server.bench.svc.cluster.local:" + strconv.Itoa(datagramPort)
 			}
 			r, err := b.load(ctx, "--kind", w.kind, "--conns", strconv.Itoa(w.conns), "--target", target, "--duration", b.duration.String())
 			if err != nil {
@@ -307,7 +315,7 @@ func (b *bench) manifests(enrolled bool) error {
 	}
 	files := map[string]string{
 		"namespace.yaml": "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: bench\n  labels: {ambit-mesh.io/dataplane-mode: " + label + "}\n",
-		"service.yaml":   "apiVersion: v1\nkind: Service\nmetadata: {name: server, namespace: bench}\nspec:\n  clusterIP: None\n  selector: {app: server}\n  ports: [{name: echo, port: 7000}, {name: sink, port: 7001}]\n",
+		"service.yaml":   "apiVersion: v1\nkind: Service\nmetadata: {name: server, namespace: bench}\nspec:\n  clusterIP: None\n  selector: {app: server}\n  ports: [{name: echo, port: 7000}, {name: sink, port: 7001}, {name: datagrams, port: 7002, protocol: UDP}]\n",
 		"client.yaml":    "apiVersion: v1\nkind: Pod\nmetadata: {name: client, namespace: bench, labels: {app: client}}\nspec:\n  nodeName: n1\n  containers:\n" + client.String(),
 		"server.yaml":    "apiVersion: v1\nkind: Pod\nmetadata: {name: server, namespace: bench, labels: {app: server}}\nspec:\n  nodeName: n2\n  containers:\n" + server.String(),
 	}

@@ -27,6 +27,9 @@ const (
 
 // serve echoes on one port, and on another counts and answers one byte at the end.
 func serve(ctx context.Context, _ []string) error {
+	if err := serveDatagrams(ctx); err != nil {
+		return err
+	}
 	return listenAll(ctx, map[string]func(net.Conn){
 		fmt.Sprintf(":%d", echoPort): func(c net.Conn) {
 			buf := make([]byte, 4<<10)

@@ -47,6 +47,7 @@ func services(ns, name string) string {
 	for kind, s := range servers {
 		fmt.Fprintf(&ports, "  - {name: %s, port: %d, targetPort: %d}\n", kind, s.port, s.port)
 	}
+	fmt.Fprintf(&ports, "  - {name: datagrams, port: %d, targetPort: %d, protocol: UDP}\n  - {name: quic, port: %d, targetPort: %d, protocol: UDP}\n", datagramPort, datagramPort, quicPort, quicPort)
 	one := func(suffix, extra, ports string) string {
 		return fmt.Sprintf("apiVersion: v1\nkind: Service\nmetadata: {name: %s%s, namespace: %s}\nspec:\n  ipFamilyPolicy: RequireDualStack\n%s  selector: {app: %s}\n  ports:\n%s---\n", name, suffix, ns, extra, name, ports)
 	}

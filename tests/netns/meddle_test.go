@@ -13,14 +13,16 @@ import (
 )
 
 // meddle makes a node's network do to packets for an IPv4 address and port what it
-// should not: lose them, or, with another address, deliver them there.
-func (m *mesh) meddle(node, addr, elsewhere string) {
+// should not: lose them, or, with another address, deliver them there. Only those
+// over UDP if that is said.
+func (m *mesh) meddle(node, addr, elsewhere string, only ...string) {
 	m.t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	out, err := m.command(m.t.Context(), "exec", node, "--", "/usr/bin/env", roleEnv+"=1", self, "meddle", addr, elsewhere).CombinedOutput()
+	args := append([]string{"exec", node, "--", "/usr/bin/env", roleEnv + "=1", self, "meddle", addr, elsewhere}, only...)
+	out, err := m.command(m.t.Context(), args...).CombinedOutput()
 	if err != nil {
 		m.t.Fatalf("meddle with %s on %s: %v\n%s", addr, node, err, out)
 	}
@@ -54,7 +56,11 @@ func probeMeddle(args []string) error {
 			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: want},
 		}
 	}
-	rule := is(expr.PayloadBaseNetworkHeader, 16, at.Addr().AsSlice())                                        // destination
+	var rule []expr.Any
+	if len(args) > 2 && args[2] == "udp" {
+		rule = append(rule, &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.IPPROTO_UDP}})
+	}
+	rule = append(rule, is(expr.PayloadBaseNetworkHeader, 16, at.Addr().AsSlice())...)                        // destination
 	rule = append(rule, is(expr.PayloadBaseTransportHeader, 2, binaryutil.BigEndian.PutUint16(at.Port()))...) // and its port
 	c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: append(rule, verdict...)})
 	if err := c.Flush(); err != nil {

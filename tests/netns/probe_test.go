@@ -79,6 +79,8 @@ func probe(args []string) int {
 		err = probeWaypoint(args[1:])
 	case "slow":
 		err = probeSlow(args[1], args[2])
+	case "sniff":
+		err = probeSniff(args[1])
 	case "meddle":
 		err = probeMeddle(args[1:])
 	default:
@@ -113,7 +115,7 @@ func probeFetch(url string) error {
 }
 
 func probeServe() error {
-	if err := serveFull(); err != nil {
+	if err := errors.Join(serveFull(), serveDatagrams()); err != nil {
 		return err
 	}
 	for _, s := range servers {
@@ -231,6 +233,13 @@ func probeChecks() error {
 
 func (c check) run() outcome {
 	o := outcome{Check: c}
+	if f := datagramClients[c.Kind]; f != nil {
+		var err error
+		if o.Saw, err = f(c); err != nil {
+			o.Error = err.Error()
+		}
+		return o
+	}
 	conn, err := net.DialTimeout(cmp.Or(c.Network, "tcp"), c.Addr, 20*time.Second)
 	if err == nil {
 		_ = conn.SetDeadline(time.Now().Add(2 * time.Minute))

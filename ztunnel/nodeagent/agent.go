@@ -123,7 +123,7 @@ func (a *Agent) build(conn grpc.ClientConnInterface) error {
 		Logger: a.cfg.Log, Registerer: a.registry,
 		Repair: a.cfg.RepairInterval, DrainPoll: a.cfg.drainPoll, DrainBound: a.cfg.DrainTimeout,
 		RetryMin: 200 * time.Millisecond, RetryMax: 30 * time.Second,
-		Unenrolled: a.cfg.unenrolled, Grace: 30 * time.Second,
+		DNSLeftAlone: a.cfg.DNSLeftAlone, Unenrolled: a.cfg.unenrolled, Grace: 30 * time.Second,
 	})
 	if err != nil {
 		return err

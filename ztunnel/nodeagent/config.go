@@ -53,6 +53,9 @@ type Config struct {
 	// that are released because the agent is taken off the node; 30 s if zero.
 	UninstallDrain time.Duration
 
+	// DNSLeftAlone leaves the DNS queries of all pods to their resolvers.
+	DNSLeftAlone bool
+
 	Log   *zap.Logger
 	Level zap.AtomicLevel
 

@@ -66,6 +66,7 @@ func (r *resources) pods(u xdsclient.Update) error {
 			Addrs: addrs,
 			UID:   p.GetUid(), Name: p.GetName(), Namespace: p.GetNamespace(), ServiceAccount: p.GetServiceAccount(),
 			Captured: p.GetCaptured(), Reason: p.GetReason(),
+			DNSLeftAlone: p.GetDnsLeftAlone(),
 		})
 	}
 	for _, uid := range u.Removed {

@@ -55,6 +55,7 @@ func AddToScheme(scheme *runtime.Scheme) error {
 		&JWTAuthentication{}, &JWTAuthenticationList{},
 		&ExternalAuthorizationPolicy{}, &ExternalAuthorizationPolicyList{},
 		&TracingPolicy{}, &TracingPolicyList{},
+		&ExternalService{}, &ExternalServiceList{},
 	)
 	metav1.AddToGroupVersion(scheme, gv)
 	return nil

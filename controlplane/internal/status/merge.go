@@ -26,6 +26,8 @@ type Wanted struct {
 	Addresses *[]gatewayv1.GatewayStatusAddress
 	Listeners *[]gatewayv1.ListenerStatus
 	Features  *[]gatewayv1.SupportedFeature
+	// External are the virtual addresses of an ExternalService, whole.
+	External *[]meshv1alpha1.ExternalAddresses
 }
 
 // Transition is a condition that came to say something else.
@@ -53,6 +55,9 @@ func Merge(status map[string]any, w Wanted, now time.Time) (changed bool, transi
 	}
 	if w.Addresses != nil {
 		m.set(status, "addresses", list(&m, *w.Addresses))
+	}
+	if w.External != nil {
+		m.set(status, "addresses", list(&m, *w.External))
 	}
 	if w.Features != nil {
 		m.set(status, "supportedFeatures", list(&m, *w.Features))

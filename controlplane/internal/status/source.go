@@ -29,7 +29,7 @@ func Kinds() []schema.GroupKind {
 		meshv1alpha1.KindFaultInjection, meshv1alpha1.KindRateLimitPolicy, meshv1alpha1.KindLoadBalancingPolicy,
 		meshv1alpha1.KindCircuitBreakerPolicy, meshv1alpha1.KindOutlierDetectionPolicy, meshv1alpha1.KindHealthCheckPolicy,
 		meshv1alpha1.KindSessionPersistencePolicy, meshv1alpha1.KindJWTAuthentication, meshv1alpha1.KindExternalAuthorizationPolicy,
-		meshv1alpha1.KindTracingPolicy,
+		meshv1alpha1.KindTracingPolicy, meshv1alpha1.KindExternalService,
 	} {
 		kinds = append(kinds, schema.GroupKind{Group: meshv1alpha1.GroupName, Kind: k})
 	}
@@ -106,6 +106,13 @@ func (s source) Glance(k graph.Key) (Wanted, bool) {
 		return Wanted{Parents: &parents}, true
 	case k.Group == "" && k.Kind == "Service":
 		return Wanted{Conditions: have.Policy.Conditions, Types: []string{compile.ConditionWaypointBound}}, true
+	case k.Group == meshv1alpha1.GroupName && k.Kind == meshv1alpha1.KindExternalService:
+		if have.External == nil {
+			return Wanted{}, false
+		}
+		return Wanted{
+			Conditions: have.External.Conditions, Types: []string{compile.ConditionWaypointBound}, External: &have.External.Addresses,
+		}, true
 	case k.Kind == graph.KindXBackendTrafficPolicy:
 		return Wanted{Ancestors: &have.Policy.Ancestors}, true // it has no conditions of its own
 	}

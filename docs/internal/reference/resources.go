@@ -189,8 +189,12 @@ func reasons(p *parsed) [][2]string {
 					continue
 				}
 				value, err := p.text(v.Values[0])
+				doc := v.Doc
+				if doc == nil {
+					doc = g.Doc // a constant on its own
+				}
 				if err == nil {
-					_, says, _ := strings.Cut(v.Doc.Text(), " says that ")
+					_, says, _ := strings.Cut(doc.Text(), " says that ")
 					all = append(all, [2]string{value, strings.ToUpper(says[:1]) + says[1:]})
 				}
 			}

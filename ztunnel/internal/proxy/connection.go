@@ -22,10 +22,13 @@ var errDenied = errors.New("denied by policy")
 type connection struct {
 	direction Direction
 	start     time.Time
-	tunnel    bool // encrypted
+	tunnel    bool   // encrypted
+	udp       bool   // a session of datagrams
+	transport string // of the tunnel: h2 or h3; "" without one
 	srcAddr   netip.AddrPort
 	dstAddr   netip.AddrPort // as addressed
 	authority string         // of the CONNECT
+	host      string         // outside of the mesh, where its name was resolved
 	src, dst  *wds.Workload
 	srcID     identity.ID
 	// peerID holds the tunnel: the source, or a waypoint that speaks for it, whose
@@ -211,7 +214,12 @@ func (r *registry) snapshot() []ConnectionInfo {
 	for c := range r.conns {
 		toDst, toSrc := c.transferred()
 		info := ConnectionInfo{Direction: c.direction, Src: c.srcAddr.String(), OriginalDst: addrString(c.dstAddr), ActualDst: c.authority, Protocol: "TCP", SourceIdentity: c.srcID.String(), Since: c.start, BytesToDestination: toDst, BytesToSource: toSrc}
-		if c.tunnel {
+		switch {
+		case c.udp && c.tunnel:
+			info.Protocol = "HBONE-UDP"
+		case c.udp:
+			info.Protocol = "UDP"
+		case c.tunnel:
 			info.Protocol = "HBONE"
 		}
 		out = append(out, info)

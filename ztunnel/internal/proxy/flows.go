@@ -43,6 +43,9 @@ func (c *connection) record(r *flow.Record, err error) {
 		Destination: flow.End{Workload: c.dst, Identity: c.dstID, Address: c.dstAddr},
 		Service:     c.service,
 	}
+	if c.udp {
+		r.Protocol = flowpb.Protocol_PROTOCOL_UDP
+	}
 	r.Sent, r.Received = c.transferred()
 	tunnel, _ := trace.ParseTraceparent(c.traceparent)
 	if c.direction == Outbound {
@@ -76,7 +79,7 @@ func (c *connection) addressed(r *flow.Record) {
 // failure says why the connection was not carried to its end.
 func (c *connection) failure(r *flow.Record, err error) {
 	r.Verdict, r.Reason, r.Flags = flowpb.Verdict_VERDICT_FAILED, err.Error(), flagsOf(err)
-	if r.Flags == flagDeny {
+	if r.Flags == flagDeny || r.Flags == flagRegistry {
 		r.Verdict = flowpb.Verdict_VERDICT_DENIED
 	}
 	var denied *deniedError

@@ -17,15 +17,17 @@ import (
 	"github.com/ambit-mesh/ambit/internal/authz"
 	"github.com/ambit-mesh/ambit/internal/hbone"
 	"github.com/ambit-mesh/ambit/internal/identity"
+	"github.com/ambit-mesh/ambit/internal/masque"
 	"github.com/ambit-mesh/ambit/internal/netns"
 	"github.com/ambit-mesh/ambit/internal/wds"
 )
 
 // Statuses of the answer to a CONNECT, reference section 1.5.
 const (
-	statusBadRequest   = 400
-	statusDenied       = 401
-	statusNotAvailable = 503
+	statusBadRequest     = 400
+	statusDenied         = 401
+	statusNotImplemented = 501
+	statusNotAvailable   = 503
 )
 
 // certTimeout bounds how long a handshake waits for this pod's certificate.
@@ -39,7 +41,7 @@ func (p *Pod) serveTunnel(ctx context.Context, sock *netns.Conn) {
 		p.log.Warn("too many handshakes at a time; connection dropped", zap.Stringer("from", sock.RemoteAddr()))
 		return
 	}
-	sc, err := hbone.NewServerConn(ctx, sock, p.serverTLS(ctx), p.cfg.HBONE, p.serveStream)
+	sc, err := hbone.NewServerConn(ctx, sock, p.serverTLS(ctx), p.cfg.HBONE, func(ctx context.Context, in *hbone.Incoming) { p.serve(ctx, askHTTP2(in)) })
 	<-p.handshakes
 	if err != nil {
 		c := &connection{direction: Inbound, start: time.Now(), tunnel: true, srcAddr: sock.RemoteAddrPort(), dstID: p.source.ID(), dst: p.workload()}
@@ -85,22 +87,24 @@ func refuse(status int, kind string, format string, args ...any) error {
 	return &refusal{status, kind, fmt.Errorf(format, args...)}
 }
 
-// serveStream serves one CONNECT.
-func (p *Pod) serveStream(ctx context.Context, in *hbone.Incoming) {
-	s := in.Stream()
-	c := &connection{direction: Inbound, start: time.Now(), tunnel: true, authority: in.Authority, dstID: p.source.ID(), moved: received(s), traceparent: in.Get("traceparent")}
-	c.srcAddr, _ = netip.ParseAddrPort(in.RemoteAddr.String())
+// serve serves one CONNECT of either transport.
+func (p *Pod) serve(ctx context.Context, a *ask) {
+	c := &connection{direction: Inbound, start: time.Now(), tunnel: true, authority: a.authority, transport: a.transport, dstID: p.source.ID(), moved: received(a.stream), traceparent: a.get("traceparent")}
+	c.srcAddr, _ = netip.ParseAddrPort(a.remote.String())
 	c.srcAddr = netip.AddrPortFrom(c.srcAddr.Addr().Unmap(), c.srcAddr.Port())
-	up, err := p.admit(ctx, in, c)
-	if err == nil {
-		defer up.Close()
-		err = p.carry(in, up, c)
-	} else {
-		var r *refusal
-		if !errors.As(err, &r) {
-			r = &refusal{statusNotAvailable, "proxy_internal_error", err}
-		}
-		in.Refuse(r.status, hbone.ProxyStatus(r.kind, r.Error()))
+	var err error
+	switch a.protocol {
+	case "":
+		err = p.serveTCP(ctx, a, c)
+	case masque.Protocol:
+		c.udp = true
+		err = p.serveUDP(ctx, a, c)
+	default:
+		err = refuse(statusNotImplemented, "http_request_error", "no such protocol here")
+	}
+	var r *refusal
+	if errors.As(err, &r) {
+		a.refuse(r.status, hbone.ProxyStatus(r.kind, r.Error()))
 	}
 	if cut := c.cutReason(); cut != nil {
 		err = cut
@@ -109,15 +113,24 @@ func (p *Pod) serveStream(ctx context.Context, in *hbone.Incoming) {
 }
 
 // received counts in the direction of a connection: towards its destination first.
-func received(s *hbone.Stream) func() (int64, int64) {
+func received(s tunnelStream) func() (int64, int64) {
 	return func() (int64, int64) {
 		sent, recv := s.Transferred()
 		return recv, sent
 	}
 }
 
-func (p *Pod) carry(in *hbone.Incoming, up *netns.Conn, c *connection) error {
-	s, err := in.Accept(hbone.Field{Name: "baggage", Value: baggage(c.dst, p.cfg.Cluster)})
+// serveTCP serves a CONNECT for bytes.
+func (p *Pod) serveTCP(ctx context.Context, a *ask, c *connection) error {
+	if err := p.decide(ctx, a, c); err != nil {
+		return err
+	}
+	up, err := p.dialApp(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer up.Close()
+	s, err := a.accept(hbone.Field{Name: "baggage", Value: baggage(c.dst, p.cfg.Cluster)})
 	if err != nil {
 		return err
 	}
@@ -125,31 +138,30 @@ func (p *Pod) carry(in *hbone.Incoming, up *netns.Conn, c *connection) error {
 	return s.Splice(up)
 }
 
-// admit decides about a CONNECT and connects to the application.
-func (p *Pod) admit(ctx context.Context, in *hbone.Incoming, c *connection) (*netns.Conn, error) {
+// decide finds out who asks for what, and whether that may be.
+func (p *Pod) decide(ctx context.Context, a *ask, c *connection) error {
 	var err error
-	if c.srcID, err = identity.FromState(in.Peer); err != nil {
-		return nil, refuse(statusBadRequest, "tls_certificate_error", "%w", err)
+	if c.srcID, err = identity.FromState(a.peer); err != nil {
+		return refuse(statusBadRequest, "tls_certificate_error", "%w", err)
 	}
 	if c.dst, err = p.awaitWorkload(ctx); err != nil {
-		return nil, refuse(statusNotAvailable, "destination_not_found", "%w", err)
+		return refuse(statusNotAvailable, "destination_not_found", "%w", err)
 	}
-	if err := p.identify(in.Fields, c); err != nil {
-		return nil, refuse(statusBadRequest, "http_request_error", "%w", err)
+	if err := p.identify(a.fields, c); err != nil {
+		return refuse(statusBadRequest, "http_request_error", "%w", err)
 	}
 	c.src = p.cfg.Store.Workload(c.srcAddr.Addr())
-	local, _ := netip.ParseAddrPort(in.LocalAddr.String())
-	if c.dstAddr, c.service, err = p.target(in.Authority, local.Addr().Unmap(), c.dst); err != nil {
-		return nil, err
+	local, _ := netip.ParseAddrPort(a.local.String())
+	if c.dstAddr, c.service, err = p.target(a.authority, local.Addr().Unmap(), c.dst); err != nil {
+		return err
 	}
 	// Registered before it is decided, so that a policy that changes in between
 	// finds the connection.
-	s := in.Stream()
-	c.onCut(func(error) { s.Reset(hbone.CodeCancel) })
+	c.onCut(func(error) { a.stream.Reset(hbone.CodeCancel) })
 	if err := p.authorize(c); err != nil {
-		return nil, refuse(statusDenied, "http_request_denied", "%w", err)
+		return refuse(statusDenied, "http_request_denied", "%w", err)
 	}
-	return p.dialApp(ctx, c)
+	return nil
 }
 
 // identify finds out whether the peer speaks for somebody else: a waypoint of this

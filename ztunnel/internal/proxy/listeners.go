@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 
@@ -95,5 +96,13 @@ func (p *Pod) closeListeners() {
 		if *l.listener != nil {
 			_ = (*l.listener).Close()
 		}
+	}
+	for _, c := range []*net.UDPConn{p.udpOutbound, p.udpPlaintext} {
+		if c != nil {
+			_ = c.Close()
+		}
+	}
+	if p.dnsSockets != nil {
+		p.dnsSockets.close()
 	}
 }

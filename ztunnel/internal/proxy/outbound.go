@@ -42,7 +42,7 @@ func (p *Pod) serveOutbound(ctx context.Context, app *netns.Conn) {
 
 // way is how an outbound connection goes on: one of the two is set.
 type way struct {
-	stream *hbone.Stream
+	stream tunnelStream
 	up     *netns.Conn
 	// done is called when the connection has ended; may be nil.
 	done func()
@@ -83,16 +83,28 @@ func (p *Pod) connect(ctx context.Context, app *netns.Conn, c *connection) (way,
 	}
 	var tried []*wds.Workload
 	for try := 1; ; try++ {
-		route, err := p.cfg.Store.Route(c.src, dst, tried...)
+		route, err := p.route(c.src, dst, tried)
 		c.service, c.dst, c.target, c.waypoint = route.Service, route.Workload, route.Target, route.Waypoint
 		if err != nil {
 			return way{}, err
 		}
+		if route.Host != "" {
+			c.host = route.Host
+			if route.Connect, err = p.resolve(ctx, route.Host, route.Connect.Port(), dst.Addr().Is4()); err != nil {
+				return way{}, fmt.Errorf("service %s: %w", route.Service.Key, err)
+			}
+			route.Target = route.Connect
+			c.target = route.Target
+		}
 		var w way
+		began := time.Now()
 		if route.Tunnel {
 			w, err = p.tunnel(ctx, c, &route)
 		} else {
 			w, err = p.direct(ctx, c, &route)
+		}
+		if route.Workload != nil && ctx.Err() == nil && (err == nil || retryable(err)) {
+			route.Workload.Reached(time.Since(began), err != nil)
 		}
 		if err == nil {
 			p.conns.add(c)
@@ -104,6 +116,19 @@ func (p *Pod) connect(ctx context.Context, app *netns.Conn, c *connection) (way,
 		}
 		tried = append(tried, route.Workload)
 	}
+}
+
+// route decides where a connection goes; an address that stands for a host below a
+// wildcard means that host.
+func (p *Pod) route(src *wds.Workload, dst netip.AddrPort, tried []*wds.Workload) (wds.Route, error) {
+	host, service, ours := p.dns.Name(dst.Addr())
+	switch {
+	case !ours:
+		return p.cfg.Store.Route(src, dst, tried...)
+	case host == "":
+		return wds.Route{}, fmt.Errorf("%s stands for no host any more: resolve the name again: %w", dst, wds.ErrNoEndpoint)
+	}
+	return p.cfg.Store.RouteHost(src, service, host, dst, tried...)
 }
 
 // retryable tells failures of an endpoint from answers about the connection.
@@ -122,15 +147,10 @@ func (p *Pod) tunnel(ctx context.Context, c *connection, r *wds.Route) (way, err
 	// that nobody waited for it.
 	ctx, cancel := context.WithTimeout(ctx, 2*p.cfg.ConnectTimeout)
 	defer cancel()
-	key := poolKey{addr: r.Connect, uid: r.Workload.UID, peers: joinIDs(r.Peers)}
-	s, _, cc, err := p.pool.Open(ctx, key, hbone.Request{Authority: r.Authority, Fields: p.requestFields(c)})
+	s, err := p.openTunnel(ctx, c, r, hbone.Request{Authority: r.Authority, Fields: p.requestFields(c)})
 	if err != nil {
 		done()
 		return way{}, err
-	}
-	peer := cc.PeerState()
-	if id, err := identity.FromState(&peer); err == nil {
-		c.dstID = id
 	}
 	c.moved = s.Transferred
 	c.onCut(func(error) { s.Reset(hbone.CodeCancel) })
@@ -139,14 +159,18 @@ func (p *Pod) tunnel(ctx context.Context, c *connection, r *wds.Route) (way, err
 
 // direct connects as the application would have: to what is not in the mesh.
 func (p *Pod) direct(ctx context.Context, c *connection, r *wds.Route) (way, error) {
-	c.tunnel, c.authority, c.dstID = false, "", identity.ID{}
+	c.tunnel, c.transport, c.authority, c.dstID = false, "", "", identity.ID{}
 	up, err := netns.Dial(ctx, p.ns, netns.DialOptions{Mark: Mark, Timeout: p.cfg.ConnectTimeout}, r.Connect)
 	if err != nil {
 		return way{}, err
 	}
 	p.cfg.Metrics.plaintextSeen(c)
 	c.onCut(closing(up))
-	return way{up: up}, nil
+	w := way{up: up}
+	if r.Workload != nil {
+		w.done = r.Workload.Opened()
+	}
+	return w, nil
 }
 
 // closing resets a connection.

@@ -5,17 +5,22 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
+	"github.com/quic-go/quic-go"
 	"go.uber.org/zap"
 
 	"github.com/ambit-mesh/ambit/internal/certs"
 	"github.com/ambit-mesh/ambit/internal/flow"
 	"github.com/ambit-mesh/ambit/internal/hbone"
+	"github.com/ambit-mesh/ambit/internal/hbone3"
 	"github.com/ambit-mesh/ambit/internal/identity"
+	"github.com/ambit-mesh/ambit/internal/masque"
 	"github.com/ambit-mesh/ambit/internal/netns"
 	"github.com/ambit-mesh/ambit/internal/wds"
+	"github.com/ambit-mesh/ambit/ztunnel/internal/dns"
 )
 
 // Ports inside a captured pod's network namespace.
@@ -38,10 +43,18 @@ type Config struct {
 	// Flows gets a record of each connection; nil for none.
 	Flows *flow.Log
 	HBONE hbone.Config
+	// HBONE3 bounds tunnels over QUIC, Reach remembers where those get through.
+	HBONE3 hbone3.Config
+	Reach  *Reach
 	// Cluster is the id of this cluster, for baggage.
 	Cluster string
 	// Network is the network that this node is in.
 	Network string
+	// ClusterDomain is the DNS suffix of service names, with a dot at the end.
+	ClusterDomain string
+	// Resolvers are asked for hosts outside when a pod has asked none itself.
+	Resolvers  []netip.AddrPort
+	DNSMetrics *dns.Metrics
 	// ConnectTimeout bounds each attempt to connect; 10 s when zero.
 	ConnectTimeout time.Duration
 	// Drain bounds how long connections may go on after the proxy was told to stop;
@@ -78,7 +91,13 @@ type Pod struct {
 	log    *zap.Logger
 
 	outbound, plaintext, inbound *netns.Listener
+	dnsSockets                   *dnsListeners
+	dns                          *dns.Proxy
 	pool                         *hbone.Pool[poolKey]
+	pool3                        *hbone3.Pool[poolKey]
+	udpOutbound, udpPlaintext    *net.UDPConn
+	quic                         *hbone3.Server  // tunnels from other nodes
+	quicOwn                      *quic.Transport // tunnels to other nodes
 	conns                        *registry
 	handshakes                   chan struct{}
 	wg                           sync.WaitGroup // everything that serves a connection
@@ -91,7 +110,10 @@ type Pod struct {
 	tunnels map[*hbone.ServerConn]struct{} // guarded by mu
 	closing bool                           // guarded by mu
 	away    bool                           // Release was called; guarded by mu
-	spoke   map[identity.ID]time.Time      // waypoints, by when each last spoke for a client; guarded by mu
+	// Sessions of datagrams that came through tunnels: all, and by client. Guarded by mu.
+	udpCount int
+	udpFrom  map[netip.Addr]int
+	spoke    map[identity.ID]time.Time // waypoints, by when each last spoke for a client; guarded by mu
 }
 
 // Open opens the pod's listeners, all or none. Run has to be called next; it owns
@@ -102,17 +124,34 @@ func Open(cfg Config, info Info, ns *netns.Namespace, source *certs.Source, fds 
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = 10 * time.Second
 	}
+	if cfg.ClusterDomain == "" {
+		cfg.ClusterDomain = "cluster.local."
+	}
 	p := &Pod{
 		cfg: cfg, info: info, ns: ns, source: source, conns: newRegistry(),
 		log:        cfg.Log.With(zap.String("pod", info.Namespace+"/"+info.Name), zap.String("uid", info.UID)),
 		handshakes: make(chan struct{}, maxHandshakes), tunnels: make(map[*hbone.ServerConn]struct{}),
 		begin: make(chan struct{}),
 	}
+	p.cfg.HBONE.Protocol = masque.Protocol
 	p.pool = hbone.NewPool(p.dialTunnel, p.log)
+	p.pool3 = hbone3.NewPool(p.dialQUIC)
 	if err := p.listen(fds); err != nil {
 		p.closeListeners()
 		return nil, fmt.Errorf("pod %s/%s: %w", info.Namespace, info.Name, err)
 	}
+	if err := p.openUDP(); err != nil {
+		p.closeListeners()
+		p.closeQUIC()
+		return nil, err
+	}
+	var err error
+	if p.dnsSockets, err = openDNS(ns); err != nil {
+		p.closeListeners()
+		p.closeQUIC()
+		return nil, fmt.Errorf("pod %s/%s: listen on %d: %w", info.Namespace, info.Name, portDNS, err)
+	}
+	p.dns = p.newDNS()
 	return p, nil
 }
 
@@ -137,6 +176,19 @@ func (p *Pod) Run(ctx context.Context) error {
 	accept(p.outbound, p.serveOutbound)
 	accept(p.plaintext, p.servePlaintext)
 	accept(p.inbound, p.serveTunnel)
+	accepting.Add(1)
+	go func() {
+		defer accepting.Done()
+		p.serveDNS(ctx)
+	}()
+	waitUDP, endUDP := p.runUDP(work)
+	quicEnded := make(chan struct{})
+	go func() {
+		defer close(quicEnded)
+		if err := p.quic.Run(work); err != nil {
+			p.log.Warn("QUIC", zap.Error(err))
+		}
+	}()
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
@@ -146,10 +198,16 @@ func (p *Pod) Run(ctx context.Context) error {
 	<-ctx.Done()
 	p.closeListeners()
 	accepting.Wait()
+	waitUDP()
+	grace := time.AfterFunc(udpGrace, endUDP)
 	p.drain()
+	grace.Stop()
+	endUDP()
 	cancel()
 	p.conns.endAll(errors.New("the proxy is shutting down"))
 	p.wg.Wait()
+	<-quicEnded
+	p.closeQUIC()
 	<-watched
 	return nil
 }
@@ -184,7 +242,11 @@ func (p *Pod) drain() {
 		defer close(idle)
 		// What was accepted may still open its stream, as if nothing was going on.
 		p.settingUp.Wait()
+		var wg sync.WaitGroup
+		wg.Go(func() { p.quic.Drain(ctx) })
+		wg.Go(func() { p.pool3.Drain(ctx) })
 		p.pool.Drain(ctx)
+		wg.Wait()
 		p.wg.Wait()
 	}()
 	select {
@@ -239,7 +301,9 @@ func (p *Pod) watch(ctx context.Context) {
 			p.conns.recheck(p.cfg.Store.Evaluator(w))
 		}
 		// An address that has gone to another pod, or to nobody: no new streams there.
-		p.pool.Retire(func(k poolKey) bool { return !p.cfg.Store.Reachable(k.uid, k.addr.Addr()) })
+		gone := func(k poolKey) bool { return !p.cfg.Store.Reachable(k.uid, k.addr.Addr()) }
+		p.pool.Retire(gone)
+		p.pool3.Retire(gone)
 		select {
 		case <-ctx.Done():
 			return

@@ -33,6 +33,7 @@ const (
 	flagTLS      = "TLS_FAILURE"
 	flagHTTP2    = "H2_HANDSHAKE_FAILURE"
 	flagIdentity = "IDENTITY_ERROR"
+	flagRegistry = "REGISTRY_ONLY"
 )
 
 // labelNames are those of the reference, in order.
@@ -53,6 +54,7 @@ type Metrics struct {
 	opened, closed, failed, sent, received *prometheus.CounterVec
 	denials                                *prometheus.CounterVec
 	plaintext                              *prometheus.CounterVec
+	drops                                  *prometheus.CounterVec
 
 	mu     sync.RWMutex
 	series map[labelSet]*series // guarded by mu
@@ -79,6 +81,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		received:  vec("istio_tcp_received_bytes_total", "Bytes received from who opened connections.", l...),
 		denials:   vec("ambit_policy_denials_total", "Connections refused by policy.", "policy_namespace", "policy", "rule", "source_principal", "destination_workload", "destination_workload_namespace"),
 		plaintext: vec("ambit_plaintext_connections_total", "Connections of captured pods that were not encrypted.", "direction", "source_workload", "source_workload_namespace", "destination_workload", "destination_workload_namespace"),
+		drops:     vec("ambit_udp_datagrams_dropped_total", "Datagrams that were not carried.", "direction", "reason"),
 		series:    make(map[labelSet]*series),
 	}
 }
@@ -141,6 +144,9 @@ func (c *connection) labels(flags string) *labelSet {
 	}
 	workloadLabels(l[14:24], c.dst, c.dstID)
 	l[24], l[25], l[26] = "tcp", flags, "unknown"
+	if c.udp {
+		l[24] = "udp"
+	}
 	if c.tunnel {
 		l[26] = "mutual_tls"
 	}
@@ -153,6 +159,11 @@ func (m *Metrics) plaintextSeen(c *connection) {
 	workloadLabels(s[:], c.src, c.srcID)
 	workloadLabels(d[:], c.dst, c.dstID)
 	m.plaintext.WithLabelValues(string(c.direction), s[0], s[3], d[0], d[3]).Inc()
+}
+
+// dropped counts a datagram that was not carried.
+func (m *Metrics) dropped(d Direction, reason string) {
+	m.drops.WithLabelValues(string(d), reason).Inc()
 }
 
 func (m *Metrics) denied(c *connection, d *authz.Decision) {
@@ -169,6 +180,8 @@ func flagsOf(err error) string {
 	switch {
 	case err == nil:
 		return flagNone
+	case errors.Is(err, wds.ErrRegistryOnly):
+		return flagRegistry
 	case errors.Is(err, errDenied), errors.As(err, &refused) && refused.Status == 401:
 		return flagDeny
 	case errors.As(err, &handshake):
@@ -217,12 +230,17 @@ func (c *connection) log(l *zap.Logger, err error) {
 	if c.service != nil {
 		str("dst.service", c.service.Hostname)
 	}
+	str("dst.host", c.host)
 	if c.dst != nil {
 		str("dst.workload", c.dst.Name)
 		str("dst.namespace", c.dst.Namespace)
 	}
 	str("dst.identity", c.dstID.String())
 	str("direction", string(c.direction))
+	if c.udp {
+		str("protocol", "udp")
+	}
+	str("tunnel", c.transport)
 	security := "unknown"
 	if c.tunnel {
 		security = "mutual_tls"

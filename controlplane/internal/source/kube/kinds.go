@@ -63,6 +63,7 @@ func kinds() []kind {
 		of[meshv1alpha1.LoadBalancingPolicy], of[meshv1alpha1.CircuitBreakerPolicy], of[meshv1alpha1.OutlierDetectionPolicy],
 		of[meshv1alpha1.HealthCheckPolicy], of[meshv1alpha1.SessionPersistencePolicy], of[meshv1alpha1.JWTAuthentication],
 		of[meshv1alpha1.ExternalAuthorizationPolicy], of[meshv1alpha1.TracingPolicy],
+		of[meshv1alpha1.ExternalService],
 	} {
 		k, _ := graph.KeyOf(make()) // known, or the test of this table fails
 		list = append(list, kind{schema.GroupKind{Group: k.Group, Kind: k.Kind}, []string{meshv1alpha1.Version}, make, true})

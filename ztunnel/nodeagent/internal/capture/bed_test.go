@@ -69,7 +69,7 @@ func newBed(t *testing.T) *bed {
 
 func (b *bed) capture(t *testing.T) {
 	t.Helper()
-	if _, err := b.capturer.Capture(b.pod); err != nil {
+	if _, err := b.capturer.Capture(b.pod, Options{}); err != nil {
 		t.Fatal(err)
 	}
 }

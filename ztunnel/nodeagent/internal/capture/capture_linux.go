@@ -16,7 +16,7 @@ import (
 // Capturer captures pods. It holds no state of theirs and is safe for concurrent
 // use on different namespaces.
 type Capturer struct {
-	shapes map[phase]*shape
+	shapes map[target]*shape
 }
 
 // New makes a Capturer. It tries the rules in a namespace of its own first, and
@@ -27,12 +27,12 @@ func New() (*Capturer, error) {
 		return nil, fmt.Errorf("probe capture: %w", err)
 	}
 	defer ns.Close()
-	c := &Capturer{shapes: make(map[phase]*shape)}
+	c := &Capturer{shapes: make(map[target]*shape)}
 	err = inside(ns, func(k *kernel) error {
 		if err := k.loopbackUp(); err != nil {
 			return err
 		}
-		for _, p := range []phase{phaseDraining, phaseCaptured} {
+		for _, p := range targets() {
 			if err := replaceTable(k.nft, p); err != nil {
 				return errors.Join(missingFeatures(k.nft), err)
 			}
@@ -61,8 +61,8 @@ func New() (*Capturer, error) {
 
 // Capture brings the namespace to the captured state and names what it had to
 // change for that, nothing if all was in place.
-func (c *Capturer) Capture(ns *netns.Namespace) (changed []string, err error) {
-	return c.apply(ns, phaseCaptured)
+func (c *Capturer) Capture(ns *netns.Namespace, o Options) (changed []string, err error) {
+	return c.apply(ns, target{phaseCaptured, o})
 }
 
 // StopNew leaves new connections alone from now on. Those that are captured go
@@ -73,11 +73,11 @@ func (c *Capturer) StopNew(ns *netns.Namespace) error {
 	if err != nil || state == Absent {
 		return err
 	}
-	_, err = c.apply(ns, phaseDraining)
+	_, err = c.apply(ns, target{phase: phaseDraining})
 	return err
 }
 
-func (c *Capturer) apply(ns *netns.Namespace, p phase) (changed []string, err error) {
+func (c *Capturer) apply(ns *netns.Namespace, p target) (changed []string, err error) {
 	err = inside(ns, func(k *kernel) error {
 		s, err := readTable(k.raw)
 		if err != nil {
@@ -93,7 +93,12 @@ func (c *Capturer) apply(ns *netns.Namespace, p phase) (changed []string, err er
 			return nil
 		}
 		changed = append(diff, changed...)
-		return replaceTable(k.nft, p)
+		if err := replaceTable(k.nft, p); err != nil {
+			return err
+		}
+		// Unlike a TCP connection, a UDP exchange has no end: those that the old rules
+		// began would keep to them for as long as somebody sends.
+		return k.forgetDNS()
 	})
 	if err != nil {
 		return nil, fmt.Errorf("capture %s: %w", ns, err)
@@ -124,6 +129,9 @@ func (c *Capturer) Release(ns *netns.Namespace) error {
 		}
 		if s != nil {
 			if err := deleteTable(k.nft); err != nil {
+				return err
+			}
+			if err := k.forgetDNS(); err != nil {
 				return err
 			}
 		}
@@ -162,10 +170,15 @@ func (c *Capturer) Inspect(ns *netns.Namespace) (State, error) {
 		case s == nil && !ours:
 			state = Absent
 		case !all:
-		case len(s.diff(c.shapes[phaseCaptured])) == 0:
-			state = Captured
-		case len(s.diff(c.shapes[phaseDraining])) == 0:
-			state = Draining
+		default:
+			for t, shape := range c.shapes {
+				if len(s.diff(shape)) > 0 {
+					continue
+				}
+				if state = Captured; t.phase == phaseDraining {
+					state = Draining
+				}
+			}
 		}
 		return nil
 	})
@@ -198,7 +211,7 @@ func inside(ns *netns.Namespace, f func(*kernel) error) error {
 			return fmt.Errorf("nftables netlink (CONFIG_NF_TABLES): %w", err)
 		}
 		defer raw.Close()
-		route, err := netlink.NewHandle(unix.NETLINK_ROUTE, unix.NETLINK_INET_DIAG)
+		route, err := netlink.NewHandle(unix.NETLINK_ROUTE, unix.NETLINK_INET_DIAG, unix.NETLINK_NETFILTER)
 		if err != nil {
 			return fmt.Errorf("route netlink: %w", err)
 		}

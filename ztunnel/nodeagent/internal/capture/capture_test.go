@@ -232,13 +232,13 @@ func TestReleaseLeavesNothing(t *testing.T) {
 
 func TestCaptureIsIdempotent(t *testing.T) {
 	b := newBed(t)
-	first, err := b.capturer.Capture(b.pod)
+	first, err := b.capturer.Capture(b.pod, Options{})
 	if err != nil || len(first) == 0 {
 		t.Fatalf("changed %v, %v", first, err)
 	}
 	after := dumpAll(t, b.pod)
 	for range 3 {
-		changed, err := b.capturer.Capture(b.pod)
+		changed, err := b.capturer.Capture(b.pod, Options{})
 		if err != nil || len(changed) != 0 {
 			t.Errorf("changed %v, %v", changed, err)
 		}
@@ -326,7 +326,7 @@ func TestRepair(t *testing.T) {
 			b.capture(t)
 			tc.damage(t, b.pod)
 			b.wantState(t, Damaged)
-			changed, err := b.capturer.Capture(b.pod)
+			changed, err := b.capturer.Capture(b.pod, Options{})
 			if err != nil || !slices.Contains(changed, tc.want) {
 				t.Errorf("changed %q, %v; want %q among it", changed, err, tc.want)
 			}
@@ -422,7 +422,7 @@ func TestRefusals(t *testing.T) {
 			t.Fatal(err)
 		}
 		before := dumpAll(t, b.pod)
-		if _, err := b.capturer.Capture(b.pod); err == nil || !strings.Contains(err.Error(), "table 100 of the pod is in use") {
+		if _, err := b.capturer.Capture(b.pod, Options{}); err == nil || !strings.Contains(err.Error(), "table 100 of the pod is in use") {
 			t.Errorf("got %v", err)
 		}
 		if got := dumpAll(t, b.pod); got != before {
@@ -436,14 +436,14 @@ func TestRefusals(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer ns.Close()
-		if _, err := b.capturer.Capture(ns); err == nil || !strings.Contains(err.Error(), "lo is down") {
+		if _, err := b.capturer.Capture(ns, Options{}); err == nil || !strings.Contains(err.Error(), "lo is down") {
 			t.Errorf("got %v", err)
 		}
 	})
 	t.Run("namespace closed", func(t *testing.T) {
 		b := newBed(t)
 		b.pod.Close()
-		if _, err := b.capturer.Capture(b.pod); err == nil {
+		if _, err := b.capturer.Capture(b.pod, Options{}); err == nil {
 			t.Error("want an error")
 		}
 	})

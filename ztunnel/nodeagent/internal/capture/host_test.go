@@ -44,7 +44,7 @@ func newSite(t *testing.T) *site {
 	netnstest.Sysctl(t, s.node, "net/ipv4/ip_forward", "1")
 	masquerade(t, s.node)
 	// Nobody listens on 15006: what is captured is refused.
-	if _, err := c.Capture(s.pod); err != nil {
+	if _, err := c.Capture(s.pod, Options{}); err != nil {
 		t.Fatal(err)
 	}
 	serve(t, s.pod, "app", 80)

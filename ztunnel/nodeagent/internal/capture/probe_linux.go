@@ -28,6 +28,7 @@ func features(table *nftables.Table) []feature {
 		{"nat chains for family inet", "CONFIG_NFT_NAT", "5.2", nat, nil},
 		{"redirect", "CONFIG_NFT_REDIR", "5.2", nat, slices.Concat(isSYN(), redirect(OutboundPort))},
 		{"connection marks", "CONFIG_NFT_CT, CONFIG_NF_CONNTRACK_MARK", "3.13", filter, setConnMark()},
+		{"tproxy", "CONFIG_NFT_TPROXY", "4.19", filter, slices.Concat(isUDP(), tproxy(InboundPort))},
 		{"packet marks", "CONFIG_NF_TABLES", "3.13", route, setMark()},
 	}
 }

@@ -15,12 +15,16 @@ const (
 	OutboundPort = 15001
 	InboundPort  = 15006
 	TunnelPort   = 15008
+	DNSPort      = 15053
 )
 
 // Marks. The other bits of a mark belong to others and are kept.
 const (
 	// ProxyMark is on every packet that ztunnel's sockets send.
 	ProxyMark = 0x539
+	// PlainMark is on datagrams that ztunnel hands to the pod as they came: what
+	// the pod answers goes to their sender straight away.
+	PlainMark = 0x53a
 	// deliveryMark is on connections that ztunnel opens over loopback, and on
 	// the replies to them.
 	deliveryMark = 0x111
@@ -44,6 +48,27 @@ const (
 	phaseDraining       // the same without the redirects
 )
 
+// Options are in what the capture of one pod differs from that of another.
+type Options struct {
+	// DNSLeftAlone does not redirect the pod's queries to its proxy.
+	DNSLeftAlone bool
+}
+
+// target is what a namespace should have: the options mean nothing while draining.
+type target struct {
+	phase   phase
+	options Options
+}
+
+// targets are all there are.
+func targets() []target {
+	out := []target{{phase: phaseDraining}}
+	for _, left := range []bool{false, true} {
+		out = append(out, target{phaseCaptured, Options{left}})
+	}
+	return out
+}
+
 // One before the usual priority: a redirect of the pod's own decides about what
 // ztunnel sends, not about what ztunnel is to be sent.
 const natPriority = nftables.ChainPriority(-101)
@@ -55,7 +80,7 @@ type chain struct {
 }
 
 // ruleset is what the table holds in a phase.
-func ruleset(p phase) []chain {
+func ruleset(t target) []chain {
 	table := &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}
 	priority := natPriority
 	chains := []chain{
@@ -80,6 +105,20 @@ func ruleset(p phase) []chain {
 		},
 		{
 			Chain: nftables.Chain{
+				Name: "inbound-udp", Table: table, Type: nftables.ChainTypeFilter,
+				Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityMangle,
+			},
+		},
+		{
+			// Of type route, so that what it marks is routed to loopback, where
+			// inbound-udp finds it.
+			Chain: nftables.Chain{
+				Name: "outbound-udp", Table: table, Type: nftables.ChainTypeRoute,
+				Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityMangle,
+			},
+		},
+		{
+			Chain: nftables.Chain{
 				Name: "inbound", Table: table, Type: nftables.ChainTypeNAT,
 				Hooknum: nftables.ChainHookPrerouting, Priority: &priority,
 			},
@@ -91,9 +130,11 @@ func ruleset(p phase) []chain {
 			},
 		},
 	}
-	if p == phaseCaptured {
-		chains[2].rules = inboundRules()
-		chains[3].rules = outboundRules()
+	if t.phase == phaseCaptured {
+		chains[2].rules = inboundUDPRules()
+		chains[3].rules = outboundUDPRules(t.options)
+		chains[4].rules = inboundRules()
+		chains[5].rules = outboundRules(t.options)
 	}
 	return chains
 }
@@ -106,14 +147,35 @@ func inboundRules() [][]expr.Any {
 	}
 }
 
-func outboundRules() [][]expr.Any {
+// leftAlone are the rules for what is never redirected on the way out.
+func leftAlone() [][]expr.Any {
 	return [][]expr.Any{
 		slices.Concat(markIs(expr.CmpOpEq), accept()),
 		// To one's own addresses: a pod that calls itself.
 		slices.Concat(outputIsLoopback(), accept()),
 		slices.Concat(addressIs(netip.MustParseAddr("127.0.0.0"), daddr, 8), accept()),
 		slices.Concat(addressIs(netip.IPv6Loopback(), daddr, 128), accept()),
-		slices.Concat(isSYN(), redirect(OutboundPort)),
+	}
+}
+
+func outboundRules(o Options) [][]expr.Any {
+	rules := leftAlone()
+	if !o.DNSLeftAlone {
+		rules = append(rules,
+			slices.Concat(protocolIs(unix.IPPROTO_UDP), portIs(expr.CmpOpEq, resolverPort), redirect(DNSPort)),
+			slices.Concat(isSYN(), portIs(expr.CmpOpEq, resolverPort), redirect(DNSPort)),
+		)
+	}
+	return append(rules, slices.Concat(isSYN(), redirect(OutboundPort)))
+}
+
+// resolverPort is that of DNS.
+const resolverPort = 53
+
+func protocolIs(p byte) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{p}},
 	}
 }
 
@@ -143,11 +205,13 @@ func isSYN() []expr.Any {
 	}
 }
 
-// portIsNot compares the TCP destination port.
-func portIsNot(port uint16) []expr.Any {
+// portIsNot compares the destination port of TCP or UDP.
+func portIsNot(port uint16) []expr.Any { return portIs(expr.CmpOpNeq, port) }
+
+func portIs(op expr.CmpOp, port uint16) []expr.Any {
 	return []expr.Any{
 		&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: binaryutil.BigEndian.PutUint16(port)},
+		&expr.Cmp{Op: op, Register: reg, Data: binaryutil.BigEndian.PutUint16(port)},
 	}
 }
 
@@ -200,11 +264,13 @@ func masked(keep, set uint32) expr.Any {
 }
 
 // markIs compares the packet's mark with ztunnel's.
-func markIs(op expr.CmpOp) []expr.Any {
+func markIs(op expr.CmpOp) []expr.Any { return markCmp(op, ProxyMark) }
+
+func markCmp(op expr.CmpOp, mark uint32) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyMARK, Register: reg},
 		masked(markMask, 0),
-		&expr.Cmp{Op: op, Register: reg, Data: u32(ProxyMark)},
+		&expr.Cmp{Op: op, Register: reg, Data: u32(mark)},
 	}
 }
 
@@ -232,10 +298,11 @@ func connMarkIsDelivery() []expr.Any {
 	}
 }
 
-func isReply() []expr.Any {
-	const reply = 1 // IP_CT_DIR_REPLY
+func isReply() []expr.Any { return ctDirection(1) } // IP_CT_DIR_REPLY
+
+func ctDirection(d byte) []expr.Any {
 	return []expr.Any{
 		&expr.Ct{Key: expr.CtKeyDIRECTION, Register: reg},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{reply}},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{d}},
 	}
 }

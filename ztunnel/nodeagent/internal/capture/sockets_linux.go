@@ -38,7 +38,7 @@ func (k *kernel) connections() (Connections, error) {
 			case !isOpen(s.State):
 			case s.ID.SourcePort == TunnelPort:
 				n.Tunnels++
-			case s.ID.SourcePort == OutboundPort, s.ID.SourcePort == InboundPort, !own(s.ID.Source):
+			case s.ID.SourcePort == OutboundPort, s.ID.SourcePort == InboundPort, s.ID.SourcePort == DNSPort, !own(s.ID.Source):
 				n.Live++
 			}
 		}

@@ -61,7 +61,7 @@ func (s *shape) diff(want *shape) []string {
 
 // replaceTable puts the rules of a phase in place of whatever the table holds,
 // in one transaction: no packet sees anything in between.
-func replaceTable(conn *nftables.Conn, p phase) error {
+func replaceTable(conn *nftables.Conn, p target) error {
 	table := &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}
 	conn.AddTable(table) // so that there is one to delete
 	conn.DelTable(table)

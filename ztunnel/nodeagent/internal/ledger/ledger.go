@@ -41,6 +41,8 @@ type Pod struct {
 	Device uint64 `json:"device"`
 	Inode  uint64 `json:"inode"`
 	Phase  Phase  `json:"phase"`
+	// What differs in the rules from those of other pods.
+	DNSLeftAlone bool `json:"dnsLeftAlone,omitempty"`
 }
 
 // State is all that is kept.

@@ -17,7 +17,7 @@ import (
 
 // Capturer puts rules into namespaces; *capture.Capturer is one.
 type Capturer interface {
-	Capture(ns *netns.Namespace) (changed []string, err error)
+	Capture(ns *netns.Namespace, o rules.Options) (changed []string, err error)
 	StopNew(ns *netns.Namespace) error
 	Connections(ns *netns.Namespace) (rules.Connections, error)
 	Release(ns *netns.Namespace) error
@@ -77,6 +77,8 @@ type Config struct {
 	Logger       *zap.Logger
 	Registerer   prometheus.Registerer
 
+	// DNSLeftAlone leaves the queries of all pods alone.
+	DNSLeftAlone bool
 	// Repair is the time between two looks at a pod without news.
 	Repair time.Duration
 	// DrainPoll is the time between two looks at a draining pod, DrainBound how

@@ -8,6 +8,7 @@ import (
 	nodepb "github.com/ambit-mesh/ambit/apis/node"
 	"github.com/ambit-mesh/ambit/internal/netns"
 	"github.com/ambit-mesh/ambit/internal/zds"
+	rules "github.com/ambit-mesh/ambit/ztunnel/nodeagent/internal/capture"
 	"github.com/ambit-mesh/ambit/ztunnel/nodeagent/internal/ledger"
 )
 
@@ -38,6 +39,7 @@ type pod struct {
 	// drainUntil when its connections have had their time.
 	stopped    bool
 	drainUntil time.Time
+	asked      rules.Options // of the last capture
 
 	err      string // of the last step; empty if it went well
 	attempts int    // failures in a row

@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/ambit-mesh/ambit/internal/netns"
+	rules "github.com/ambit-mesh/ambit/ztunnel/nodeagent/internal/capture"
 	"github.com/ambit-mesh/ambit/ztunnel/nodeagent/internal/ledger"
 )
 
@@ -150,8 +151,13 @@ func (s *Set) capture(p *pod, ns *netns.Namespace) (step, error) {
 	if err := s.setPhase(p, ns, ledger.Captured); err != nil {
 		return step{}, err
 	}
+	s.mu.Lock()
+	o := rules.Options{DNSLeftAlone: p.rec.DNSLeftAlone || s.cfg.DNSLeftAlone}
+	asked := p.asked
+	p.asked = o
+	s.mu.Unlock()
 	s.kernel <- struct{}{}
-	changed, err := s.cfg.Capturer.Capture(ns)
+	changed, err := s.cfg.Capturer.Capture(ns, o)
 	<-s.kernel
 	if err != nil {
 		return step{}, err
@@ -165,6 +171,8 @@ func (s *Set) capture(p *pod, ns *netns.Namespace) (step, error) {
 	switch {
 	case !p.inPlace:
 		log.Info("pod is captured")
+	case asked != o:
+		log.Info("rules of a captured pod were changed")
 	case len(changed) > 0:
 		s.metrics.repairs.Inc()
 		log.Warn("rules of a captured pod were damaged and have been put right", zap.Strings("damage", changed))

@@ -174,6 +174,8 @@ type Word struct {
 	Addrs          []netip.Addr
 	Captured       bool
 	Reason         string
+	// What differs in the rules from those of other pods.
+	DNSLeftAlone bool
 }
 
 // Apply takes in what the control plane says about a pod.
@@ -192,6 +194,7 @@ func (s *Set) Apply(w Word) {
 	if p.ns == nil && p.wanted == Capture {
 		poke(s.seek)
 	}
+	p.rec.DNSLeftAlone = w.DNSLeftAlone
 	p.rec.Name, p.rec.Namespace, p.rec.ServiceAccount = w.Name, w.Namespace, w.ServiceAccount
 	s.changedLocked(p)
 	p.nudge()

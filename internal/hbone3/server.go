@@ -1,0 +1,207 @@
+package hbone3
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+
+	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/http3"
+	"golang.org/x/time/rate"
+
+	"github.com/ambit-mesh/ambit/internal/hbone"
+)
+
+// Handler decides about one incoming stream: it calls Accept or Refuse of in. The
+// stream ends when it returns.
+type Handler func(ctx context.Context, in *Incoming)
+
+// Incoming is a CONNECT that waits for a decision.
+type Incoming struct {
+	// Authority, Protocol, Path, Fields, Peer and the addresses are those of
+	// hbone.Incoming.
+	Authority, Protocol, Path string
+	Fields                    []hbone.Field
+	Peer                      *tls.ConnectionState
+	RemoteAddr, LocalAddr     net.Addr
+
+	w        http.ResponseWriter
+	s        *Stream
+	answered bool
+}
+
+// Stream is the stream, for watching or resetting it before it is accepted.
+func (in *Incoming) Stream() *Stream { return in.s }
+
+// Accept answers 200. The stream can be used from then on.
+func (in *Incoming) Accept(fields ...hbone.Field) (*Stream, error) {
+	if in.answered {
+		return nil, errors.New("stream was answered before")
+	}
+	in.answered = true
+	for _, f := range fields {
+		in.w.Header().Add(f.Name, f.Value)
+	}
+	in.w.WriteHeader(http.StatusOK)
+	s, err := in.w.(http3.HTTPStreamer).HTTPStream()
+	if err != nil {
+		return nil, mapped(err)
+	}
+	in.s.taken(s)
+	return in.s, nil
+}
+
+// Refuse answers with another status, and why (RFC 9209). A stream that was
+// accepted is reset instead.
+func (in *Incoming) Refuse(status int, proxyStatus string) {
+	if in.answered {
+		in.s.Reset(hbone.CodeCancel)
+		return
+	}
+	in.answered = true
+	if proxyStatus != "" {
+		in.w.Header().Set("proxy-status", proxyStatus)
+	}
+	in.w.WriteHeader(status)
+}
+
+// ended makes sure that nothing is left open after the handler.
+func (in *Incoming) ended() {
+	if !in.answered {
+		in.Refuse(http.StatusServiceUnavailable, "")
+		return
+	}
+	in.s.w.CancelRead(quic.StreamErrorCode(http3.ErrCodeConnectError))
+	if !in.s.whole.Load() { // else what is on its way would be lost
+		in.s.w.CancelWrite(quic.StreamErrorCode(http3.ErrCodeConnectError))
+	}
+}
+
+// Server takes tunnels at one socket.
+type Server struct {
+	tr      *quic.Transport
+	ln      *quic.Listener
+	h3      *http3.Server
+	handler Handler
+
+	mu    sync.Mutex
+	conns map[*quic.Conn]struct{} // guarded by mu
+}
+
+// NewServer listens on sock, which it owns from then on. Run has to be called next.
+func NewServer(sock net.PacketConn, tlsConfig *tls.Config, cfg Config, h Handler) (*Server, error) {
+	cfg = cfg.withDefaults()
+	s := &Server{handler: h, conns: make(map[*quic.Conn]struct{})}
+	// Peers that flood us with first packets, or have others flooded by our answers,
+	// are asked to prove where they are.
+	unproved := rate.NewLimiter(rate.Limit(cfg.Handshakes), cfg.Handshakes)
+	s.tr = &quic.Transport{Conn: sock, VerifySourceAddress: func(net.Addr) bool { return !unproved.Allow() }}
+	s.h3 = &http3.Server{
+		Handler: http.HandlerFunc(s.serve), EnableDatagrams: true, MaxHeaderBytes: maxHeaderBytes,
+		// The client closes what is idle; this is for clients that do not.
+		IdleTimeout: 2 * cfg.IdleTimeout,
+		ConnContext: func(ctx context.Context, c *quic.Conn) context.Context {
+			return context.WithValue(ctx, connKey{}, c)
+		},
+		Logger: slog.New(slog.DiscardHandler),
+	}
+	var err error
+	if s.ln, err = s.tr.Listen(tlsConfig, cfg.quic()); err != nil {
+		_ = sock.Close()
+		return nil, fmt.Errorf("listen for QUIC: %w", err)
+	}
+	return s, nil
+}
+
+type connKey struct{}
+
+// Run serves until ctx ends, and then closes everything and waits for the handlers.
+func (s *Server) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	for {
+		c, err := s.ln.Accept(ctx)
+		if err != nil {
+			break
+		}
+		s.mu.Lock()
+		s.conns[c] = struct{}{}
+		s.mu.Unlock()
+		wg.Go(func() {
+			// Why a connection ended is its streams' to say.
+			_ = s.h3.ServeQUICConn(c)
+			s.mu.Lock()
+			delete(s.conns, c)
+			s.mu.Unlock()
+		})
+	}
+	<-ctx.Done()
+	s.mu.Lock()
+	for c := range s.conns {
+		_ = c.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeNoError), "closing")
+	}
+	s.mu.Unlock()
+	wg.Wait()
+	_ = s.h3.Close()
+	s.Close()
+	return nil
+}
+
+// Close closes the socket, of a server that does not run or has.
+func (s *Server) Close() {
+	_ = s.tr.Close()
+	_ = s.tr.Conn.Close()
+}
+
+// Drain lets connections end when their streams have, and takes no new ones. It
+// returns when all have ended or ctx has.
+func (s *Server) Drain(ctx context.Context) {
+	_ = s.ln.Close()
+	_ = s.h3.Shutdown(ctx)
+}
+
+func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
+	c, _ := r.Context().Value(connKey{}).(*quic.Conn)
+	in := &Incoming{
+		Authority: r.Host, Fields: fields(r.Header), Peer: r.TLS, w: w,
+		RemoteAddr: c.RemoteAddr(), LocalAddr: c.LocalAddr(), s: newPending(w),
+	}
+	if r.Proto != "HTTP/3.0" {
+		in.Protocol, in.Path = r.Proto, r.URL.EscapedPath()
+	}
+	defer in.ended()
+	if r.Method != http.MethodConnect {
+		in.Refuse(http.StatusBadRequest, hbone.ProxyStatus("http_request_error", "method must be CONNECT"))
+		return
+	}
+	s.handler(r.Context(), in)
+}
+
+// pending stands for a stream that is not accepted yet.
+type pending struct {
+	wire
+	w http.ResponseWriter
+}
+
+// newPending makes a stream that can be reset before it is accepted: that is noted
+// and happens when the handler returns.
+func newPending(w http.ResponseWriter) *Stream { return &Stream{w: pending{w: w}} }
+
+// taken puts the accepted stream in place.
+func (s *Stream) taken(w wire) {
+	s.mu.Lock()
+	s.w = w
+	err := s.err
+	s.mu.Unlock()
+	if err != nil {
+		s.fail(err)
+	}
+}
+
+// CancelRead and CancelWrite do nothing: there is no stream yet.
+func (pending) CancelRead(quic.StreamErrorCode)  {}
+func (pending) CancelWrite(quic.StreamErrorCode) {}

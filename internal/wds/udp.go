@@ -1,0 +1,97 @@
+package wds
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"google.golang.org/protobuf/proto"
+
+	workloadpb "github.com/ambit-mesh/ambit/apis/workload"
+)
+
+// ErrNoUDP is an enrolled workload whose tunnel takes no datagrams: there is no way
+// to it that keeps what the mesh promises.
+var ErrNoUDP = errors.New("its tunnel takes no UDP")
+
+// extension reads the config of an extension into m, and reports whether it is there.
+func extension(list []*workloadpb.Extension, name string, m proto.Message) (found bool, err error) {
+	for _, e := range list {
+		if e.GetName() == name {
+			if err := e.GetConfig().UnmarshalTo(m); err != nil {
+				return false, fmt.Errorf("extension %s: %w", name, err)
+			}
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// transport reads what extensions say about datagrams.
+func (w *Workload) transport(list []*workloadpb.Extension) error {
+	t := &workloadpb.Transport{}
+	if _, err := extension(list, workloadpb.TransportExtension, t); err != nil {
+		return err
+	}
+	w.UDP, w.HTTP3, w.Transport = t.GetUdp(), t.GetH3(), t.GetPreference()
+	of := &workloadpb.UDPPorts{}
+	if _, err := extension(list, workloadpb.UDPPortsExtension, of); err != nil {
+		return err
+	}
+	for i := range w.Services {
+		m := &w.Services[i]
+		var err error
+		if m.UDP, err = ports(of.GetServices()[m.Service].GetPorts()); err != nil {
+			return fmt.Errorf("UDP ports of service %s: %w", m.Service, err)
+		}
+	}
+	return nil
+}
+
+// udp gives the service as datagrams see it. A control plane that does not tell UDP
+// ports apart lists them among the others.
+func (s *Service) udp() *Service {
+	if len(s.UDP) == 0 {
+		return s
+	}
+	of := *s
+	of.Ports, of.datagrams = s.UDP, true
+	return &of
+}
+
+// RouteUDP is Route for datagrams, of which waypoints know nothing: they go to the
+// endpoints.
+func (s *Store) RouteUDP(src *Workload, dst netip.AddrPort, avoid ...*Workload) (Route, error) {
+	dst = netip.AddrPortFrom(dst.Addr().Unmap(), dst.Port())
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if w := s.byAddr[dst.Addr()]; w != nil {
+		return tunnelUDP(toWorkload(w, nil, dst))
+	}
+	svc := s.serviceLocked(src.Namespace, dst.Addr())
+	if svc == nil {
+		if src.RegistryOnly {
+			return Route{}, unknownTo(src, dst)
+		}
+		return Route{Connect: dst, Target: dst}, nil
+	}
+	of := svc.udp()
+	if svc.Passthrough && !(svc.External && src.RegistryOnly && !of.HasPort(dst.Port())) {
+		return Route{Connect: dst, Target: dst, Service: svc}, nil
+	}
+	if !of.HasPort(dst.Port()) {
+		return Route{Service: svc}, fmt.Errorf("service %s UDP port %d: %w", svc.Key, dst.Port(), ErrNoPort)
+	}
+	ep, target, err := s.pick(src, of, dst.Port(), dst.Addr().Is4(), avoid)
+	if err != nil {
+		return Route{Service: svc}, err
+	}
+	return tunnelUDP(toWorkload(ep, svc, target))
+}
+
+func tunnelUDP(r Route) (Route, error) {
+	if r.Tunnel && !r.Workload.UDP {
+		return r, fmt.Errorf("workload %s/%s: %w", r.Workload.Namespace, r.Workload.Name, ErrNoUDP)
+	}
+	return r, nil
+}

@@ -1,0 +1,130 @@
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net/netip"
+
+	"github.com/quic-go/quic-go"
+
+	workloadpb "github.com/ambit-mesh/ambit/apis/workload"
+	"github.com/ambit-mesh/ambit/internal/hbone"
+	"github.com/ambit-mesh/ambit/internal/hbone3"
+	"github.com/ambit-mesh/ambit/internal/identity"
+	"github.com/ambit-mesh/ambit/internal/netns"
+	"github.com/ambit-mesh/ambit/internal/wds"
+)
+
+// openQUIC opens the pod's socket for tunnels over QUIC, and one to open them.
+func (p *Pod) openQUIC() error {
+	sock, err := netns.ListenUDP(p.ns, netip.AddrPortFrom(netip.IPv6Unspecified(), PortHBONE), netns.UDPOptions{Mark: Mark, Shared: true, ReceiveBuffer: quicBuffer})
+	if err != nil {
+		return fmt.Errorf("pod %s/%s: listen on UDP %d: %w", p.info.Namespace, p.info.Name, PortHBONE, err)
+	}
+	server := identity.QUICServerConfig(func() (*identity.Certificate, error) {
+		ctx, cancel := context.WithTimeout(context.Background(), certTimeout)
+		defer cancel()
+		return p.source.Get(ctx)
+	})
+	p.quic, err = hbone3.NewServer(sock, server, p.cfg.HBONE3, func(ctx context.Context, in *hbone3.Incoming) { p.serve(ctx, askHTTP3(in)) })
+	if err != nil {
+		return fmt.Errorf("pod %s/%s: %w", p.info.Namespace, p.info.Name, err)
+	}
+	own, err := netns.ListenUDP(p.ns, netip.AddrPortFrom(netip.IPv6Unspecified(), 0), netns.UDPOptions{Mark: Mark, ReceiveBuffer: quicBuffer})
+	if err != nil {
+		return fmt.Errorf("pod %s/%s: a socket for QUIC: %w", p.info.Namespace, p.info.Name, err)
+	}
+	p.quicOwn = &quic.Transport{Conn: own}
+	return nil
+}
+
+// quicBuffer is asked for the sockets of tunnels, in bytes: what quic-go asks for.
+const quicBuffer = 7 << 20
+
+// dialQUIC sets up a tunnel connection over QUIC from within the pod.
+func (p *Pod) dialQUIC(ctx context.Context, key poolKey) (*hbone3.ClientConn, error) {
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.ConnectTimeout)
+	defer cancel()
+	cert, err := p.source.Get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	peers, err := splitIDs(key.peers)
+	if err != nil {
+		return nil, err
+	}
+	tlsConfig, err := cert.QUICClientConfig(peers...)
+	if err != nil {
+		return nil, err
+	}
+	node := key.addr.Addr().String()
+	if w := p.cfg.Store.Workload(key.addr.Addr()); w != nil && w.Node != "" {
+		node = w.Node
+	}
+	cc, err := hbone3.Dial(ctx, p.quicOwn, key.addr, tlsConfig, p.cfg.HBONE3)
+	switch {
+	case err == nil:
+		p.cfg.Reach.worked(node)
+		return cc, nil
+	case hbone3.Unreachable(err):
+		p.cfg.Reach.failed(node, err)
+	}
+	return nil, fmt.Errorf("tunnel to %s: %w", key.addr, err)
+}
+
+// wantsHTTP3 says whether traffic to a workload goes over QUIC.
+func (p *Pod) wantsHTTP3(src, dst *wds.Workload, udp bool) bool {
+	switch {
+	case !dst.HTTP3, src.Transport == workloadpb.Transport_H2, dst.Transport == workloadpb.Transport_H2:
+		return false
+	case !udp && src.Transport != workloadpb.Transport_H3 && dst.Transport != workloadpb.Transport_H3:
+		return false
+	}
+	node := dst.Node
+	if node == "" && len(dst.Addresses) > 0 {
+		node = dst.Addresses[0].String()
+	}
+	return p.cfg.Reach.try(node)
+}
+
+// seen notes who the other end has proved to be.
+func (c *connection) seen(state tls.ConnectionState) {
+	if id, err := identity.FromState(&state); err == nil {
+		c.dstID = id
+	}
+}
+
+// openTunnel opens a stream by the transport that policy and the path allow.
+func (p *Pod) openTunnel(ctx context.Context, c *connection, r *wds.Route, req hbone.Request) (tunnelStream, error) {
+	key := poolKey{addr: r.Connect, uid: r.Workload.UID, peers: joinIDs(r.Peers)}
+	if p.wantsHTTP3(c.src, r.Workload, false) {
+		s, _, cc, err := p.pool3.Open(ctx, key, req)
+		if err == nil {
+			c.seen(cc.PeerState())
+			c.transport = transportH3
+			return s, nil
+		}
+		if !hbone3.Unreachable(err) {
+			return nil, err
+		}
+	}
+	s, _, cc, err := p.pool.Open(ctx, key, req)
+	if err != nil {
+		return nil, err
+	}
+	c.seen(cc.PeerState())
+	c.transport = transportH2
+	return s, nil
+}
+
+// closeQUIC closes what openQUIC has opened.
+func (p *Pod) closeQUIC() {
+	if p.quic != nil {
+		p.quic.Close()
+	}
+	if p.quicOwn != nil {
+		_ = p.quicOwn.Close()
+		_ = p.quicOwn.Conn.Close()
+	}
+}

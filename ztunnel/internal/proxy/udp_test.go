@@ -1,0 +1,107 @@
+package proxy
+
+import (
+	"errors"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+)
+
+// A flood from one address takes neither the room of others nor more than its own.
+func TestSessionLimits(t *testing.T) {
+	table := newSessions()
+	get := func(from string, port uint16) *session {
+		key := flowKey{netip.AddrPortFrom(netip.MustParseAddr(from), port), netip.MustParseAddrPort("10.0.0.1:53")}
+		s, _ := table.get(key, maxOfSource, func() *session { return newSession(key, &connection{}) })
+		return s
+	}
+	for port := range uint16(maxOfSource) {
+		if get("10.0.0.7", port+1) == nil {
+			t.Fatal("no room at all")
+		}
+	}
+	table.mu.Lock()
+	for _, s := range table.all {
+		s.last.Store(time.Now().Add(-2 * evictAfter).UnixNano())
+	}
+	table.mu.Unlock()
+	if get("10.0.0.7", 9999) == nil || len(table.all) != maxOfSource {
+		t.Error("a quiet session was not given up for a new one")
+	}
+	had := 0
+	for port := range uint16(maxOfSource + 100) {
+		if get("10.0.0.9", port+1) != nil {
+			had++
+		}
+	}
+	if had != maxOfSource {
+		t.Errorf("one address got %d sessions, want %d", had, maxOfSource)
+	}
+	table.sweep(time.Now().Add(udpShort))
+	table.sweep(time.Now().Add(udpShort)) // ends, and forgets
+	s := get("10.0.0.8", 1)
+	if s == nil {
+		t.Fatal("another address got none")
+	}
+	for i := range maxPending + 1 {
+		if drop := s.offer([]byte("x")); (drop != "") != (i == maxPending) {
+			t.Errorf("datagram %d: %q", i, drop)
+		}
+	}
+	s.end()
+	if drop := s.offer([]byte("x")); drop != dropRefused {
+		t.Errorf("after the end: %q", drop)
+	}
+	table.sweep(time.Now().Add(udpRefused))
+	if len(table.all) != 0 {
+		t.Errorf("%d sessions that are over are known", len(table.all))
+	}
+	long := get("10.0.0.8", 2)
+	for range fewDatagrams {
+		long.touch()
+	}
+	if table.sweep(time.Now().Add(udpShort)); long.over {
+		t.Error("a session that was busy ended early")
+	}
+	table.sweep(time.Now().Add(udpIdle))
+	table.sweep(time.Now().Add(udpIdle))
+	if len(table.all) != 0 || len(table.from) != 0 {
+		t.Errorf("%d sessions of %d addresses are left", len(table.all), len(table.from))
+	}
+}
+
+func TestReach(t *testing.T) {
+	r := NewReach(prometheus.NewRegistry(), zap.NewNop())
+	now := time.Unix(1000, 0)
+	r.now = func() time.Time { return now }
+	if !r.try("n1") {
+		t.Fatal("a node that nothing is known of is not tried")
+	}
+	r.failed("n1", errors.New("no answer"))
+	if r.try("n1") || !r.try("n2") {
+		t.Error("blocked is n1, and n1 alone")
+	}
+	now = now.Add(firstBackoff)
+	if !r.try("n1") || r.try("n1") {
+		t.Error("after the time-out one tries, and no other")
+	}
+	r.failed("n1", errors.New("no answer"))
+	now = now.Add(firstBackoff)
+	if r.try("n1") {
+		t.Error("the second time-out is not longer")
+	}
+	for range 20 {
+		r.failed("n1", errors.New("no answer"))
+	}
+	now = now.Add(maxBackoff)
+	if !r.try("n1") {
+		t.Error("the time-out has no upper bound")
+	}
+	r.worked("n1")
+	if !r.try("n1") || !r.try("n1") {
+		t.Error("what works is not used")
+	}
+}
