@@ -3,21 +3,25 @@ package netns
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 
 	"golang.org/x/sys/unix"
 )
 
-// ErrNotListener is a descriptor that is not of a TCP socket that listens in the
+// ErrNotListener is a descriptor that is not of a socket that listens, or is bound for UDP, in the
 // namespace that it should.
-var ErrNotListener = errors.New("not a TCP socket that listens in this namespace")
+var ErrNotListener = errors.New("not a socket that listens in this namespace")
 
 // Adopt makes a Listener of a descriptor that another process opened within ns:
 // both accept from one queue, which lives as long as either has it. The options are
 // set anew. If an error is returned, fd stays the caller's.
 func Adopt(ns *Namespace, fd int, opts ListenOptions) (*Listener, error) {
-	addr, domain, err := inspect(ns, fd)
+	network, addr, domain, err := inspect(ns, fd)
+	if err == nil && network != "tcp" {
+		err = fmt.Errorf("descriptor of a listener: %w: it is for datagrams", ErrNotListener)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -44,16 +48,44 @@ func Adopt(ns *Namespace, fd int, opts ListenOptions) (*Listener, error) {
 	return &Listener{file: newFile(fd), addr: addr}, nil
 }
 
-// ListenerAddr tells where a descriptor listens, if it is of a TCP socket that
-// listens within ns.
-func ListenerAddr(ns *Namespace, fd int) (netip.AddrPort, error) {
-	addr, _, err := inspect(ns, fd)
-	return addr, err
+// AdoptUDP makes a connection of the descriptor of a UDP socket that another process
+// has bound within ns: each datagram comes to one of those who read it. Options are as
+// they were. If an error is returned, fd stays the caller's.
+func AdoptUDP(ns *Namespace, fd int) (*net.UDPConn, error) {
+	network, addr, _, err := inspect(ns, fd)
+	if err == nil && network != "udp" {
+		err = fmt.Errorf("descriptor of a UDP socket: %w: it is for connections", ErrNotListener)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return nil, fmt.Errorf("adopt UDP socket %s: %w", addr, err)
+	}
+	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("adopt UDP socket %s: %w", addr, err)
+	}
+	file := os.NewFile(uintptr(dup), "udp") // #nosec G115 -- a descriptor
+	defer file.Close()                      // net has a descriptor of its own
+	pc, err := net.FilePacketConn(file)
+	if err != nil {
+		return nil, fmt.Errorf("adopt UDP socket %s: %w", addr, err)
+	}
+	_ = unix.Close(fd)
+	return pc.(*net.UDPConn), nil
 }
 
-func inspect(ns *Namespace, fd int) (addr netip.AddrPort, domain int, err error) {
-	fail := func(err error) (netip.AddrPort, int, error) {
-		return netip.AddrPort{}, 0, fmt.Errorf("descriptor of a listener: %w: %w", ErrNotListener, err)
+// ListenerAddr tells where a descriptor listens, if it is of a socket within ns that
+// listens for TCP or is bound for UDP, and for which of them, "tcp" or "udp".
+func ListenerAddr(ns *Namespace, fd int) (network string, addr netip.AddrPort, err error) {
+	network, addr, _, err = inspect(ns, fd)
+	return network, addr, err
+}
+
+func inspect(ns *Namespace, fd int) (network string, addr netip.AddrPort, domain int, err error) {
+	fail := func(err error) (string, netip.AddrPort, int, error) {
+		return "", netip.AddrPort{}, 0, fmt.Errorf("descriptor of a listener: %w: %w", ErrNotListener, err)
 	}
 	listening, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
 	if err != nil {
@@ -63,8 +95,13 @@ func inspect(ns *Namespace, fd int) (addr netip.AddrPort, domain int, err error)
 	if err != nil {
 		return fail(os.NewSyscallError("getsockopt", err))
 	}
-	if listening == 0 || proto != unix.IPPROTO_TCP {
-		return fail(errors.New("it does not listen for TCP"))
+	switch {
+	case listening != 0 && proto == unix.IPPROTO_TCP:
+		network = "tcp"
+	case proto == unix.IPPROTO_UDP:
+		network = "udp"
+	default:
+		return fail(errors.New("it does not listen for TCP, nor is it of UDP"))
 	}
 	if domain, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN); err != nil {
 		return fail(os.NewSyscallError("getsockopt", err))
@@ -85,7 +122,10 @@ func inspect(ns *Namespace, fd int) (addr netip.AddrPort, domain int, err error)
 	if err != nil {
 		return fail(os.NewSyscallError("getsockname", err))
 	}
-	return addrPort(sa), domain, nil
+	if addr = addrPort(sa); addr.Port() == 0 {
+		return fail(errors.New("it is not bound"))
+	}
+	return network, addr, domain, nil
 }
 
 // Dup gives another descriptor of the listening socket, to be handed to another

@@ -83,6 +83,18 @@ func openUDP(ns *Namespace, local, remote netip.AddrPort, opts UDPOptions) (*net
 	return pc.(*net.UDPConn), nil
 }
 
+// DupUDP gives a further descriptor of a socket, which the caller closes.
+func DupUDP(c *net.UDPConn) (fd int, err error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	if cerr := raw.Control(func(of uintptr) { fd, err = unix.FcntlInt(of, unix.F_DUPFD_CLOEXEC, 0) }); cerr != nil {
+		return 0, cerr
+	}
+	return fd, err
+}
+
 func udpSocket(ns *Namespace, domain int) (int, error) {
 	const typ = unix.SOCK_DGRAM | unix.SOCK_NONBLOCK | unix.SOCK_CLOEXEC
 	if ns == nil {

@@ -8,8 +8,9 @@ import (
 	"github.com/ambit-mesh/ambit/internal/netns"
 )
 
-// maxListeners is how many listening sockets of a pod are handed over at most.
-const maxListeners = 8
+// maxListeners is how many sockets of a pod, that listen or are bound for UDP, are
+// handed over at most.
+const maxListeners = 16
 
 // Handover is what a ztunnel is given to take a pod over from another one.
 type Handover struct {
@@ -38,7 +39,7 @@ func listenersOf(ns *netns.Namespace, fds []int) ([]int, error) {
 		return nil, malformed("%d listening sockets, at most %d", len(fds), maxListeners)
 	}
 	for _, fd := range fds {
-		if _, err := netns.ListenerAddr(ns, fd); err != nil {
+		if _, _, err := netns.ListenerAddr(ns, fd); err != nil {
 			closeAll(fds)
 			return nil, err
 		}

@@ -160,7 +160,7 @@ func TestListenersOfOtherNamespacesAreRefused(t *testing.T) {
 	if _, err := netns.Adopt(ns, fd, netns.ListenOptions{}); !errors.Is(err, netns.ErrNotListener) {
 		t.Errorf("got %v", err)
 	}
-	if at, err := netns.ListenerAddr(foreign, fd); err != nil || at.Port() != 15001 {
+	if _, at, err := netns.ListenerAddr(foreign, fd); err != nil || at.Port() != 15001 {
 		t.Errorf("got %v, %v", at, err)
 	}
 	null, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
@@ -168,7 +168,7 @@ func TestListenersOfOtherNamespacesAreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(null)
-	if _, err := netns.ListenerAddr(ns, null); !errors.Is(err, netns.ErrNotListener) {
+	if _, _, err := netns.ListenerAddr(ns, null); !errors.Is(err, netns.ErrNotListener) {
 		t.Errorf("no socket: %v", err)
 	}
 }

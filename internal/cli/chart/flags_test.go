@@ -117,4 +117,3 @@ func collect(t *testing.T, pods map[string][]corev1.PodSpec, spec corev1.PodSpec
 		pods[program] = append(pods[program], corev1.PodSpec{Containers: []corev1.Container{c}})
 	}
 }
-

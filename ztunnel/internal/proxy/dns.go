@@ -22,12 +22,11 @@ type dnsListeners struct {
 	streams []*netns.Listener
 }
 
-func openDNS(ns *netns.Namespace) (*dnsListeners, error) {
+func openDNS(ns *netns.Namespace, given inherited) (*dnsListeners, error) {
 	l := &dnsListeners{}
 	for _, a := range []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()} {
 		at := netip.AddrPortFrom(a, portDNS)
-		opts := netns.ListenOptions{Mark: Mark, ReusePort: true}
-		u, err := netns.ListenDatagrams(ns, at, opts)
+		u, err := given.datagrams(ns, at, netns.UDPOptions{Mark: Mark, Shared: true})
 		if a.Is6() && (errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.EAFNOSUPPORT)) {
 			continue // a pod without IPv6
 		}
@@ -40,7 +39,7 @@ func openDNS(ns *netns.Namespace) (*dnsListeners, error) {
 		if a.Is6() {
 			network = "tcp6"
 		}
-		s, err := netns.Listen(ns, network, at, opts)
+		s, _, err := given.listener(ns, network, at, netns.ListenOptions{Mark: Mark, ReusePort: true})
 		if err != nil {
 			l.close()
 			return nil, err
@@ -69,7 +68,7 @@ func (p *Pod) newDNS() *dns.Proxy {
 
 func (p *Pod) dialResolver(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error) {
 	if network == "udp" {
-		return netns.DialDatagrams(p.ns, Mark, to)
+		return netns.DialUDP(p.ns, netip.AddrPort{}, to, netns.UDPOptions{Mark: Mark})
 	}
 	return netns.Dial(ctx, p.ns, netns.DialOptions{Mark: Mark}, to)
 }

@@ -21,40 +21,92 @@ func (p *Pod) places() []place {
 	return []place{{&p.outbound, PortOutbound}, {&p.plaintext, PortPlaintext}, {&p.inbound, PortHBONE}}
 }
 
-// listen adopts the listeners that there are and opens the others. Descriptors that
-// are of no use, such as those of a port that another version had, are closed.
-func (p *Pod) listen(fds []int) error {
-	given := make(map[uint16]int, len(fds))
+// socket is what tells the sockets of a pod apart.
+type socket struct {
+	network string
+	at      netip.AddrPort
+}
+
+// inherited are the descriptors that another ztunnel has handed over.
+type inherited map[socket]int
+
+// inherit looks at descriptors. Those that are of no use are closed.
+func inherit(ns *netns.Namespace, fds []int) inherited {
+	given := make(inherited, len(fds))
 	for _, fd := range fds {
-		at, err := netns.ListenerAddr(p.ns, fd)
-		if _, twice := given[at.Port()]; err != nil || twice {
+		network, at, err := netns.ListenerAddr(ns, fd)
+		if at.Addr().IsUnspecified() {
+			at = netip.AddrPortFrom(netip.IPv6Unspecified(), at.Port()) // as it is asked for
+		}
+		of := socket{network, at}
+		if _, twice := given[of]; err != nil || twice {
 			_ = unix.Close(fd)
 			continue
 		}
-		given[at.Port()] = fd
+		given[of] = fd
 	}
-	defer func() {
-		for _, fd := range given {
-			_ = unix.Close(fd)
+	return given
+}
+
+// listener adopts a socket that was handed over, or opens one.
+func (g inherited) listener(ns *netns.Namespace, network string, at netip.AddrPort, opts netns.ListenOptions) (l *netns.Listener, adopted bool, err error) {
+	if fd, ok := g[socket{"tcp", at}]; ok {
+		if l, err = netns.Adopt(ns, fd, opts); err != nil {
+			return nil, false, err
 		}
-	}()
+		delete(g, socket{"tcp", at})
+		return l, true, nil
+	}
+	if l, err = netns.Listen(ns, network, at, opts); err != nil {
+		return nil, false, fmt.Errorf("listen on %d: %w", at.Port(), err)
+	}
+	return l, false, nil
+}
+
+// datagrams does the same for UDP.
+func (g inherited) datagrams(ns *netns.Namespace, at netip.AddrPort, opts netns.UDPOptions) (*net.UDPConn, error) {
+	if fd, ok := g[socket{"udp", at}]; ok {
+		c, err := netns.AdoptUDP(ns, fd)
+		if err == nil {
+			delete(g, socket{"udp", at})
+		}
+		return c, err
+	}
+	c, err := netns.ListenUDP(ns, at, opts)
+	if err != nil {
+		return nil, fmt.Errorf("listen on UDP %d: %w", at.Port(), err)
+	}
+	return c, nil
+}
+
+// close closes what nothing was made of, such as that of a port that another version had.
+func (g inherited) close() {
+	for _, fd := range g {
+		_ = unix.Close(fd)
+	}
+}
+
+// listen opens what the pod listens on, or adopts what there is.
+func (p *Pod) listen(fds []int) error {
+	given := inherit(p.ns, fds)
+	defer given.close()
 	opts := netns.ListenOptions{Mark: Mark, Transparent: true, ReusePort: true, Backlog: 4096}
 	for _, l := range p.places() {
+		var adopted bool
 		var err error
-		if fd, ok := given[l.port]; ok {
-			if *l.listener, err = netns.Adopt(p.ns, fd, opts); err != nil {
-				return err
-			}
-			delete(given, l.port)
-			p.adopted++
-			continue
+		if *l.listener, adopted, err = given.listener(p.ns, "tcp", netip.AddrPortFrom(netip.IPv6Unspecified(), l.port), opts); err != nil {
+			return err
 		}
-		*l.listener, err = netns.Listen(p.ns, "tcp", netip.AddrPortFrom(netip.IPv6Unspecified(), l.port), opts)
-		if err != nil {
-			return fmt.Errorf("listen on %d: %w", l.port, err)
+		if adopted {
+			p.adopted++
 		}
 	}
-	return nil
+	if err := p.openUDP(given); err != nil {
+		return err
+	}
+	var err error
+	p.dnsSockets, err = openDNS(p.ns, given)
+	return err
 }
 
 // Adopted says that another process has every socket that the pod listens on, so
@@ -76,15 +128,30 @@ func (p *Pod) Begun() bool {
 
 // Listeners gives further descriptors of the sockets that the pod listens on, which
 // the caller closes.
-func (p *Pod) Listeners() ([]int, error) {
-	var fds []int
-	for _, l := range p.places() {
-		fd, err := (*l.listener).Dup()
+func (p *Pod) Listeners() (fds []int, err error) {
+	defer func() {
 		if err != nil {
 			for _, fd := range fds {
 				_ = unix.Close(fd)
 			}
-			return nil, os.NewSyscallError("hand over a listener", err)
+			fds, err = nil, os.NewSyscallError("hand over a socket", err)
+		}
+	}()
+	streams, packets := p.dnsSockets.streams, append([]*net.UDPConn{p.udpOutbound, p.udpPlaintext}, p.dnsSockets.packets...)
+	for _, l := range p.places() {
+		streams = append(streams[:len(streams):len(streams)], *l.listener)
+	}
+	for _, l := range streams {
+		fd, err := l.Dup()
+		if err != nil {
+			return fds, err
+		}
+		fds = append(fds, fd)
+	}
+	for _, c := range packets {
+		fd, err := netns.DupUDP(c)
+		if err != nil {
+			return fds, err
 		}
 		fds = append(fds, fd)
 	}

@@ -138,18 +138,8 @@ func Open(cfg Config, info Info, ns *netns.Namespace, source *certs.Source, fds 
 	p.pool3 = hbone3.NewPool(p.dialQUIC)
 	if err := p.listen(fds); err != nil {
 		p.closeListeners()
+		p.closeQUIC()
 		return nil, fmt.Errorf("pod %s/%s: %w", info.Namespace, info.Name, err)
-	}
-	if err := p.openUDP(); err != nil {
-		p.closeListeners()
-		p.closeQUIC()
-		return nil, err
-	}
-	var err error
-	if p.dnsSockets, err = openDNS(ns); err != nil {
-		p.closeListeners()
-		p.closeQUIC()
-		return nil, fmt.Errorf("pod %s/%s: listen on %d: %w", info.Namespace, info.Name, portDNS, err)
 	}
 	p.dns = p.newDNS()
 	return p, nil

@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"sync"
@@ -247,18 +246,19 @@ func dropReason(err error) string {
 	return dropDelivered
 }
 
-// openUDP opens the pod's sockets for datagrams.
-func (p *Pod) openUDP() error {
+// openUDP opens the pod's sockets for datagrams. Those for tunnels over QUIC are not
+// inherited: their connections belong to a process.
+func (p *Pod) openUDP(given inherited) error {
 	for _, l := range []struct {
 		dst  **net.UDPConn
 		port uint16
 	}{{&p.udpOutbound, PortOutbound}, {&p.udpPlaintext, PortPlaintext}} {
 		var err error
-		*l.dst, err = netns.ListenUDP(p.ns, netip.AddrPortFrom(netip.IPv6Unspecified(), l.port), netns.UDPOptions{
+		*l.dst, err = given.datagrams(p.ns, netip.AddrPortFrom(netip.IPv6Unspecified(), l.port), netns.UDPOptions{
 			Mark: Mark, Transparent: true, OriginalDst: true, Shared: true, ReceiveBuffer: udpBuffer,
 		})
 		if err != nil {
-			return fmt.Errorf("pod %s/%s: listen on %d: %w", p.info.Namespace, p.info.Name, l.port, err)
+			return err
 		}
 	}
 	return p.openQUIC()
