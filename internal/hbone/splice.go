@@ -210,9 +210,14 @@ func (o *outlet) write(p []byte) error {
 	return err
 }
 
+// closeWrite half-closes. A connection that the peer ended already (ENOTCONN) needs
+// no FIN: when that was a reset, reading says so.
 func (o *outlet) closeWrite() error {
 	if cw, ok := o.conn.(interface{ CloseWrite() error }); ok {
-		return cw.CloseWrite()
+		if err := cw.CloseWrite(); !errors.Is(err, syscall.ENOTCONN) {
+			return err
+		}
+		return nil
 	}
 	o.whole.Store(true)
 	return o.conn.Close()

@@ -159,3 +159,26 @@ func TestWaypointWithoutProgram(t *testing.T) {
 		t.Errorf("waypoints %+v", st.Waypoints)
 	}
 }
+
+// An object that has the name of one that a waypoint is made of is a problem that
+// names both.
+func TestWaypointNameTaken(t *testing.T) {
+	const taken = `
+apiVersion: v1
+kind: Service
+metadata: {name: wp, namespace: shop}
+spec: {selector: {app: other}, ports: [{port: 80}]}
+`
+	o := withMesh(t, options(t, map[string]string{"ns.yaml": waypointNamespace, "taken.yaml": taken}))
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(self, filepath.Join(o.BinDir, "ambit-waypoint")); err != nil {
+		t.Fatal(err)
+	}
+	const want = "taken.yaml:4: Service shop/wp: metadata.name: waypoint shop/wp needs this name"
+	if st := up(t, o).status(); len(st.Problems) != 1 || !strings.Contains(st.Problems[0], want) {
+		t.Errorf("problems %v, want %q", st.Problems, want)
+	}
+}
