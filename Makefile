@@ -50,7 +50,7 @@ demo: build ## Show the mesh on this machine, step by step, with evidence (KEEP=
 .PHONY: test
 test: ## Run the tests, fuzz corpora included, without root too (PKG=./internal/hbone/... for some)
 	@$(if $(RACE),,echo "no C compiler found: the tests run without the race detector" >&2)
-	$(GO) test $(RACE) -timeout 20m $(PKG)
+	$(GO) test $(RACE) -timeout 45m $(PKG)
 
 .PHONY: lint
 lint: $(LINTER) ## Lint; builds the linter once, which takes minutes
