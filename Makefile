@@ -126,6 +126,7 @@ e2e: cluster-up ## Run tests/e2e on the cluster, which is brought up if needed (
 .PHONY: conformance
 conformance: cluster-up ## Run the Gateway API's conformance suite on the cluster and write the report (TEST=MeshPorts for one test)
 	$(GO) test -C tests/conformance -c -o $(CURDIR)/bin/conformance.test .
+	$(CLUSTER) in-net cp $(CURDIR)/bin/ambit install --version dev
 	@# What an earlier run is still deleting would be in the way.
 	$(CLUSTER) kubectl wait --for=delete namespace -l gateway-conformance --timeout=120s
 	cd tests/conformance && $(CURDIR)/$(CLUSTER) in-net cp $(CURDIR)/bin/conformance.test -test.v -test.timeout 60m -test.run '^TestConformance$$' \

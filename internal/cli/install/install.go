@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"helm.sh/helm/v4/pkg/action"
 	helmkube "helm.sh/helm/v4/pkg/kube"
@@ -156,13 +157,32 @@ func (i *Installer) namespace(ctx context.Context) error {
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: i.Cluster.System, Labels: map[string]string{
 		managedBy: "ambit", "ambit-mesh.io/dataplane-mode": "none", "pod-security.kubernetes.io/enforce": "privileged",
 	}}}
-	_, err := i.Cluster.CoreV1().Namespaces().Create(ctx, ns, metav1.CreateOptions{})
-	if apierrors.IsAlreadyExists(err) {
-		return nil
+	for waited := false; ; waited = true {
+		_, err := i.Cluster.CoreV1().Namespaces().Create(ctx, ns, metav1.CreateOptions{})
+		if err == nil {
+			i.Say("namespace %s: made", i.Cluster.System)
+			return nil
+		}
+		if !apierrors.IsAlreadyExists(err) {
+			return fmt.Errorf("namespace %s: %w", i.Cluster.System, err)
+		}
+		have, err := i.Cluster.CoreV1().Namespaces().Get(ctx, i.Cluster.System, metav1.GetOptions{})
+		switch {
+		case apierrors.IsNotFound(err):
+			continue
+		case err != nil:
+			return fmt.Errorf("namespace %s: %w", i.Cluster.System, err)
+		case have.DeletionTimestamp == nil:
+			return nil
+		}
+		// Uninstalled a moment ago: nothing can be made in it until it is gone.
+		if !waited {
+			i.Say("namespace %s: is still being deleted", i.Cluster.System)
+		}
+		select {
+		case <-time.After(500 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("namespace %s is still being deleted: see its status.conditions: %w", i.Cluster.System, context.Cause(ctx))
+		}
 	}
-	if err != nil {
-		return fmt.Errorf("namespace %s: %w", i.Cluster.System, err)
-	}
-	i.Say("namespace %s: made", i.Cluster.System)
-	return nil
 }
