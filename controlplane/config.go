@@ -118,7 +118,7 @@ func (c Config) validate() error {
 		if len(c.Manifests) > 0 || c.StateDir != "" || c.NodeCredentials != "" {
 			return errors.New("--manifests, --state-dir and --node-credentials are for --source=files: leave them out")
 		}
-		return c.validateAddresses()
+		return c.validateCommon()
 	}
 	switch {
 	case c.Source != SourceFiles:
@@ -132,12 +132,15 @@ func (c Config) validate() error {
 	case c.NodeCredentials == "":
 		return errors.New("no node credentials: give --node-credentials a file with `nodes: [{node: NAME, tokenSHA256: HEX}]`")
 	}
-	return c.validateAddresses()
+	return c.validateCommon()
 }
 
-func (c Config) validateAddresses() error {
+func (c Config) validateCommon() error {
 	if c.ReleaseTimeout < 0 {
 		return fmt.Errorf("release timeout %s: must not be negative", c.ReleaseTimeout)
+	}
+	if _, ok := transports[c.Transport]; !ok {
+		return fmt.Errorf("--tunnel-transport %q: want auto, h2 or h3", c.Transport)
 	}
 	for flag, address := range map[string]string{
 		"--xds-address": c.XDSAddress, "--admin-address": c.AdminAddress,

@@ -67,12 +67,16 @@ func (c *ControlPlane) makeStateDir() error {
 }
 
 func (c *ControlPlane) makeCompiler() (err error) {
-	cfg := &c.cfg
-	c.compiler, err = compile.New(compile.Options{
-		ClusterID: cfg.ClusterID, TrustDomain: cfg.TrustDomain, ClusterDomain: cfg.ClusterDomain, RootNamespace: cfg.RootNamespace,
-		CapturedByCondition: c.kube != nil, Outbound: cfg.Outbound,
-	})
+	c.compiler, err = compile.New(c.cfg.compileOptions())
 	return err
+}
+
+// compileOptions are what of the configuration the compiler is told.
+func (c Config) compileOptions() compile.Options {
+	return compile.Options{
+		ClusterID: c.ClusterID, TrustDomain: c.TrustDomain, ClusterDomain: c.ClusterDomain, RootNamespace: c.RootNamespace,
+		CapturedByCondition: c.Source == SourceKubernetes, Outbound: c.Outbound, Transport: transports[c.Transport],
+	}
 }
 
 func (c *ControlPlane) makeAuthority() error {

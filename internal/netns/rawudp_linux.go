@@ -36,7 +36,8 @@ func OpenRawUDP(ns *Namespace, source, dst netip.AddrPort, opts UDPOptions) (*Ra
 func (r *RawUDP) open(ns *Namespace, opts UDPOptions) (int, error) {
 	const typ = unix.SOCK_RAW | unix.SOCK_NONBLOCK | unix.SOCK_CLOEXEC
 	domain := domainOf(r.dst.Addr())
-	fd, err := -1, error(nil)
+	var fd int
+	var err error
 	if ns == nil {
 		fd, err = unix.Socket(domain, typ, unix.IPPROTO_UDP)
 	} else {

@@ -279,7 +279,8 @@ const tries = 4
 // loaded, so that who tries again without saying so is likely to meet them again.
 func (s *Store) pick(src *Workload, svc *Service, port uint16, v4 bool, avoid []*Workload) (*Workload, netip.AddrPort, error) {
 	list := s.endpoints[svc.Key]
-	var best, at = (*Workload)(nil), netip.AddrPort{}
+	var best *Workload
+	var at netip.AddrPort
 	if len(svc.Scopes) > 0 {
 		best, at = nearest(src, svc, list, port, v4, avoid)
 	} else {

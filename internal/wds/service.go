@@ -118,7 +118,7 @@ func serviceFrom(pb *workloadpb.Service) (*Service, error) {
 		s.Blocks = append(s.Blocks, block)
 	}
 	udp := &workloadpb.UDPPorts{}
-	if _, err := extension(pb.GetExtensions(), workloadpb.UDPPortsExtension, udp); err != nil {
+	if err := unpack(pb.GetExtensions(), workloadpb.UDPPortsExtension, udp); err != nil {
 		return fail(err)
 	}
 	if s.UDP, err = ports(udp.GetPorts()); err != nil {

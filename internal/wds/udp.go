@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 
-	"google.golang.org/protobuf/proto"
-
 	workloadpb "github.com/ambit-mesh/ambit/apis/workload"
 )
 
@@ -14,28 +12,15 @@ import (
 // to it that keeps what the mesh promises.
 var ErrNoUDP = errors.New("its tunnel takes no UDP")
 
-// extension reads the config of an extension into m, and reports whether it is there.
-func extension(list []*workloadpb.Extension, name string, m proto.Message) (found bool, err error) {
-	for _, e := range list {
-		if e.GetName() == name {
-			if err := e.GetConfig().UnmarshalTo(m); err != nil {
-				return false, fmt.Errorf("extension %s: %w", name, err)
-			}
-			return true, nil
-		}
-	}
-	return false, nil
-}
-
 // transport reads what extensions say about datagrams.
 func (w *Workload) transport(list []*workloadpb.Extension) error {
 	t := &workloadpb.Transport{}
-	if _, err := extension(list, workloadpb.TransportExtension, t); err != nil {
+	if err := unpack(list, workloadpb.TransportExtension, t); err != nil {
 		return err
 	}
 	w.UDP, w.HTTP3, w.Transport = t.GetUdp(), t.GetH3(), t.GetPreference()
 	of := &workloadpb.UDPPorts{}
-	if _, err := extension(list, workloadpb.UDPPortsExtension, of); err != nil {
+	if err := unpack(list, workloadpb.UDPPortsExtension, of); err != nil {
 		return err
 	}
 	for i := range w.Services {
