@@ -20,6 +20,10 @@ type Config struct {
 	// have not proved that they receive at their address; others have to do that
 	// first (RFC 9000 section 8.1.2); 100.
 	Handshakes int
+	// ConnectionIDs and ResetKey are those of a server whose socket is shared with
+	// other processes; random if nil.
+	ConnectionIDs quic.ConnectionIDGenerator
+	ResetKey      *quic.StatelessResetKey
 }
 
 func (c Config) withDefaults() Config {

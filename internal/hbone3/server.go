@@ -100,7 +100,10 @@ func NewServer(sock net.PacketConn, tlsConfig *tls.Config, cfg Config, h Handler
 	// Peers that flood us with first packets, or have others flooded by our answers,
 	// are asked to prove where they are.
 	unproved := rate.NewLimiter(rate.Limit(cfg.Handshakes), cfg.Handshakes)
-	s.tr = &quic.Transport{Conn: sock, VerifySourceAddress: func(net.Addr) bool { return !unproved.Allow() }}
+	s.tr = &quic.Transport{
+		Conn: sock, ConnectionIDGenerator: cfg.ConnectionIDs, StatelessResetKey: cfg.ResetKey,
+		VerifySourceAddress: func(net.Addr) bool { return !unproved.Allow() },
+	}
 	s.h3 = &http3.Server{
 		Handler: http.HandlerFunc(s.serve), EnableDatagrams: true, MaxHeaderBytes: maxHeaderBytes,
 		// The client closes what is idle; this is for clients that do not.

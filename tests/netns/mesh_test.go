@@ -316,7 +316,13 @@ func (h *held) end() {
 
 func (m *mesh) hold(namespace, pod, addr string) *held {
 	m.t.Helper()
-	cmd := m.probe(m.t.Context(), namespace, pod, "hold", addr)
+	return m.holdOver("tcp", namespace, pod, addr)
+}
+
+// holdOver is hold over a network, "tcp" or "udp"; of UDP no datagram may be lost.
+func (m *mesh) holdOver(network, namespace, pod, addr string) *held {
+	m.t.Helper()
+	cmd := m.probe(m.t.Context(), namespace, pod, "hold", network, addr)
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		m.t.Fatal(err)

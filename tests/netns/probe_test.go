@@ -74,7 +74,7 @@ func probe(args []string) int {
 	case "fetch":
 		err = probeFetch(args[1])
 	case "hold":
-		err = probeHold(args[1])
+		err = probeHold(args[1], args[2])
 	case "waypoint":
 		err = probeWaypoint(args[1:])
 	case "slow":
@@ -403,8 +403,8 @@ func probeSteady(addr string) error {
 
 // probeHold opens one connection, sends a byte for each line of standard input and
 // prints what came of it.
-func probeHold(addr string) error {
-	c, err := net.DialTimeout("tcp", addr, 10*time.Second)
+func probeHold(network, addr string) error {
+	c, err := net.DialTimeout(network, addr, 10*time.Second)
 	if err != nil {
 		return err
 	}

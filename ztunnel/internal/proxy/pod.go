@@ -19,6 +19,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/identity"
 	"github.com/ambit-mesh/ambit/internal/masque"
 	"github.com/ambit-mesh/ambit/internal/netns"
+	"github.com/ambit-mesh/ambit/internal/relay"
 	"github.com/ambit-mesh/ambit/internal/wds"
 	"github.com/ambit-mesh/ambit/ztunnel/internal/dns"
 )
@@ -96,6 +97,7 @@ type Pod struct {
 	pool                         *hbone.Pool[poolKey]
 	pool3                        *hbone3.Pool[poolKey]
 	udpOutbound, udpPlaintext    *net.UDPConn
+	quicSocket                   *relay.Socket
 	quic                         *hbone3.Server  // tunnels from other nodes
 	quicOwn                      *quic.Transport // tunnels to other nodes
 	conns                        *registry

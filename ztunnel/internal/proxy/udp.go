@@ -246,9 +246,8 @@ func dropReason(err error) string {
 	return dropDelivered
 }
 
-// openUDP opens the pod's sockets for datagrams. Those for tunnels over QUIC are not
-// inherited: their connections belong to a process.
-func (p *Pod) openUDP(given inherited) error {
+// openUDP opens the pod's sockets for datagrams.
+func (p *Pod) openUDP(given *inherited) error {
 	for _, l := range []struct {
 		dst  **net.UDPConn
 		port uint16
@@ -261,7 +260,7 @@ func (p *Pod) openUDP(given inherited) error {
 			return err
 		}
 	}
-	return p.openQUIC()
+	return p.openQUIC(given)
 }
 
 // udpGrace is for how long sessions go on when the pod was released: a question that
