@@ -154,22 +154,22 @@ func TestConnectionsStay(t *testing.T) {
 			served(t, first, "one", 1000)
 
 			two := start(t, "two", at, one)
-			served(t, first, "one", 1<<20)
+			served(t, first, "one", 1<<18)
 			second := dial(t, to)
 			served(t, second, "two", 1000)
 
 			three := start(t, "three", at, two)
 			third := dial(t, to)
 			served(t, third, "three", 1000)
-			served(t, second, "two", 1<<20)
-			served(t, first, "one", 1<<20)
+			served(t, second, "two", 1<<18)
+			served(t, first, "one", 1<<18)
 
 			two.stop()
 			served(t, first, "one", 1000)
 			served(t, third, "three", 1000)
 			// The newest ends: the kernel gives its datagrams to who is left.
 			three.stop()
-			served(t, first, "one", 1<<20)
+			served(t, first, "one", 1<<18)
 		})
 	}
 }
@@ -245,8 +245,8 @@ func TestForeignDescriptors(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	if err := unix.Send(pair[0], []byte("x"), unix.MSG_NOSIGNAL); !errors.Is(err, unix.EPIPE) {
-		t.Errorf("the other end is still open: %v", err)
+	if err := unix.Send(pair[0], []byte("x"), unix.MSG_NOSIGNAL); err == nil {
+		t.Errorf("the other end is still open")
 	}
 	fds, err := s.FDs()
 	if err != nil || len(fds) != 1 || !end.Is(fds[0]) || !end.Is(fds[0]) {
