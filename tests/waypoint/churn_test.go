@@ -3,7 +3,6 @@ package waypoint_test
 import (
 	"fmt"
 	"testing"
-	"time"
 )
 
 // Routes change under load, and no request fails or goes to where no state of the
@@ -21,24 +20,16 @@ func TestRoutesChangeUnderLoad(t *testing.T) {
 	}
 	m.apply(state(0))
 	m.until("the route is in force", request{URL: "http://churn/"}, func(r response) bool { return r.Header.Get("x-state") == "0" })
-	done := make(chan loaded, 2)
-	for _, h2 := range []bool{false, true} {
-		go func() {
-			var out loaded
-			m.run("client", loadSpec{URL: "http://churn/", Clients: 8, For: 6 * time.Second, HTTP2: h2}, &out, "load")
-			done <- out
-		}()
-	}
-	n := 0
-	for begin := time.Now(); time.Since(begin) < 5*time.Second; n++ {
-		m.apply(state(n))
+	end := m.load("http://churn/", 8)
+	const changes = 80
+	for i := range changes {
+		m.apply(state(i))
 		pause(t)
 	}
-	for range 2 {
-		got := <-done
+	m.until("the last state is in force", request{URL: "http://churn/"}, func(r response) bool { return r.Header.Get("x-state") == fmt.Sprint(changes-1) })
+	for _, got := range end() {
 		if len(got.Failures) > 0 || got.Requests == 0 || got.Versions["v1"] == 0 || got.Versions["v2"] == 0 {
-			t.Errorf("%d changes, %d requests by version %v: %v", n, got.Requests, got.Versions, got.Failures)
+			t.Errorf("%d changes, %d requests by version %v: %v", changes, got.Requests, got.Versions, got.Failures)
 		}
 	}
-	m.until("the last state is in force", request{URL: "http://churn/"}, func(r response) bool { return r.Header.Get("x-state") == fmt.Sprint(n-1) })
 }

@@ -66,12 +66,11 @@ func interopClient(addr string, cases []string) error {
 	return json.NewEncoder(os.Stdout).Encode(response{Status: 200})
 }
 
-// loadSpec is a load that goes on for a while.
+// loadSpec is a load that goes on until the input behind it ends.
 type loadSpec struct {
-	URL     string        `json:"url"`
-	Clients int           `json:"clients"`
-	For     time.Duration `json:"for"`
-	HTTP2   bool          `json:"http2"`
+	URL     string `json:"url"`
+	Clients int    `json:"clients"`
+	HTTP2   bool   `json:"http2"`
 }
 
 // loaded is what became of it.
@@ -81,6 +80,9 @@ type loaded struct {
 	Versions map[string]int `json:"versions"`
 }
 
+// loadBegun is what load prints once a request has been answered.
+const loadBegun = "begun"
+
 func load(in io.Reader, out io.Writer) error {
 	var spec loadSpec
 	if err := json.NewDecoder(in).Decode(&spec); err != nil {
@@ -88,8 +90,11 @@ func load(in io.Reader, out io.Writer) error {
 	}
 	t := transport(spec.HTTP2)
 	t.MaxIdleConnsPerHost = spec.Clients
-	ctx, cancel := context.WithTimeout(context.Background(), spec.For)
-	defer cancel()
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		_, _ = io.Copy(io.Discard, in)
+		cancel()
+	}()
 	total := loaded{Failures: map[string]int{}, Versions: map[string]int{}}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
@@ -98,7 +103,9 @@ func load(in io.Reader, out io.Writer) error {
 			for ctx.Err() == nil {
 				r := once(t, request{URL: spec.URL})
 				mu.Lock()
-				total.Requests++
+				if total.Requests++; total.Requests == 1 {
+					fmt.Fprintln(out, loadBegun)
+				}
 				if r.Error != "" || r.Status != http.StatusOK {
 					total.Failures[fmt.Sprintf("%d %s %s", r.Status, r.Error, r.Header.Get("proxy-status"))]++
 				}
