@@ -329,3 +329,7 @@ func (p *Pool[K]) Drain(ctx context.Context) {
 
 // Unreachable reports whether err says that QUIC does not get through.
 func Unreachable(err error) bool { return errors.Is(err, ErrUnreachable) }
+
+// Unavailable reports whether err says that there is no connection over QUIC, and
+// nothing against one over TCP.
+func Unavailable(err error) bool { return Unreachable(err) || errors.Is(err, ErrBusy) }

@@ -108,7 +108,7 @@ func (p *Pod) askUDP(ctx context.Context, c *connection, r *wds.Route, req hbone
 			c.moved, c.transport = s.Transferred, transportH3
 			return &overQUIC{s: s, batch: resp.Get(masque.BatchField) == masque.BatchValue}, nil
 		}
-		if !hbone3.Unreachable(err) {
+		if !hbone3.Unavailable(err) {
 			return nil, err
 		}
 	}
