@@ -366,6 +366,7 @@ func TestMigration(t *testing.T) {
 // rebinder passes datagrams on to a server, from an address that it can change.
 type rebinder struct {
 	addr  netip.AddrPort
+	tap   func([]byte) // sees what goes to the server; may be nil; guarded by mu
 	front *net.UDPConn
 	to    *net.UDPAddr
 	mu    sync.Mutex
@@ -387,6 +388,9 @@ func newRebinder(t *testing.T, server netip.AddrPort) *rebinder {
 			}
 			r.mu.Lock()
 			r.peer = from
+			if r.tap != nil {
+				r.tap(buf[:n])
+			}
 			_, _ = r.back.WriteToUDP(buf[:n], r.to)
 			r.mu.Unlock()
 		}
