@@ -85,3 +85,10 @@ func dialError(ctx context.Context, err error) error {
 	}
 	return mapped(err)
 }
+
+// Unreachable reports whether err says that QUIC does not get through.
+func Unreachable(err error) bool { return errors.Is(err, ErrUnreachable) }
+
+// Unavailable reports whether err says that there is no connection over QUIC, and
+// nothing against one over TCP.
+func Unavailable(err error) bool { return Unreachable(err) || errors.Is(err, ErrBusy) }

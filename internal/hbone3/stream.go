@@ -201,7 +201,7 @@ func (s *Stream) ReceivePayloads(f func([]byte) error) error {
 	}()
 	err := s.receive(ctx, f)
 	if err != io.EOF {
-		s.fail(err)
+		s.fail(mapped(err))
 	}
 	<-ended
 	cancel(nil)
