@@ -268,7 +268,7 @@ func TestDatagrams(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		if err := s.ReceivePayloads(func(b []byte) error { return s.SendPayload(b) }); err != nil {
+		if err := s.ReceivePayloads(func(b []byte, _ bool) error { return s.SendPayload(b) }); err != nil {
 			t.Errorf("server: %v", err)
 		}
 		s.End()
@@ -280,7 +280,7 @@ func TestDatagrams(t *testing.T) {
 	got := make(chan string)
 	done := make(chan error, 1)
 	go func() {
-		done <- s.ReceivePayloads(func(b []byte) error { got <- string(b); return nil })
+		done <- s.ReceivePayloads(func(b []byte, _ bool) error { got <- string(b); return nil })
 	}()
 	for _, want := range []string{"one", string(make([]byte, 1290))} {
 		if err := s.SendPayload([]byte(want)); err != nil {
@@ -321,7 +321,7 @@ func TestMigration(t *testing.T) {
 		if err != nil {
 			return
 		}
-		_ = s.ReceivePayloads(func(b []byte) error { return s.SendPayload(b) })
+		_ = s.ReceivePayloads(func(b []byte, _ bool) error { return s.SendPayload(b) })
 	})
 	nat := newRebinder(t, tn.addr)
 	cc, err := hbone3.Dial(t.Context(), tn.tr, nat.addr, tn.client, hbone3.Config{})
@@ -334,7 +334,7 @@ func TestMigration(t *testing.T) {
 	}
 	got := make(chan string, 64)
 	done := make(chan error, 1)
-	go func() { done <- s.ReceivePayloads(func(b []byte) error { got <- string(b); return nil }) }()
+	go func() { done <- s.ReceivePayloads(func(b []byte, _ bool) error { got <- string(b); return nil }) }()
 	beat := func(text string) {
 		t.Helper()
 		// Datagrams may be lost while the path changes.

@@ -29,7 +29,7 @@ func byAuthority(ctx context.Context, in *hbone3.Incoming) {
 		in.Refuse(501, "")
 	case in.Authority == "parked:1":
 		if s, err := in.Accept(); err == nil {
-			_ = s.ReceivePayloads(func(b []byte) error { return s.SendPayload(b) })
+			_ = s.ReceivePayloads(func(b []byte, _ bool) error { return s.SendPayload(b) })
 		}
 	case in.Authority == "undecided:1":
 		<-ctx.Done()
