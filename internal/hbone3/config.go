@@ -1,6 +1,7 @@
 package hbone3
 
 import (
+	"net"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -24,6 +25,14 @@ type Config struct {
 	// other processes; random if nil.
 	ConnectionIDs quic.ConnectionIDGenerator
 	ResetKey      *quic.StatelessResetKey
+	// MaxHandshakes is how many a server has under way at a time: a quarter of them
+	// at most with peers that have not proved their address, and with peers of one
+	// address; 512.
+	MaxHandshakes int
+	// OnTurned is told of each handshake that a server does not go on with, OnFailed
+	// of each that failed for a reason; nil for nobody.
+	OnTurned func(Turned)
+	OnFailed func(from net.Addr, err error)
 }
 
 func (c Config) withDefaults() Config {
@@ -38,6 +47,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Handshakes == 0 {
 		c.Handshakes = 100
+	}
+	if c.MaxHandshakes == 0 {
+		c.MaxHandshakes = 512
 	}
 	return c
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/ambit-mesh/ambit/internal/authz"
 	"github.com/ambit-mesh/ambit/internal/hbone"
+	"github.com/ambit-mesh/ambit/internal/hbone3"
 	"github.com/ambit-mesh/ambit/internal/identity"
 	"github.com/ambit-mesh/ambit/internal/masque"
 	"github.com/ambit-mesh/ambit/internal/netns"
@@ -38,6 +39,7 @@ func (p *Pod) serveTunnel(ctx context.Context, sock *netns.Conn) {
 	select {
 	case p.handshakes <- struct{}{}:
 	default:
+		p.cfg.Metrics.turnedAway(transportH2, string(hbone3.TurnedFull))
 		p.log.Warn("too many handshakes at a time; connection dropped", zap.Stringer("from", sock.RemoteAddr()))
 		return
 	}

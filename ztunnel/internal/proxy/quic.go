@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"net"
 	"net/netip"
+	"time"
 
 	"github.com/quic-go/quic-go"
 
@@ -37,6 +39,9 @@ func (p *Pod) openQUIC(given *inherited) error {
 		defer cancel()
 		return p.source.Get(ctx)
 	})
+	cfg.MaxHandshakes = maxHandshakes
+	cfg.OnTurned = func(why hbone3.Turned) { p.cfg.Metrics.turnedAway(transportH3, string(why)) }
+	cfg.OnFailed = p.handshakeFailed
 	p.quic, err = hbone3.NewServer(p.quicSocket, server, cfg, func(ctx context.Context, in *hbone3.Incoming) { p.serve(ctx, askHTTP3(in)) })
 	if err != nil {
 		return fmt.Errorf("pod %s/%s: %w", p.info.Namespace, p.info.Name, err)
@@ -47,6 +52,16 @@ func (p *Pod) openQUIC(given *inherited) error {
 	}
 	p.quicOwn = &quic.Transport{Conn: own}
 	return nil
+}
+
+// handshakeFailed notes a peer that has not got through the handshake.
+func (p *Pod) handshakeFailed(from net.Addr, err error) {
+	c := &connection{direction: Inbound, start: time.Now(), tunnel: true, transport: transportH3, dstID: p.source.ID(), dst: p.workload()}
+	if udp, ok := from.(*net.UDPAddr); ok {
+		c.srcAddr = netip.AddrPortFrom(udp.AddrPort().Addr().Unmap(), udp.AddrPort().Port())
+	}
+	c.src = p.cfg.Store.Workload(c.srcAddr.Addr())
+	p.finished(c, err)
 }
 
 // quicBuffer is asked for the sockets of tunnels, in bytes: what quic-go asks for.
@@ -115,7 +130,7 @@ func (p *Pod) openTunnel(ctx context.Context, c *connection, r *wds.Route, req h
 			c.transport = transportH3
 			return s, nil
 		}
-		if !hbone3.Unreachable(err) {
+		if !hbone3.Unavailable(err) {
 			return nil, err
 		}
 	}

@@ -77,6 +77,16 @@ func (s *session) touch() {
 	s.n.Add(1)
 }
 
+// moved is touch for datagrams of which others follow at once: one look at the clock
+// for all of them.
+func (s *session) moved(more bool) {
+	if more {
+		s.n.Add(1)
+		return
+	}
+	s.touch()
+}
+
 // quiet is for how long nothing has moved.
 func (s *session) quiet(now time.Time) time.Duration { return now.Sub(time.Unix(0, s.last.Load())) }
 
