@@ -27,6 +27,8 @@ type Handover struct {
 // being refused.
 type Successor interface {
 	Handler
+	// Serving says that it accepts connections of pods already.
+	Serving() bool
 	// TakeOver is Add with what is there already. It gives descriptors of the
 	// sockets that it listens on, which the caller closes.
 	TakeOver(ctx context.Context, uid string, w Workload, ns *netns.Namespace, h Handover) (listeners []int, err error)
@@ -65,15 +67,34 @@ func dupAll(fds []int) ([]int, error) {
 	return out, nil
 }
 
+// kept are the listening sockets of a pod, and the ztunnel that has handed them over.
+type kept struct {
+	fds  []int
+	from *session
+}
+
 // keepLocked holds the listening sockets that a ztunnel has handed over, instead of
 // those before; none if it has handed none. Server.mu is held.
-func (s *Server) keepLocked(uid string, fds []int) {
-	closeAll(s.listeners[uid])
+func (s *Server) keepLocked(uid string, fds []int, from *session) {
+	closeAll(s.listeners[uid].fds)
 	if len(fds) == 0 {
 		delete(s.listeners, uid)
 		return
 	}
-	s.listeners[uid] = fds
+	s.listeners[uid] = kept{fds, from}
+}
+
+// inheritLocked is told that a ztunnel has gone, and which one follows it. If that one
+// has sockets of its own for a pod, those that the other has left would never be
+// accepted from again, while the kernel still gave them their share of connections.
+// Server.mu is held.
+func (s *Server) inheritLocked(gone, heir *session) {
+	for uid, k := range s.listeners {
+		if id, ok := heir.acked[uid]; k.from == gone && ok && id == s.pods[uid].id() {
+			s.keepLocked(uid, nil, nil)
+			heir.enqueue(entry{uid: uid, op: opAdd}) // its answer has its sockets
+		}
+	}
 }
 
 // handoverLocked gives what a session is told beside an addition; nil for one that
@@ -88,7 +109,7 @@ func (s *Server) handoverLocked(to *session, uid string, p pod) *Handover {
 			h.Served = true
 		}
 	}
-	fds, err := dupAll(s.listeners[uid])
+	fds, err := dupAll(s.listeners[uid].fds)
 	if err != nil {
 		// For want of descriptors: the successor opens sockets of its own, beside.
 		s.cfg.Logger.Warn("listening sockets are not handed over: " + err.Error())
@@ -117,5 +138,5 @@ func (s *session) take(uid string, p pod, fds []int) {
 		closeAll(fds)
 		return
 	}
-	s.server.keepLocked(uid, fds)
+	s.server.keepLocked(uid, fds, s)
 }

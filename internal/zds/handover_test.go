@@ -64,6 +64,12 @@ func (s *successor) TakeOver(_ context.Context, uid string, w zds.Workload, ns *
 	return []int{fd}, err
 }
 
+func (s *successor) Serving() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.listeners) > 0
+}
+
 // close lets go of the listeners, as the end of a process does.
 func (s *successor) close() {
 	s.mu.Lock()
