@@ -115,7 +115,6 @@ type Pod struct {
 	// Sessions of datagrams that came through tunnels: all, and by client. Guarded by mu.
 	udpCount int
 	udpFrom  map[netip.Addr]int
-	spoke    map[identity.ID]time.Time // waypoints, by when each last spoke for a client; guarded by mu
 }
 
 // Open opens the pod's listeners, all or none. Run has to be called next; it owns
