@@ -3,9 +3,7 @@ package waypoint_test
 import (
 	"os"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 )
 
 // A namespace's label alone brings a waypoint: nothing fails on the way to it,
@@ -51,27 +49,7 @@ rules:
 	refusedBy := func(r response) bool { return r.Status != 200 }
 	m.untilFrom("other/client", "others are not", request{URL: "http://web.late/", Fresh: true}, refusedBy)
 
-	// The load goes on until the waypoint has served.
-	through := make(chan struct{})
-	var done sync.WaitGroup
-	var all []loaded
-	done.Go(func() {
-		for {
-			for _, got := range m.loadFor("http://web.late/", 2*time.Second)() {
-				all = append(all, got)
-			}
-			select {
-			case <-through:
-				return
-			case <-t.Context().Done():
-				return
-			default:
-			}
-		}
-	})
-	var once sync.Once
-	stop := func() { once.Do(func() { close(through) }); done.Wait() }
-	defer stop()
+	end := m.load("http://web.late/", 4)
 	m.apply(strings.Replace(namespace, "LABEL", ", ambit-mesh.io/use-waypoint: late-wp", 1) + rest)
 	m.until("the waypoint serves, and meanwhile nobody is let around it where a policy is", web, func(r response) bool {
 		for _, r := range m.ask(request{URL: "http://guarded.late/", Method: "DELETE", Fresh: true}) {
@@ -85,8 +63,7 @@ rules:
 	m.until("what is guarded is open", request{URL: "http://guarded.late/", Fresh: true}, status(200))
 	m.until("and guarded", request{URL: "http://guarded.late/", Method: "DELETE", Fresh: true}, status(403))
 	m.untilFrom("other/client", "others are still not served", request{URL: "http://web.late/", Fresh: true}, refusedBy)
-	stop()
-	for _, got := range all {
+	for _, got := range end() {
 		if len(got.Failures) > 0 || got.Requests == 0 {
 			t.Errorf("of %d requests failed %v", got.Requests, got.Failures)
 		}
