@@ -89,14 +89,16 @@ type status struct {
 		Pids      map[string]int `json:"pids"`
 		State     string         `json:"state"`
 	} `json:"pods"`
-	Components []struct {
-		Name     string `json:"name"`
-		Pid      int    `json:"pid"`
-		Restarts int    `json:"restarts"`
-		Ready    bool   `json:"ready"`
-		Draining int    `json:"draining"`
-	} `json:"components"`
-	Problems []string `json:"problems"`
+	Components []statusComponent `json:"components"`
+	Problems   []string          `json:"problems"`
+}
+
+type statusComponent struct {
+	Name     string `json:"name"`
+	Pid      int    `json:"pid"`
+	Restarts int    `json:"restarts"`
+	Ready    bool   `json:"ready"`
+	Draining int    `json:"draining"`
 }
 
 // start brings up a mesh with the manifests, and takes it down with the test.

@@ -99,11 +99,11 @@ func (m *mesh) encryptedBetween(addr string) {
 // again within half of them: many renewals, the authority killed in between, and its
 // root replaced, with no connection failed.
 func TestCertificatesOfSeconds(t *testing.T) {
-	m := start(t, world(), "--component-arg", "controlplane=--cert-ttl=16s", "--component-arg", "controlplane=--ca-rotation-overlap=17s", "--component-arg", "ztunnel=--cert-ttl=16s")
+	m := start(t, world(), "--component-arg", "controlplane=--cert-ttl=12s", "--component-arg", "controlplane=--ca-rotation-overlap=13s", "--component-arg", "ztunnel=--cert-ttl=12s")
 	m.captured("in")
 	load := m.steady("in", "client", "server-n2.in.svc.cluster.local:8080")
 	open := m.hold("in", "client", "server-n2.in.svc.cluster.local:8085")
-	m.until("certificates were renewed often", func() bool { return m.renewals("n2") >= 8 })
+	m.until("certificates were renewed often", func() bool { return m.renewals("n2") >= 4 })
 	open.beat()
 	m.kill("controlplane")
 	before := m.renewals("n1")
