@@ -1,11 +1,14 @@
 package netns_test
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/nftables"
@@ -17,11 +20,16 @@ import (
 type chaos struct {
 	*mesh
 	pods map[string][]netip.Addr // addresses of a pod of each node, one a family
+	self string
 }
 
 func (m *mesh) newChaos() *chaos {
 	m.t.Helper()
-	c := &chaos{mesh: m, pods: make(map[string][]netip.Addr)}
+	self, err := os.Executable()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	c := &chaos{mesh: m, pods: make(map[string][]netip.Addr), self: self}
 	for _, p := range m.status().Pods {
 		if c.pods[p.Node] != nil {
 			continue
@@ -52,24 +60,21 @@ func (c *chaos) loads() []*chaosLoad {
 // take does a step and waits until everything works again.
 func (c *chaos) take(s step) taken {
 	c.t.Helper()
-	did := taken{step: s, begin: time.Now()}
 	before := make(map[string]component)
 	for _, f := range s.faults {
 		if !strings.HasPrefix(f.what, "link ") {
 			before[f.what] = c.component(f.what)
 		}
 	}
-	for _, f := range s.faults {
-		c.away(f)
-	}
+	did := taken{step: s, begin: time.Now()}
+	c.each(s.faults, func(f fault) []string { return c.away(f, before[f.what].pid) })
 	did.gone = time.Now()
 	select {
 	case <-time.After(s.away):
 	case <-c.t.Context().Done():
 	}
-	for _, f := range s.faults {
-		c.giveBack(f)
-	}
+	c.each(s.faults, func(f fault) []string { return c.giveBack(f, before[f.what].pid) })
+	did.back = time.Now()
 	for _, f := range s.faults {
 		if was, ok := before[f.what]; ok {
 			c.until(f.String()+" is back", func() bool {
@@ -83,44 +88,61 @@ func (c *chaos) take(s step) taken {
 	return did
 }
 
-// away takes away.
-func (c *chaos) away(f fault) {
+// each does something about all faults at once: a command of ambit local, or nothing.
+func (c *chaos) each(faults []fault, do func(fault) []string) {
 	c.t.Helper()
-	switch f.how {
-	case "killed", "replaced":
-		args := []string{"restart", f.what}
-		if f.how == "killed" {
-			args = append(args, "--signal", "9")
+	errs := make([]error, len(faults))
+	var wg sync.WaitGroup
+	for i, f := range faults {
+		args := do(f)
+		if args == nil {
+			continue
 		}
-		if out, err := c.command(c.t.Context(), args...).CombinedOutput(); err != nil {
-			c.t.Fatalf("%s: %v\n%s", f, err, out)
-		}
-	case "hung":
-		c.signal(f.what, "STOP")
-	case "cut":
-		c.link(f, "cut")
+		wg.Go(func() {
+			if out, err := c.command(c.t.Context(), args...).CombinedOutput(); err != nil {
+				errs[i] = fmt.Errorf("%s: %w: %s", f, err, out)
+			}
+		})
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		c.t.Fatal(err)
 	}
 }
 
-// giveBack gives back what does not come by itself.
-func (c *chaos) giveBack(f fault) {
-	c.t.Helper()
+// away is what takes it away from a mesh in which a component's process is pid.
+func (c *chaos) away(f fault, pid int) []string {
 	switch f.how {
+	case "killed":
+		return []string{"restart", f.what, "--signal", "9"}
+	case "replaced":
+		return []string{"restart", f.what}
 	case "hung":
-		c.signal(f.what, "CONT")
-	case "cut":
-		c.link(f, "mend")
+		return []string{"exec", "wire", "--", "/bin/kill", "-STOP", strconv.Itoa(pid)}
+	default:
+		return c.link(f, "cut")
+	}
+}
+
+// giveBack is what gives it back, if it does not come by itself.
+func (c *chaos) giveBack(f fault, pid int) []string {
+	switch f.how {
+	case "killed", "replaced":
+		return nil
+	case "hung":
+		return []string{"exec", "wire", "--", "/bin/kill", "-CONT", strconv.Itoa(pid)}
+	default:
+		return c.link(f, "mend")
 	}
 }
 
 // controlAddr is where the control plane is, as nodes see it.
 const controlAddr = "172.18.0.1/32"
 
-func (c *chaos) link(f fault, do string) {
-	c.t.Helper()
-	node, from := strings.CutPrefix(f.what, linkControl)
+func (c *chaos) link(f fault, do string) []string {
+	node, toControl := strings.CutPrefix(f.what, linkControl)
 	prefixes := []string{controlAddr}
-	if !from {
+	if !toControl {
 		node, prefixes = "n2", nil
 		for _, a := range c.pods["n1"] {
 			bits := 24
@@ -130,14 +152,7 @@ func (c *chaos) link(f fault, do string) {
 			prefixes = append(prefixes, netip.PrefixFrom(a, bits).Masked().String())
 		}
 	}
-	self, err := os.Executable()
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	args := append([]string{"exec", node, "--", "/usr/bin/env", roleEnv + "=1", self, do}, prefixes...)
-	if out, err := c.command(c.t.Context(), args...).CombinedOutput(); err != nil {
-		c.t.Fatalf("%s %s on %s: %v\n%s", do, f.what, node, err, out)
-	}
+	return append([]string{"exec", node, "--", "/usr/bin/env", roleEnv + "=1", c.self, do}, prefixes...)
 }
 
 // cutTable is the one whose rules cut a link. Both links of a node are never cut at once
