@@ -81,6 +81,12 @@ func probe(args []string) int {
 		err = probeSlow(args[1], args[2])
 	case "sniff":
 		err = probeSniff(args[1])
+	case "chaos":
+		err = probeChaos(args[1])
+	case "cut":
+		err = probeCut(args[1:])
+	case "mend":
+		err = probeMend(args[1:])
 	case "meddle":
 		err = probeMeddle(args[1:])
 	default:
