@@ -81,7 +81,7 @@ func testRace(t *testing.T) {
 		}
 		if n >= next {
 			kill(t, c, &kills)
-			next = n + 2*racers/5 // pods start in between
+			next = n + 15 // pods start in between
 		}
 		return fmt.Errorf("%d of %d have, after %d kills", n, 2*racers, kills)
 	})
