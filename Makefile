@@ -111,6 +111,10 @@ $(CLUSTER):
 cluster-build: $(CLUSTER) ## Build Kubernetes, etcd and CoreDNS into .cache/cluster, once: 6 to 25 minutes
 	$(CLUSTER) build
 
+.PHONY: cluster-check
+cluster-check: $(CLUSTER) ## Say what keeps this machine from running a cluster, if anything
+	@$(CLUSTER) check
+
 .PHONY: cluster-up
 cluster-up: $(CLUSTER) ## Bring up the cluster with the images of this tree: a minute once built (UP="--gateway-api standard --crds")
 	$(CLUSTER) up $(UP)
@@ -120,7 +124,7 @@ cluster-down: $(CLUSTER) ## Take the cluster away, with everything in it
 	$(CLUSTER) down
 
 .PHONY: e2e
-e2e: cluster-up ## Run tests/e2e on the cluster, which is brought up if needed (RUN=TestBareCluster for one)
+e2e: build cluster-up ## Run tests/e2e on the cluster, which is brought up if needed (RUN=TestBareCluster for one)
 	$(GO) test -c -o bin/e2e.test ./tests/e2e
 	cd tests/e2e && AMBIT_CLUSTER=$(CURDIR)/$(CLUSTER) $(CURDIR)/$(CLUSTER) in-net cp $(CURDIR)/bin/e2e.test -test.v -test.timeout 30m -test.run '$(RUN)'
 

@@ -6,10 +6,6 @@ import (
 	"time"
 )
 
-// returnTime is how long after its start an agent waits for a ztunnel that serves its
-// pods already, before it hands them to one that does not: twice BackoffMax of Client.
-const returnTime = 2 * time.Second
-
 // order lets ztunnels that serve pods hand over their sockets before others are given
 // the pods, when an agent has started anew and holds no sockets. Otherwise the others
 // would open sockets beside, and the connections in the queues of those that end would
@@ -25,8 +21,8 @@ type order struct {
 func newOrder() *order { return &order{open: make(chan struct{})} }
 
 // begin bounds the wait. stop ends that.
-func (o *order) begin() (stop func() bool) {
-	return time.AfterFunc(returnTime, func() { o.change(0, true) }).Stop
+func (o *order) begin(wait time.Duration) (stop func() bool) {
+	return time.AfterFunc(wait, func() { o.change(0, true) }).Stop
 }
 
 // serves is called for a ztunnel that serves pods; done when it was told of all pods,

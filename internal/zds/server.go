@@ -44,6 +44,10 @@ type ServerConfig struct {
 	// RetryMin and RetryMax bound the wait before an addition that a ztunnel
 	// refused is sent again; 1 s and 30 s if zero.
 	RetryMin, RetryMax time.Duration
+	// ReturnTime is how long after its start the server waits for a ztunnel that
+	// serves the pods already, before it hands them to one that does not; 2 s if zero,
+	// which is twice the longest wait of a Client.
+	ReturnTime time.Duration
 }
 
 // Server is the node agent's end. It holds the wanted set of pods; each ztunnel
@@ -95,6 +99,9 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	}
 	if cfg.RetryMax == 0 {
 		cfg.RetryMax = 30 * time.Second
+	}
+	if cfg.ReturnTime == 0 {
+		cfg.ReturnTime = 2 * time.Second
 	}
 	m, err := newMetrics(cfg.Registerer)
 	if err != nil {
@@ -162,7 +169,7 @@ func (s *Server) Run(ctx context.Context) error {
 	defer wg.Wait()
 	defer cancel()
 
-	defer s.order.begin()()
+	defer s.order.begin(s.cfg.ReturnTime)()
 	limit := rate.NewLimiter(acceptRate, acceptRate)
 	for {
 		if err := limit.Wait(ctx); err != nil {

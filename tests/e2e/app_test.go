@@ -50,7 +50,7 @@ func (e enrolled) call(from, url string, args ...string) (string, error) {
 // eventually waits until a request is answered, and the answer has what is wanted.
 func (e enrolled) eventually(from, url, want string, args ...string) {
 	e.t.Helper()
-	e.Until(fmt.Sprintf("%s calls %s and gets %q", from, url, want), 90*time.Second, func() error {
+	e.Until(fmt.Sprintf("%s calls %s and gets %q", from, url, want), 3*time.Minute, func() error {
 		out, err := e.call(from, url, args...)
 		if err == nil && !strings.Contains(out, want) {
 			err = fmt.Errorf("the answer has no %q:\n%s", want, out)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -80,6 +81,13 @@ func testNames(t *testing.T, c *clustertest.Cluster, e, out enrolled) {
 func testEgress(t *testing.T) {
 	c := clustertest.Open(t)
 	e := enrol(t, c, "egress", []string{"near@" + c.Nodes[1], "far@" + c.Nodes[0]})
+	ip := func(verb string) {
+		if out, err := exec.Command("ip", "address", verb, worldIP+"/32", "dev", "br0").CombinedOutput(); err != nil { //nolint:noctx // short
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	ip("replace")
+	t.Cleanup(func() { ip("del") })
 	partner, other := world(t), world(t)
 	e.eventually("near", "http://"+partner, "StatusCode=200")
 	e.eventually("near", "http://"+other, "StatusCode=200")
@@ -116,10 +124,13 @@ spec:
 	})
 }
 
+// worldIP is an address outside of the cluster (RFC 5737). That of the network's router belongs to the Service kubernetes.
+const worldIP = "192.0.2.80"
+
 // world is a server outside of the cluster: in the network of its control plane, where the test runs.
 func world(t *testing.T) string {
 	t.Helper()
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "172.18.0.1:0")
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", worldIP+":0")
 	if err != nil {
 		t.Fatal(err)
 	}

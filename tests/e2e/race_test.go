@@ -54,7 +54,7 @@ func testRace(t *testing.T) {
 	}
 
 	c.Apply(e.ns, racer("from-east", c.Nodes[0], "http://west/?say="+secret)+racer("from-west", c.Nodes[1], "http://east/?say="+secret))
-	kills, mesh, missed := 0, 0, 0
+	kills, mesh, missed, next := 0, 0, 0, 0
 	done := func() int {
 		n := 0
 		for _, s := range strings.Fields(c.Must("-n", e.ns, "get", "jobs", "-o", "jsonpath={.items[*].status.succeeded}")) {
@@ -79,8 +79,9 @@ func testRace(t *testing.T) {
 		if n == 2*racers {
 			return nil
 		}
-		if n < 2*racers*4/5 {
+		if n >= next {
 			kill(t, c, &kills)
+			next = n + 15 // pods start in between
 		}
 		return fmt.Errorf("%d of %d have, after %d kills", n, 2*racers, kills)
 	})

@@ -65,15 +65,18 @@ func pods(c *clustertest.Cluster, component string) []string {
 	return strings.Fields(c.Must("-n", system, "get", "pods", "-l", "app.kubernetes.io/name=ambit-"+component, "-o", "jsonpath={.items[*].metadata.name}"))
 }
 
-// replaced replaces a component on all nodes.
+// replaced replaces a component on all nodes. The roll-out is over when each node has a new one that is ready; a DaemonSet's
+// own status waits for the ends of the old ones.
 func replaced(t *testing.T, c *clustertest.Cluster, component string) {
 	t.Helper()
 	before := pods(c, component)
 	c.Must("-n", system, "rollout", "restart", "ds/ambit-"+component)
-	c.Ready(system, "ds/ambit-"+component)
-	ready := strings.Fields(c.Must("-n", system, "get", "pods", "-l", "app.kubernetes.io/name=ambit-"+component, "-o", `jsonpath={range .items[?(@.status.containerStatuses[0].ready==true)]}{.metadata.name} {end}`))
-	fresh := slices.DeleteFunc(ready, func(p string) bool { return slices.Contains(before, p) })
-	if len(fresh) != len(c.Nodes) {
-		t.Errorf("%s: new and ready are %v, before there were %v", component, fresh, before)
-	}
+	c.Until("every node has a new "+component, 2*time.Minute, func() error {
+		ready := strings.Fields(c.Must("-n", system, "get", "pods", "-l", "app.kubernetes.io/name=ambit-"+component, "-o", `jsonpath={range .items[?(@.status.containerStatuses[0].ready==true)]}{.metadata.name} {end}`))
+		fresh := slices.DeleteFunc(ready, func(p string) bool { return slices.Contains(before, p) })
+		if len(fresh) < len(c.Nodes) {
+			return fmt.Errorf("new and ready are %v, before there were %v", fresh, before)
+		}
+		return nil
+	})
 }

@@ -3,9 +3,11 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -82,31 +84,38 @@ func answer1(url, fields string) string {
 	return "Url=" + url + "\nStatusCode=200\n" + bodyMark + strings.ReplaceAll(strings.TrimSpace(fields), " ", "\n"+bodyMark)
 }
 
-// udp sends a datagram and takes the answer to it.
+// sendAgain is when a datagram that was not answered is sent again, as applications have to.
+const sendAgain = time.Second
+
+// udp sends a datagram, until it is answered, and takes the answer.
 func (r request) udp(ctx context.Context) (string, error) {
 	conn, err := (&net.Dialer{}).DialContext(ctx, "udp", r.url.Host)
 	if err != nil {
 		return "", err
 	}
 	defer conn.Close()
-	at, _ := ctx.Deadline()
-	if err := conn.SetDeadline(at); err != nil {
-		return "", err
-	}
 	said := r.url.Query().Get("say") + " " + time.Now().Format(time.RFC3339Nano)
-	if _, err := io.WriteString(conn, said); err != nil {
-		return "", err
-	}
 	buf := make([]byte, 64<<10)
-	n, err := conn.Read(buf)
-	if err != nil {
-		return "", err
+	for {
+		if _, err := io.WriteString(conn, said); err != nil {
+			return "", err
+		}
+		if err := conn.SetReadDeadline(time.Now().Add(sendAgain)); err != nil {
+			return "", err
+		}
+		n, err := conn.Read(buf)
+		if errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() == nil {
+			continue
+		}
+		if err != nil {
+			return "", err
+		}
+		fields, back, _ := strings.Cut(string(buf[:n]), "\n")
+		if back != said {
+			return "", fmt.Errorf("echo: %q came back as %q", said, back)
+		}
+		return answer1(r.url.String(), fields), nil
 	}
-	fields, back, _ := strings.Cut(string(buf[:n]), "\n")
-	if back != said {
-		return "", fmt.Errorf("echo: %q came back as %q", said, back)
-	}
-	return answer1(r.url.String(), fields), nil
 }
 
 // dns asks for the addresses of a name.
