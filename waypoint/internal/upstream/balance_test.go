@@ -22,7 +22,7 @@ func snapshotOf(n int, algorithm waypoint.LoadBalancing_Algorithm) *snapshot {
 		w := &wds.Workload{UID: fmt.Sprintf("uid-%d", i), Capacity: 1, Healthy: true}
 		s.endpoints = append(s.endpoints, newEndpoint(c, endpointKey{w.UID, 80}, wds.Endpoint{Workload: w, Port: 80}, time.Time{}))
 	}
-	s.ring, s.table = newRing(s.endpoints), newTable(s.endpoints)
+	s.tiers = []*tier{newTier(s.endpoints, algorithm)}
 	c.snapshot.Store(s)
 	return s
 }

@@ -2,12 +2,14 @@ package upstream
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/ambit-mesh/ambit/apis/waypoint"
 	"github.com/ambit-mesh/ambit/internal/message"
@@ -46,11 +48,15 @@ func (p *prober) reconcile(ctx context.Context) {
 		}
 	}
 	for e, pr := range p.running {
-		if wanted[e] != pr.policy {
-			pr.cancel()
-			<-pr.done
-			delete(p.running, e)
-			e.health.unhealthy.Store(false)
+		hc := wanted[e]
+		if hc != nil && proto.Equal(hc, pr.policy) {
+			continue
+		}
+		pr.cancel()
+		<-pr.done
+		delete(p.running, e)
+		if hc == nil {
+			e.health.unhealthy.Store(false) // nobody would ever say so again
 		}
 	}
 	for e, hc := range wanted {
@@ -121,10 +127,9 @@ func (e *Endpoint) probe(ctx context.Context, hc *waypoint.HealthCheck) error {
 	self := new(Client) // the waypoint itself
 	switch t := hc.GetType().(type) {
 	case *waypoint.HealthCheck_HttpPath:
-		req := &message.Request{Method: "GET", Scheme: "http", Authority: e.cluster.key.service, Path: t.HttpPath, Version: message.HTTP11}
-		req.Authority = e.Address(true).String()
+		req := &message.Request{Method: "GET", Scheme: "http", Authority: e.Address(true).String(), Path: t.HttpPath, Version: message.HTTP11}
 		return e.ask(ctx, self, waypoint.Protocol_PROTOCOL_HTTP1, req, func(r *message.Response) error {
-			if r.Status < 200 || r.Status > 399 {
+			if r.Status < 200 || r.Status > 299 {
 				return fmt.Errorf("status %d", r.Status)
 			}
 			return nil
@@ -146,8 +151,8 @@ func (e *Endpoint) probe(ctx context.Context, hc *waypoint.HealthCheck) error {
 	return c.Close()
 }
 
-func (e *Endpoint) ask(ctx context.Context, self *Client, proto waypoint.Protocol, req *message.Request, judge func(*message.Response) error) error {
-	resp, _, err := e.cluster.RoundTrip(ctx, e, self, proto, 0, req, nil)
+func (e *Endpoint) ask(ctx context.Context, self *Client, version waypoint.Protocol, req *message.Request, judge func(*message.Response) error) error {
+	resp, _, err := e.cluster.RoundTrip(ctx, e, self, version, 0, req, nil)
 	if err != nil {
 		return err
 	}
@@ -164,7 +169,7 @@ func grpcHealthRequest(service string) []byte {
 		m = protowire.AppendTag(m, 1, protowire.BytesType)
 		m = protowire.AppendString(m, service)
 	}
-	return append([]byte{0, 0, 0, 0, byte(len(m))}, m...) // names are at most 253 bytes
+	return append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(m))), m...)
 }
 
 var errNotServing = errors.New("not serving")
