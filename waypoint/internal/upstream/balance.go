@@ -22,13 +22,13 @@ type snapshot struct {
 	endpoints  []*Endpoint
 	tiers      []*tier // the same, by how near they are
 	err        error   // why there are none
-	turn       *atomic.Uint64
 }
 
 // tier is endpoints that are as near as each other. Those of the next one are for
 // when none of them is well.
 type tier struct {
 	endpoints []*Endpoint
+	turn      atomic.Uint64
 	ring      []point  // ring hash
 	table     []uint32 // Maglev
 }
@@ -80,7 +80,7 @@ func (s *snapshot) byAlgorithm(t *tier, hash uint64, hashed bool, slow time.Dura
 			return t.inTable(hash, ok)
 		}
 	case waypoint.LoadBalancing_ALGORITHM_ROUND_ROBIN:
-		first := s.turn.Add(1)
+		first := t.turn.Add(1)
 		for i := range n {
 			if e := t.endpoints[(first+i)%n]; ok(e) && e.takesTurn(slow, now) {
 				return e

@@ -32,7 +32,6 @@ type Cluster struct {
 
 	policy   atomic.Pointer[waypoint.Backend] // never nil
 	snapshot atomic.Pointer[snapshot]
-	turn     atomic.Uint64
 
 	mu       sync.Mutex
 	known    map[endpointKey]*Endpoint // guarded by mu
@@ -71,7 +70,7 @@ func (c *Cluster) current() *snapshot {
 
 // listLocked makes a snapshot, taking over the endpoints that stay.
 func (c *Cluster) listLocked(generation uint64, policy *waypoint.Backend, old *snapshot) *snapshot {
-	s := &snapshot{generation: generation, policy: policy, turn: &c.turn}
+	s := &snapshot{generation: generation, policy: policy}
 	now := time.Now()
 	svc, list, err := c.set.store.Endpoints(c.set.self(), c.key.service, c.key.port)
 	s.svc, s.err = svc, err
