@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/interop"
 	testgrpc "google.golang.org/grpc/interop/grpc_testing"
 )
@@ -104,6 +105,10 @@ func role(args []string) int {
 		err = holdConns(os.Stdin, os.Stdout)
 	case "websocket":
 		err = webSocketClient(args[1], args[2] == "true")
+	case "converse":
+		err = converseAll(os.Stdin, os.Stdout)
+	case "drained":
+		err = drained(os.Stdin, os.Stdout)
 	case "speak":
 		err = speak(os.Stdin, os.Stdout)
 	case "signal":
@@ -146,7 +151,7 @@ type seen struct {
 // echo serves HTTP on 8080, gRPC on 7070, a protocol in which the server speaks
 // first on 9090, and TLS on 8443.
 func echo() error {
-	e := &echoServer{counts: make(map[string]int), version: os.Getenv("VERSION")}
+	e := &echoServer{toggles: newToggles(), counts: make(map[string]int), version: os.Getenv("VERSION")}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
@@ -160,6 +165,7 @@ func echo() error {
 		}
 		s := grpc.NewServer()
 		testgrpc.RegisterTestServiceServer(s, interop.NewTestServer())
+		healthpb.RegisterHealthServer(s, e.toggles.health)
 		errs <- s.Serve(l)
 	}()
 	go func() { errs <- e.speakFirst(":9090") }()
@@ -169,6 +175,7 @@ func echo() error {
 
 type echoServer struct {
 	version string
+	toggles *toggles
 	mu      sync.Mutex
 	counts  map[string]int // guarded by mu
 	ill     atomic.Int32   // the status of all answers; 0 when well
@@ -191,6 +198,9 @@ func (e *echoServer) count(key string) int {
 func (e *echoServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	num := func(name string) int { n, _ := strconv.Atoi(q.Get(name)); return n }
+	if e.toggles.serve(w, r, e) {
+		return
+	}
 	if r.URL.Path == "/websocket" {
 		e.webSocket(w, r)
 		return

@@ -80,8 +80,8 @@ func (c *Cluster) listLocked(generation uint64, policy *waypoint.Backend, old *s
 		ep := c.known[key]
 		if ep == nil {
 			ep = newEndpoint(c, key, e, now)
-			if c.snapshot.Load() == nil {
-				ep.born = time.Time{} // those that were there first are not new
+			if len(c.known) == 0 {
+				ep.born = time.Time{} // there is nobody who could do more of the work
 			}
 		} else {
 			e := e
