@@ -80,9 +80,10 @@ func (s *snapshot) byAlgorithm(t *tier, hash uint64, hashed bool, slow time.Dura
 			return t.inTable(hash, ok)
 		}
 	case waypoint.LoadBalancing_ALGORITHM_ROUND_ROBIN:
-		first := t.turn.Add(1)
-		for i := range n {
-			if e := t.endpoints[(first+i)%n]; ok(e) && e.takesTurn(slow, now) {
+		// A turn that is not taken is over: the one that comes next must not have it
+		// each time.
+		for range n {
+			if e := t.endpoints[t.turn.Add(1)%n]; ok(e) && e.takesTurn(slow, now) {
 				return e
 			}
 		}

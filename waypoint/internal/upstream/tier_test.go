@@ -64,8 +64,14 @@ func TestSlowStartOfTurns(t *testing.T) {
 			s := snapshotOf(4, a)
 			fresh := s.endpoints[3]
 			fresh.born = time.Now()
-			if n := share(s, false, time.Hour)[fresh]; n < 1 || n > 100 {
+			got := share(s, false, time.Hour)
+			if n := got[fresh]; n < 1 || n > 100 {
 				t.Errorf("the new one of four got %d of 1000", n)
+			}
+			for _, e := range s.endpoints[:3] {
+				if n := got[e]; n < 250 || n > 390 {
+					t.Errorf("one of the three others got %d of 1000", n)
+				}
 			}
 			fresh.born = time.Now().Add(-time.Hour)
 			if n := share(s, false, time.Hour)[fresh]; n < 180 {
