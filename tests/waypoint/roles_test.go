@@ -107,6 +107,8 @@ func role(args []string) int {
 		err = webSocketClient(args[1], args[2] == "true")
 	case "converse":
 		err = converseAll(os.Stdin, os.Stdout)
+	case "acknowledged":
+		err = acknowledged(os.Stdin, os.Stdout)
 	case "drained":
 		err = drained(os.Stdin, os.Stdout)
 	case "speak":

@@ -6,9 +6,12 @@ import (
 	"testing"
 	"time"
 
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/ambit-mesh/ambit/apis/waypoint"
+	"github.com/ambit-mesh/ambit/internal/message"
 )
 
 // near splits the endpoints of a snapshot into two tiers.
@@ -100,4 +103,21 @@ func TestHealthRequest(t *testing.T) {
 			t.Errorf("%d bytes of name: %x", len(name), b)
 		}
 	}
+}
+
+// Whatever an endpoint answers, only a whole message that says SERVING counts.
+func FuzzHealthAnswer(f *testing.F) {
+	for _, b := range []string{"\x00\x00\x00\x00\x04\x08\x01\x08\x02", "\x00\x00\x00\x00\x02\x08\x01", "\x00\x00\x00\x00\x02\x08\x02", "\x00\x00\x00\x00\x00", "\x01\x00\x00\x00\x02\x08\x01", "\x00\x00\x00\x00\x05\x12\x01x\x08\x01", "", "\x00\x00\x00\x00\x01\x08"} {
+		f.Add(200, []byte(b))
+	}
+	f.Fuzz(func(t *testing.T, status int, b []byte) {
+		err := grpcHealthy(&message.Response{Status: status, Body: message.BytesBody(b)})
+		if err != nil {
+			return
+		}
+		var m healthpb.HealthCheckResponse
+		if status != 200 || len(b) < 5 || b[0] != 0 || proto.Unmarshal(b[5:], &m) != nil || m.GetStatus() != healthpb.HealthCheckResponse_SERVING {
+			t.Errorf("status %d with %q is taken for SERVING", status, b)
+		}
+	})
 }
