@@ -207,6 +207,10 @@ func (e *echoServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		e.webSocket(w, r)
 		return
 	}
+	if r.Method == http.MethodConnect {
+		e.tunnel(w, r)
+		return
+	}
 	if strings.HasPrefix(r.URL.Path, "/upgrade") {
 		e.upgrade(w, r)
 		return
@@ -309,6 +313,23 @@ func (e *echoServer) upgrade(w http.ResponseWriter, r *http.Request) {
 	}
 	defer c.Close()
 	fmt.Fprintf(rw, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: lines\r\n\r\n")
+	_ = rw.Flush()
+	_, _ = io.Copy(c, rw)
+}
+
+// tunnel answers CONNECT with what it was asked for, and echoes. To port 1 it does
+// not connect.
+func (e *echoServer) tunnel(w http.ResponseWriter, r *http.Request) {
+	if strings.HasSuffix(r.Host, ":1") {
+		http.Error(w, "not there", http.StatusForbidden)
+		return
+	}
+	c, rw, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return
+	}
+	defer c.Close()
+	fmt.Fprintf(rw, "HTTP/1.1 200 Connected\r\n\r\ntunnel to %s\n", r.Host)
 	_ = rw.Flush()
 	_, _ = io.Copy(c, rw)
 }

@@ -19,6 +19,7 @@ type conversation struct {
 	Beat  string        // is said again and again
 	Every time.Duration // that often
 	Beats int
+	Leave bool // and then nothing more, which the other end is told
 }
 
 // recall is what was heard until the other end had enough.
@@ -56,6 +57,9 @@ func converseWith(v conversation) (r recall) {
 		for n := 0; n < v.Beats && err == nil; n++ {
 			<-time.After(v.Every)
 			_, err = io.WriteString(c, v.Beat)
+		}
+		if v.Leave && err == nil {
+			_ = c.(*net.TCPConn).CloseWrite()
 		}
 	}()
 	_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
