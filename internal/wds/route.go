@@ -401,25 +401,6 @@ func usable(svc *Service, e endpoint, port uint16, v4 bool) (netip.AddrPort, boo
 	return netip.AddrPortFrom(a, target), ok || e.w.Hostname != ""
 }
 
-// preferred keeps the endpoints that match the most scopes, or all of them if strict.
-func preferred(src *Workload, svc *Service, list []endpoint, ok func(endpoint) bool) []endpoint {
-	best, out := -1, []endpoint(nil)
-	for _, e := range list {
-		if !ok(e) {
-			continue
-		}
-		n := scopesOf(src, svc, e.w)
-		switch {
-		case svc.Strict && n < len(svc.Scopes):
-		case n > best:
-			best, out = n, append(out[:0], e)
-		case n == best:
-			out = append(out, e)
-		}
-	}
-	return out
-}
-
 func sameScope(scope workloadpb.LoadBalancing_Scope, a, b *Workload) bool {
 	switch scope {
 	case workloadpb.LoadBalancing_REGION:

@@ -171,10 +171,16 @@ func TestWaypointIsTakenAway(t *testing.T) {
 // gives ends it.
 func (m *mesh) load(url string, clients int) func() [2]loaded {
 	m.t.Helper()
+	return m.loadWith(loadSpec{URL: url, Clients: clients})
+}
+
+func (m *mesh) loadWith(spec loadSpec) func() [2]loaded {
+	m.t.Helper()
 	var out [2]loaded
 	var ends [2]func()
 	for i := range out {
-		ends[i] = m.converse("client", loadSpec{URL: url, Clients: clients, HTTP2: i == 1}, loadBegun, &out[i], "load")
+		spec.HTTP2 = i == 1
+		ends[i] = m.converse("client", spec, loadBegun, &out[i], "load")
 	}
 	return func() [2]loaded {
 		m.t.Helper()

@@ -89,7 +89,7 @@ func (b *bed) up() error {
 	if err := os.WriteFile(filepath.Join(b.dir, "base.yaml"), []byte(base), 0o644); err != nil {
 		return err
 	}
-	out, err := b.command(context.Background(), "up", "-f", b.dir, "--nodes", "2", "--detach", "--timeout", "3m", "--bin-dir", b.bin).CombinedOutput()
+	out, err := b.command(context.Background(), "up", "-f", b.dir, "--nodes", "2", "--detach", "--timeout", "3m", "--bin-dir", b.bin, "--component-arg", "waypoint=--drain-timeout="+drainTime.String()).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("up: %w\n%s\n%s", err, tail(out, 4000), b.logs())
 	}

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/interop"
 	testgrpc "google.golang.org/grpc/interop/grpc_testing"
 )
@@ -104,6 +105,12 @@ func role(args []string) int {
 		err = holdConns(os.Stdin, os.Stdout)
 	case "websocket":
 		err = webSocketClient(args[1], args[2] == "true")
+	case "converse":
+		err = converseAll(os.Stdin, os.Stdout)
+	case "acknowledged":
+		err = acknowledged(os.Stdin, os.Stdout)
+	case "drained":
+		err = drained(os.Stdin, os.Stdout)
 	case "speak":
 		err = speak(os.Stdin, os.Stdout)
 	case "signal":
@@ -146,7 +153,7 @@ type seen struct {
 // echo serves HTTP on 8080, gRPC on 7070, a protocol in which the server speaks
 // first on 9090, and TLS on 8443.
 func echo() error {
-	e := &echoServer{counts: make(map[string]int), gates: make(map[string]chan struct{}), version: os.Getenv("VERSION")}
+	e := &echoServer{toggles: newToggles(), counts: make(map[string]int), gates: make(map[string]chan struct{}), version: os.Getenv("VERSION")}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
@@ -160,6 +167,7 @@ func echo() error {
 		}
 		s := grpc.NewServer()
 		testgrpc.RegisterTestServiceServer(s, interop.NewTestServer())
+		healthpb.RegisterHealthServer(s, e.toggles.health)
 		errs <- s.Serve(l)
 	}()
 	go func() { errs <- e.speakFirst(":9090") }()
@@ -169,6 +177,7 @@ func echo() error {
 
 type echoServer struct {
 	version string
+	toggles *toggles
 	mu      sync.Mutex
 	counts  map[string]int           // guarded by mu
 	gates   map[string]chan struct{} // of requests that stall; guarded by mu
@@ -219,8 +228,15 @@ func (e *echoServer) gateOf(key string) chan struct{} {
 func (e *echoServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	num := func(name string) int { n, _ := strconv.Atoi(q.Get(name)); return n }
+	if e.toggles.serve(w, r, e) {
+		return
+	}
 	if r.URL.Path == "/websocket" {
 		e.webSocket(w, r)
+		return
+	}
+	if r.Method == http.MethodConnect {
+		e.tunnel(w, r)
 		return
 	}
 	if strings.HasPrefix(r.URL.Path, "/upgrade") {
@@ -326,6 +342,23 @@ func (e *echoServer) upgrade(w http.ResponseWriter, r *http.Request) {
 	}
 	defer c.Close()
 	fmt.Fprintf(rw, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: lines\r\n\r\n")
+	_ = rw.Flush()
+	_, _ = io.Copy(c, rw)
+}
+
+// tunnel answers CONNECT with what it was asked for, and echoes. To port 1 it does
+// not connect.
+func (e *echoServer) tunnel(w http.ResponseWriter, r *http.Request) {
+	if strings.HasSuffix(r.Host, ":1") {
+		http.Error(w, "not there", http.StatusForbidden)
+		return
+	}
+	c, rw, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return
+	}
+	defer c.Close()
+	fmt.Fprintf(rw, "HTTP/1.1 200 Connected\r\n\r\ntunnel to %s\n", r.Host)
 	_ = rw.Flush()
 	_, _ = io.Copy(c, rw)
 }
