@@ -73,70 +73,67 @@ func targets() []target {
 // ztunnel sends, not about what ztunnel is to be sent.
 const natPriority = nftables.ChainPriority(-101)
 
-// chain is a base chain and its rules.
+// chain is a chain and its rules.
 type chain struct {
 	nftables.Chain
 	rules [][]expr.Any
 }
 
-// ruleset is what the table holds in a phase.
+// Names of the chains that only datagrams go through.
+const (
+	inboundUDP  = "inbound-udp"
+	outboundUDP = "outbound-udp"
+)
+
+// ruleset is what the table holds in a phase, each chain before those that go to it.
+// Every packet of every connection passes the two chains of priority mangle, so
+// that there is one for each hook, and what datagrams alone need lies elsewhere.
 func ruleset(t target) []chain {
 	table := &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}
 	priority := natPriority
-	chains := []chain{
-		{
-			Chain: nftables.Chain{
-				Name: "mark-delivery", Table: table, Type: nftables.ChainTypeFilter,
-				Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityMangle,
-			},
-			rules: [][]expr.Any{
-				slices.Concat(markIs(expr.CmpOpEq), setConnMark()),
-			},
+	prerouting := chain{
+		Chain: nftables.Chain{
+			Name: "mark-delivery", Table: table, Type: nftables.ChainTypeFilter,
+			Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityMangle,
 		},
-		{
-			// Of type route, so that the packet is routed by its new mark.
-			Chain: nftables.Chain{
-				Name: "mark-replies", Table: table, Type: nftables.ChainTypeRoute,
-				Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityMangle,
-			},
-			rules: [][]expr.Any{
-				slices.Concat(isReply(), connMarkIsDelivery(), setMark()),
-			},
-		},
-		{
-			Chain: nftables.Chain{
-				Name: "inbound-udp", Table: table, Type: nftables.ChainTypeFilter,
-				Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityMangle,
-			},
-		},
-		{
-			// Of type route, so that what it marks is routed to loopback, where
-			// inbound-udp finds it.
-			Chain: nftables.Chain{
-				Name: "outbound-udp", Table: table, Type: nftables.ChainTypeRoute,
-				Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityMangle,
-			},
-		},
-		{
-			Chain: nftables.Chain{
-				Name: "inbound", Table: table, Type: nftables.ChainTypeNAT,
-				Hooknum: nftables.ChainHookPrerouting, Priority: &priority,
-			},
-		},
-		{
-			Chain: nftables.Chain{
-				Name: "outbound", Table: table, Type: nftables.ChainTypeNAT,
-				Hooknum: nftables.ChainHookOutput, Priority: &priority,
-			},
+		rules: [][]expr.Any{
+			slices.Concat(markIs(expr.CmpOpEq), setConnMark()),
 		},
 	}
-	if t.phase == phaseCaptured {
-		chains[2].rules = inboundUDPRules()
-		chains[3].rules = outboundUDPRules(t.options)
-		chains[4].rules = inboundRules()
-		chains[5].rules = outboundRules(t.options)
+	output := chain{
+		// Of type route, so that the packet is routed by its new mark: replies to
+		// ztunnel's socket, datagrams to loopback, where inbound-udp finds them.
+		Chain: nftables.Chain{
+			Name: "mark-replies", Table: table, Type: nftables.ChainTypeRoute,
+			Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityMangle,
+		},
+		rules: [][]expr.Any{
+			slices.Concat(isReply(), connMarkIsDelivery(), setMark()),
+		},
 	}
-	return chains
+	inbound := chain{
+		Chain: nftables.Chain{
+			Name: "inbound", Table: table, Type: nftables.ChainTypeNAT,
+			Hooknum: nftables.ChainHookPrerouting, Priority: &priority,
+		},
+	}
+	outbound := chain{
+		Chain: nftables.Chain{
+			Name: "outbound", Table: table, Type: nftables.ChainTypeNAT,
+			Hooknum: nftables.ChainHookOutput, Priority: &priority,
+		},
+	}
+	if t.phase != phaseCaptured {
+		return []chain{prerouting, output, inbound, outbound}
+	}
+	prerouting.rules = append(prerouting.rules, slices.Concat(isUDP(), goTo(inboundUDP)))
+	output.rules = append(output.rules, slices.Concat(isUDP(), goTo(outboundUDP)))
+	inbound.rules, outbound.rules = inboundRules(), outboundRules(t.options)
+	return []chain{
+		{Chain: nftables.Chain{Name: inboundUDP, Table: table}, rules: inboundUDPRules()},
+		{Chain: nftables.Chain{Name: outboundUDP, Table: table}, rules: outboundUDPRules(t.options)},
+		prerouting, output, inbound, outbound,
+	}
 }
 
 func inboundRules() [][]expr.Any {
@@ -183,6 +180,10 @@ func protocolIs(p byte) []expr.Any {
 const reg = 1
 
 func accept() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}} }
+
+func goTo(chain string) []expr.Any {
+	return []expr.Any{&expr.Verdict{Kind: expr.VerdictGoto, Chain: chain}}
+}
 
 func redirect(port uint16) []expr.Any {
 	const rangeProtoSpecified = 2 // NF_NAT_RANGE_PROTO_SPECIFIED

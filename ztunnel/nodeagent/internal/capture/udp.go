@@ -24,11 +24,10 @@ var dhcpPorts = []uint16{67, 68, 546, 547}
 // outboundRules, unless the pod's are to be left alone by it.
 func outboundUDPRules(o Options) [][]expr.Any {
 	rules := [][]expr.Any{
-		slices.Concat(protocolIsNotUDP(), accept()),
 		slices.Concat(markIs(expr.CmpOpEq), accept()),
 		slices.Concat(markCmp(expr.CmpOpEq, PlainMark), accept()),
 		slices.Concat(outputIsLoopback(), accept()),
-		// Answers to what came in: mark-replies has taken those of ztunnel's.
+		// Answers to what came in: those to ztunnel have got their mark already.
 		slices.Concat(isReply(), accept()),
 	}
 	for _, p := range localOnly {
@@ -47,7 +46,6 @@ func outboundUDPRules(o Options) [][]expr.Any {
 // comes from elsewhere.
 func inboundUDPRules() [][]expr.Any {
 	rules := [][]expr.Any{
-		slices.Concat(protocolIsNotUDP(), accept()),
 		slices.Concat(inputIsLoopback(), markCmp(expr.CmpOpEq, deliveryMark), isUDP(), ctDirection(0), tproxy(OutboundPort), accept()),
 		slices.Concat(inputIsLoopback(), accept()),
 		slices.Concat(addressIs(probeV4, saddr, 32), accept()),
@@ -65,15 +63,7 @@ func inboundUDPRules() [][]expr.Any {
 	return append(rules, slices.Concat(isUDP(), tproxy(InboundPort), accept()))
 }
 
-func protocolIsNotUDP() []expr.Any { return protocolCmp(expr.CmpOpNeq) }
-func isUDP() []expr.Any            { return protocolCmp(expr.CmpOpEq) }
-
-func protocolCmp(op expr.CmpOp) []expr.Any {
-	return []expr.Any{
-		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg},
-		&expr.Cmp{Op: op, Register: reg, Data: []byte{unix.IPPROTO_UDP}},
-	}
-}
+func isUDP() []expr.Any { return protocolIs(unix.IPPROTO_UDP) }
 
 // udpPortIs compares the destination port.
 func udpPortIs(port uint16) []expr.Any {
