@@ -18,6 +18,7 @@ RUN ?=
 TEST ?=
 IMAGES ?=
 FUZZTIME ?= 30s
+CHAOS ?= 10m
 BENCH ?=
 
 TOOL := $(GO) tool -modfile=tools/go.mod
@@ -153,6 +154,10 @@ bench: build ## Measure Ambit beside relays and the waypoint beside Envoy (BENCH
 bench-controlplane: ## Measure the control plane with 10,000 pods on a real API server: 5 minutes (BENCH="-sizes 20:200" for less)
 	$(GO) test -count=1 -timeout 60m -v -run '^TestBench$$' ./tests/bench/controlplane -args \
 	  -sizes 100:1000,1000:10000 -ztunnels 50 -edits 300 -churn 20s -rest 20s $(BENCH)
+
+.PHONY: chaos
+chaos: ## Take parts of the mesh away for CHAOS (10m) under load (AMBIT_TEST_CHAOS_SEED=1 repeats the steps of a run)
+	AMBIT_TEST_CHAOS=$(CHAOS) $(GO) test $(RACE) -count=1 -timeout 60m -v -run '^TestChaos$$' ./tests/netns
 
 .PHONY: fuzz
 fuzz: ## Fuzz every parser of outside bytes for FUZZTIME (30s) each

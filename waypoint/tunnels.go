@@ -103,6 +103,7 @@ func (t *tunnels) serve(ctx context.Context, sock net.Conn) {
 	select {
 	case t.handshakes <- struct{}{}:
 	default:
+		t.proxy.TunnelRefused("handshakes")
 		t.log.Warn("too many handshakes at a time; connection dropped", zap.Stringer("from", sock.RemoteAddr()))
 		_ = sock.Close()
 		return

@@ -101,13 +101,13 @@ func (w *Waypoint) connect() error {
 // assemble puts the parts together.
 func (w *Waypoint) assemble() error {
 	cfg := w.cfg
-	w.tokens = jwt.New(jwt.Config{Fetcher: jwt.NewHTTPFetcher(nil), Log: cfg.Log, Registerer: w.registry})
-	w.frontends = frontend.New(w.tokens)
 	w.dialer = &upstream.Dialer{Certificate: w.source.Get, HBONE: cfg.HBONE, Log: cfg.Log}
 	w.dialer.Open()
 	w.upstream = upstream.NewSet(upstream.Config{
 		Store: w.store, Dialer: w.dialer, HTTP1: cfg.HTTP1, HTTP2: cfg.HTTP2, Self: w.self, Log: cfg.Log, Registerer: w.registry,
 	})
+	w.tokens = jwt.New(jwt.Config{Fetcher: jwt.NewHTTPFetcher(w.dialName), Log: cfg.Log, Registerer: w.registry})
+	w.frontends = frontend.New(w.tokens)
 	res := &resources{frontends: w.frontends, upstream: w.upstream, limits: make(map[string][]*route.RateLimit)}
 	cfg.Tracing.Registerer = w.registry
 	var err error
@@ -127,6 +127,26 @@ func (w *Waypoint) assemble() error {
 	w.proxy.SetFilters(w.limiter, extauthz.New(extauthz.Config{Caller: caller, Asker: caller, Registerer: w.registry}))
 	w.xds, err = xdsclient.New(w.conns[0], xdsclient.Config{Node: w.node(), Logger: cfg.Log, Metrics: xdsclient.NewMetrics(w.registry)}, res.subscriptions(w.store)...)
 	return err
+}
+
+// dialName connects the waypoint itself to what a policy names.
+func (w *Waypoint) dialName(ctx context.Context, _, addr string) (net.Conn, error) {
+	namespace, _, _ := strings.Cut(w.cfg.Gateway, "/")
+	domain := w.clusterDomain()
+	return w.upstream.DialName(ctx, addr, namespace, namespace+".svc."+domain, "svc."+domain, domain)
+}
+
+// clusterDomain is what the names of services end with, the waypoint's own among
+// them.
+func (w *Waypoint) clusterDomain() string {
+	if self := w.self(); self != nil {
+		for _, m := range self.Services {
+			if _, domain, ok := strings.Cut(m.Service, ".svc."); ok {
+				return domain
+			}
+		}
+	}
+	return "cluster.local"
 }
 
 // self is the waypoint's own workload.

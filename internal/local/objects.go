@@ -1,6 +1,7 @@
 package local
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 
@@ -34,6 +35,36 @@ func nodeObject(w *wire.Node) *corev1.Node {
 		o.Status.Addresses = append(o.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: w.Addr6.String()})
 	}
 	return o
+}
+
+// labelNodes gives nodes the labels and annotations that manifests of Nodes say, such
+// as the zone that one is in. A manifest is for a node that is there.
+func (s *supervisor) labelNodes(objects []manifest.Object) (problems []manifest.Problem) {
+	said := make(map[string]*corev1.Node)
+	for _, o := range objects {
+		r, ok := o.Resource.(*corev1.Node)
+		if !ok {
+			continue
+		}
+		if !slices.ContainsFunc(s.nodes, func(n *node) bool { return n.wire.Name == r.Name }) {
+			problems = append(problems, o.Problem("metadata.name", fmt.Sprintf("there is no node %q: name one that is there, or start with more --nodes", r.Name)))
+			continue
+		}
+		said[r.Name] = r
+	}
+	for _, n := range s.nodes {
+		o := n.plain.DeepCopy()
+		if r := said[n.wire.Name]; r != nil {
+			labels := maps.Clone(r.Labels)
+			if labels == nil {
+				labels = make(map[string]string)
+			}
+			maps.Copy(labels, o.Labels) // what the node is by itself counts
+			o.Labels, o.Annotations = labels, r.Annotations
+		}
+		n.obj = o
+	}
+	return problems
 }
 
 // implied gives what a cluster makes by itself and the manifests do not define:

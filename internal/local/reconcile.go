@@ -25,6 +25,7 @@ func (s *supervisor) reconcile() {
 		return
 	}
 	slices.SortFunc(objects, func(a, b manifest.Object) int { return a.Key().Compare(b.Key()) })
+	problems = append(problems, s.labelNodes(objects)...)
 	waypoints := waypointsOf(objects)
 	made, more := s.provision(objects, waypoints)
 	objects, problems = append(objects, made...), append(problems, more...)

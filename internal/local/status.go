@@ -53,12 +53,12 @@ func (s *supervisor) status(ctx context.Context) control.Status {
 	}
 	st.Waypoints = waypointStatuses(v.objects)
 	for _, n := range s.nodes {
-		cn := control.Node{Name: n.wire.Name, Addresses: []string{n.wire.Addr4.String()}, PodBlocks: n.obj.Spec.PodCIDRs, Pods: perNode[n.wire.Name]}
+		cn := control.Node{Name: n.wire.Name, Addresses: []string{n.wire.Addr4.String()}, PodBlocks: n.plain.Spec.PodCIDRs, Pods: perNode[n.wire.Name]}
 		if n.wire.Addr6.IsValid() {
 			cn.Addresses = append(cn.Addresses, n.wire.Addr6.String())
 		}
 		if s.options.Mesh {
-			if dump, err := dumpZtunnel(ctx, system.Client(n.wire.Namespaces.Net)); err == nil {
+			if dump, err := dumpProxy(ctx, system.Client(n.wire.Namespaces.Net)); err == nil {
 				cn.Certificates = dump.certificates()
 			}
 		}

@@ -72,7 +72,8 @@ type node struct {
 	wire *wire.Node
 	host *pod.Host
 	vip  *vip.Programmer
-	obj  *corev1.Node
+	// plain is the node without what manifests say, obj with that.
+	plain, obj *corev1.Node
 }
 
 // view is what reconcile last found, for those who ask.
@@ -142,7 +143,8 @@ func (s *supervisor) network(names []string) error {
 }
 
 func (s *supervisor) newNode(w *wire.Node, resolvers []netip.Addr) *node {
-	n := &node{wire: w, vip: vip.NewProgrammer(w.Namespaces.Net), obj: nodeObject(w)}
+	n := &node{wire: w, vip: vip.NewProgrammer(w.Namespaces.Net), plain: nodeObject(w)}
+	n.obj = n.plain
 	n.host = &pod.Host{
 		Node: w, Reaper: &s.reaper, Files: s.files.pods(), Logs: s.files.logs(),
 		Hidden: []string{s.files.state, sandbox.SocketDir}, SearchPath: s.options.SearchPath, Domain: s.options.ClusterDomain,

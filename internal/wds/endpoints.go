@@ -15,6 +15,9 @@ type Endpoint struct {
 	Workload *Workload
 	// Port that the workload listens on.
 	Port uint16
+	// Scopes that the workload shares with whoever asked, from the widest on, of
+	// those that the service prefers by: the more, the nearer.
+	Scopes int
 }
 
 // Address of the endpoint, of the family that is asked for where it has one.
@@ -53,9 +56,9 @@ func (s *Store) EvaluatorOf(namespace string, listed []string) *authz.Evaluator 
 }
 
 // Endpoints gives those that take connections to a port of a service, in a fixed
-// order; of those the ones that src, which may be nil, should prefer. The error is
-// ErrNoPort, or ErrNoEndpoint for a service that nobody serves or that is not
-// known.
+// order: the nearest to src, which may be nil, first, as far as the service prefers
+// those. The error is ErrNoPort, or ErrNoEndpoint for a service that nobody serves
+// or that is not known.
 func (s *Store) Endpoints(src *Workload, key string, port uint16) (*Service, []Endpoint, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -67,19 +70,27 @@ func (s *Store) Endpoints(src *Workload, key string, port uint16) (*Service, []E
 		return svc, nil, fmt.Errorf("service %s port %d: %w", key, port, ErrNoPort)
 	}
 	list := s.endpoints[key]
-	if src != nil && len(svc.Scopes) > 0 {
-		list = preferred(src, svc, list, func(e endpoint) bool { _, ok := usable(svc, e, port, true); return ok })
-	}
 	out := make([]Endpoint, 0, len(list))
 	for _, e := range list {
-		if at, ok := usable(svc, e, port, true); ok {
-			out = append(out, Endpoint{e.w, at.Port()})
+		at, ok := usable(svc, e, port, true)
+		if !ok {
+			continue
 		}
+		n := 0
+		if src != nil {
+			n = scopesOf(src, svc, e.w)
+		}
+		if src != nil && svc.Strict && n < len(svc.Scopes) {
+			continue
+		}
+		out = append(out, Endpoint{e.w, at.Port(), n})
 	}
 	if len(out) == 0 {
 		return svc, nil, fmt.Errorf("service %s port %d: %w", key, port, ErrNoEndpoint)
 	}
-	slices.SortFunc(out, func(a, b Endpoint) int { return cmp.Compare(a.Workload.UID, b.Workload.UID) })
+	slices.SortFunc(out, func(a, b Endpoint) int {
+		return cmp.Or(cmp.Compare(b.Scopes, a.Scopes), cmp.Compare(a.Workload.UID, b.Workload.UID))
+	})
 	return svc, out, nil
 }
 

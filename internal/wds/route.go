@@ -182,16 +182,17 @@ func (s *Store) isWaypoint(w *Workload, g *Gateway) bool {
 }
 
 // SpeaksFor reports whether a peer is of the waypoint of a workload or of one of
-// its services, which may say for whom it opens a connection. Who merely has the
+// its services, or was a moment ago, or is going to be; it may say for whom it opens
+// a connection. Who merely has the
 // waypoint's address does not: it is its identity that counts.
 func (s *Store) SpeaksFor(peer identity.ID, w *Workload) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if s.isOf(peer, w.Waypoint) {
+	if s.isOf(peer, w.Waypoint) || w.former.is(peer) {
 		return true
 	}
 	for i := range w.Services {
-		if svc := s.services[w.Services[i].Service]; svc != nil && s.isOf(peer, svc.Waypoint) {
+		if svc := s.services[w.Services[i].Service]; svc != nil && (s.isOf(peer, svc.Waypoint) || s.isOf(peer, svc.Announced) || svc.former.is(peer)) {
 			return true
 		}
 	}
@@ -398,25 +399,6 @@ func usable(svc *Service, e endpoint, port uint16, v4 bool) (netip.AddrPort, boo
 	// A service of one family may be in front of endpoints of the other.
 	a, ok := e.w.address(v4)
 	return netip.AddrPortFrom(a, target), ok || e.w.Hostname != ""
-}
-
-// preferred keeps the endpoints that match the most scopes, or all of them if strict.
-func preferred(src *Workload, svc *Service, list []endpoint, ok func(endpoint) bool) []endpoint {
-	best, out := -1, []endpoint(nil)
-	for _, e := range list {
-		if !ok(e) {
-			continue
-		}
-		n := scopesOf(src, svc, e.w)
-		switch {
-		case svc.Strict && n < len(svc.Scopes):
-		case n > best:
-			best, out = n, append(out[:0], e)
-		case n == best:
-			out = append(out, e)
-		}
-	}
-	return out
 }
 
 func sameScope(scope workloadpb.LoadBalancing_Scope, a, b *Workload) bool {

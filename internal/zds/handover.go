@@ -6,16 +6,17 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ambit-mesh/ambit/internal/netns"
+	"github.com/ambit-mesh/ambit/internal/relay/end"
 )
 
-// maxListeners is how many sockets of a pod, that listen or are bound for UDP, are
-// handed over at most.
-const maxListeners = 16
+// maxListeners is how many sockets of a pod are handed over at most: those that
+// listen, are bound for UDP, or are the ends of relays.
+const maxListeners = 24
 
 // Handover is what a ztunnel is given to take a pod over from another one.
 type Handover struct {
-	// Listeners are descriptors of the sockets that listen in the pod; the handler
-	// owns them whatever it returns.
+	// Listeners are descriptors of the sockets that listen in the pod, and of relays
+	// to processes that did (package relay); the handler owns them whatever it returns.
 	Listeners []int
 	// Served says that another ztunnel accepts the pod's connections at this time.
 	Served bool
@@ -33,14 +34,17 @@ type Successor interface {
 	TakeOver(ctx context.Context, uid string, w Workload, ns *netns.Namespace, h Handover) (listeners []int, err error)
 }
 
-// listenersOf gives the descriptors, or none and closes all if one of them does not
-// listen in the namespace.
+// listenersOf gives the descriptors, or none and closes all if one of them neither
+// listens in the namespace nor is the end of a relay.
 func listenersOf(ns *netns.Namespace, fds []int) ([]int, error) {
 	if len(fds) > maxListeners {
 		closeAll(fds)
 		return nil, malformed("%d listening sockets, at most %d", len(fds), maxListeners)
 	}
 	for _, fd := range fds {
+		if end.Is(fd) {
+			continue
+		}
 		if _, _, err := netns.ListenerAddr(ns, fd); err != nil {
 			closeAll(fds)
 			return nil, err

@@ -14,6 +14,7 @@ import (
 	"math/big"
 	"net/http"
 	"os"
+	"strconv"
 	"sync"
 	"time"
 
@@ -34,19 +35,29 @@ func selfSigned() (tls.Certificate, error) {
 }
 
 // interopCases are gRPC's interoperability test cases, by their names there.
-var interopCases = map[string]func(context.Context, testgrpc.TestServiceClient, ...grpc.CallOption){
-	"empty_unary":             interop.DoEmptyUnaryCall,
-	"large_unary":             interop.DoLargeUnaryCall,
-	"client_streaming":        interop.DoClientStreaming,
-	"server_streaming":        interop.DoServerStreaming,
-	"ping_pong":               interop.DoPingPong,
-	"empty_stream":            interop.DoEmptyStream,
-	"timeout_on_sleeping":     interop.DoTimeoutOnSleepingServer,
-	"cancel_after_begin":      interop.DoCancelAfterBegin,
-	"cancel_after_first":      interop.DoCancelAfterFirstResponse,
-	"custom_metadata":         interop.DoCustomMetadata,
-	"status_code_and_message": interop.DoStatusCodeAndMessage,
-	"special_status_message":  interop.DoSpecialStatusMessage,
+var interopCases = map[string]func(context.Context, testgrpc.TestServiceClient, *grpc.ClientConn){
+	"empty_unary":             rpc(interop.DoEmptyUnaryCall),
+	"large_unary":             rpc(interop.DoLargeUnaryCall),
+	"client_streaming":        rpc(interop.DoClientStreaming),
+	"server_streaming":        rpc(interop.DoServerStreaming),
+	"ping_pong":               rpc(interop.DoPingPong),
+	"empty_stream":            rpc(interop.DoEmptyStream),
+	"timeout_on_sleeping":     rpc(interop.DoTimeoutOnSleepingServer),
+	"cancel_after_begin":      rpc(interop.DoCancelAfterBegin),
+	"cancel_after_first":      rpc(interop.DoCancelAfterFirstResponse),
+	"custom_metadata":         rpc(interop.DoCustomMetadata),
+	"status_code_and_message": rpc(interop.DoStatusCodeAndMessage),
+	"special_status_message":  rpc(interop.DoSpecialStatusMessage),
+	"unimplemented_service": func(ctx context.Context, _ testgrpc.TestServiceClient, cc *grpc.ClientConn) {
+		interop.DoUnimplementedService(ctx, testgrpc.NewUnimplementedServiceClient(cc))
+	},
+	"unimplemented_method": func(ctx context.Context, _ testgrpc.TestServiceClient, cc *grpc.ClientConn) {
+		interop.DoUnimplementedMethod(ctx, cc)
+	},
+}
+
+func rpc(do func(context.Context, testgrpc.TestServiceClient, ...grpc.CallOption)) func(context.Context, testgrpc.TestServiceClient, *grpc.ClientConn) {
+	return func(ctx context.Context, c testgrpc.TestServiceClient, _ *grpc.ClientConn) { do(ctx, c) }
 }
 
 // interopClient runs cases; one that fails ends the process.
@@ -60,18 +71,18 @@ func interopClient(addr string, cases []string) error {
 	for _, name := range cases {
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		fmt.Fprintln(os.Stderr, name)
-		interopCases[name](ctx, c)
+		interopCases[name](ctx, c, cc)
 		cancel()
 	}
 	return json.NewEncoder(os.Stdout).Encode(response{Status: 200})
 }
 
-// loadSpec is a load that goes on for a while.
+// loadSpec is a load that goes on until the input behind it ends.
 type loadSpec struct {
-	URL     string        `json:"url"`
-	Clients int           `json:"clients"`
-	For     time.Duration `json:"for"`
-	HTTP2   bool          `json:"http2"`
+	URL     string `json:"url"`
+	Clients int    `json:"clients"`
+	HTTP2   bool   `json:"http2"`
+	Stamp   bool   `json:"stamp"` // say of each answer which state gave it
 }
 
 // loaded is what became of it.
@@ -79,7 +90,11 @@ type loaded struct {
 	Requests int            `json:"requests"`
 	Failures map[string]int `json:"failures"`
 	Versions map[string]int `json:"versions"`
+	Stamps   []stated       `json:"stamps"`
 }
+
+// loadBegun is what load prints once a request has been answered.
+const loadBegun = "begun"
 
 func load(in io.Reader, out io.Writer) error {
 	var spec loadSpec
@@ -88,17 +103,26 @@ func load(in io.Reader, out io.Writer) error {
 	}
 	t := transport(spec.HTTP2)
 	t.MaxIdleConnsPerHost = spec.Clients
-	ctx, cancel := context.WithTimeout(context.Background(), spec.For)
-	defer cancel()
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		_, _ = io.Copy(io.Discard, in)
+		cancel()
+	}()
 	total := loaded{Failures: map[string]int{}, Versions: map[string]int{}}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for range spec.Clients {
 		wg.Go(func() {
 			for ctx.Err() == nil {
+				begin := time.Now()
 				r := once(t, request{URL: spec.URL})
 				mu.Lock()
-				total.Requests++
+				if state, err := strconv.Atoi(r.Header.Get("x-state")); err == nil && spec.Stamp {
+					total.Stamps = append(total.Stamps, stated{begin, state})
+				}
+				if total.Requests++; total.Requests == 1 {
+					fmt.Fprintln(out, loadBegun)
+				}
 				if r.Error != "" || r.Status != http.StatusOK {
 					total.Failures[fmt.Sprintf("%d %s %s", r.Status, r.Error, r.Header.Get("proxy-status"))]++
 				}

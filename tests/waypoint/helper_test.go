@@ -19,9 +19,13 @@ import (
 )
 
 // helper is the services that a waypoint asks: rate limits on 8081, authorization
-// by gRPC on 9000 and by HTTP on 9001. Nobody listens on 9999.
+// by gRPC on 9000 and by HTTP on 9001, keys on 9002. Nobody listens on 9999, and
+// nobody takes the connections to 9393.
 func helper() error {
-	errs := make(chan error, 3)
+	errs := make(chan error, 4)
+	if err := full(9393); err != nil {
+		return err
+	}
 	serve := func(addr string, register func(*grpc.Server)) {
 		l, err := net.Listen("tcp", addr)
 		if err != nil {
@@ -37,6 +41,7 @@ func helper() error {
 	})
 	go serve(":9000", func(s *grpc.Server) { authv3.RegisterAuthorizationServer(s, gatekeeper{}) })
 	go func() { errs <- http.ListenAndServe(":9001", http.HandlerFunc(gatekeeperHTTP)) }()
+	go func() { errs <- http.ListenAndServe(":9002", new(keyServer)) }()
 	return <-errs
 }
 
@@ -48,7 +53,7 @@ kind: Service
 metadata: {name: helper, namespace: app}
 spec:
   selector: {app: helper}
-  ports: [{name: grpc-rls, port: 8081}, {name: grpc-auth, port: 9000}, {name: http-auth, port: 9001}, {name: grpc-none, port: 9999}]
+  ports: [{name: grpc-rls, port: 8081}, {name: grpc-auth, port: 9000}, {name: http-auth, port: 9001}, {name: http-keys, port: 9002}, {name: grpc-none, port: 9999}]
 ---
 apiVersion: v1
 kind: Service

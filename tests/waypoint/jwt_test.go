@@ -19,20 +19,24 @@ import (
 type issuer struct {
 	t   *testing.T
 	key *ecdsa.PrivateKey
+	id  string
 }
 
-func newIssuer(t *testing.T) *issuer {
+func newIssuer(t *testing.T) *issuer { return issuerOf(t, "one") }
+
+// issuerOf has a key of that id.
+func issuerOf(t *testing.T, id string) *issuer {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &issuer{t, key}
+	return &issuer{t, key, id}
 }
 
 // jwks are the keys as a policy has them inline.
 func (i *issuer) jwks() string {
 	i.t.Helper()
-	text, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: i.key.Public(), KeyID: "one", Algorithm: "ES256", Use: "sig"}}})
+	text, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: i.key.Public(), KeyID: i.id, Algorithm: "ES256", Use: "sig"}}})
 	if err != nil {
 		i.t.Fatal(err)
 	}
@@ -44,7 +48,7 @@ func (i *issuer) token(changes map[string]any) string {
 	i.t.Helper()
 	claims := map[string]any{"iss": "https://id.example", "aud": "signed", "sub": "ada", "exp": time.Now().Add(time.Hour).Unix(), "groups": []string{"staff", "ops"}}
 	maps.Copy(claims, changes)
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: i.key}, (&jose.SignerOptions{}).WithHeader("kid", "one"))
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: i.key}, (&jose.SignerOptions{}).WithHeader("kid", i.id))
 	if err != nil {
 		i.t.Fatal(err)
 	}

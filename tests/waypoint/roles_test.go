@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/interop"
 	testgrpc "google.golang.org/grpc/interop/grpc_testing"
 )
@@ -104,6 +105,12 @@ func role(args []string) int {
 		err = holdConns(os.Stdin, os.Stdout)
 	case "websocket":
 		err = webSocketClient(args[1], args[2] == "true")
+	case "converse":
+		err = converseAll(os.Stdin, os.Stdout)
+	case "acknowledged":
+		err = acknowledged(os.Stdin, os.Stdout)
+	case "drained":
+		err = drained(os.Stdin, os.Stdout)
 	case "speak":
 		err = speak(os.Stdin, os.Stdout)
 	case "signal":
@@ -146,7 +153,7 @@ type seen struct {
 // echo serves HTTP on 8080, gRPC on 7070, a protocol in which the server speaks
 // first on 9090, and TLS on 8443.
 func echo() error {
-	e := &echoServer{counts: make(map[string]int), version: os.Getenv("VERSION")}
+	e := &echoServer{toggles: newToggles(), counts: make(map[string]int), gates: make(map[string]chan struct{}), version: os.Getenv("VERSION")}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
@@ -160,6 +167,7 @@ func echo() error {
 		}
 		s := grpc.NewServer()
 		testgrpc.RegisterTestServiceServer(s, interop.NewTestServer())
+		healthpb.RegisterHealthServer(s, e.toggles.health)
 		errs <- s.Serve(l)
 	}()
 	go func() { errs <- e.speakFirst(":9090") }()
@@ -169,10 +177,12 @@ func echo() error {
 
 type echoServer struct {
 	version string
+	toggles *toggles
 	mu      sync.Mutex
-	counts  map[string]int // guarded by mu
-	ill     atomic.Int32   // the status of all answers; 0 when well
-	total   atomic.Int64   // requests, but for those to /total
+	counts  map[string]int           // guarded by mu
+	gates   map[string]chan struct{} // of requests that stall; guarded by mu
+	ill     atomic.Int32             // the status of all answers; 0 when well
+	total   atomic.Int64             // requests, but for those to /total
 }
 
 func (e *echoServer) count(key string) int {
@@ -182,17 +192,51 @@ func (e *echoServer) count(key string) int {
 	return e.counts[key]
 }
 
+// gate is closed once requests that stall with the key go on.
+func (e *echoServer) gate(key string) <-chan struct{} {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.gateOf(key)
+}
+
+// open lets requests go on that stall with the key.
+func (e *echoServer) open(key string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	select {
+	case <-e.gateOf(key):
+	default:
+		close(e.gateOf(key))
+	}
+}
+
+// gateOf needs mu.
+func (e *echoServer) gateOf(key string) chan struct{} {
+	if e.gates[key] == nil {
+		e.gates[key] = make(chan struct{})
+	}
+	return e.gates[key]
+}
+
 // ServeHTTP answers with what it has seen. The query asks for other answers:
 // status, delay (ms), size (bytes), fail=n (503 for the first n with that key),
 // reset=n (the connection is broken off), slow=n (only the first n are delayed),
-// pause (ms, between the pieces of size), trailer. gRPC is answered with a status
+// pause (ms, between the pieces of size), trailer, stall=key (the body of the
+// request is read only after a request for /go?key=key). gRPC is answered with a status
 // only, UNAVAILABLE for a failure. On /ill?status=n this server
 // answers everything with n until it is told another.
 func (e *echoServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	num := func(name string) int { n, _ := strconv.Atoi(q.Get(name)); return n }
+	if e.toggles.serve(w, r, e) {
+		return
+	}
 	if r.URL.Path == "/websocket" {
 		e.webSocket(w, r)
+		return
+	}
+	if r.Method == http.MethodConnect {
+		e.tunnel(w, r)
 		return
 	}
 	if strings.HasPrefix(r.URL.Path, "/upgrade") {
@@ -204,6 +248,10 @@ func (e *echoServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("x-pod", pod)
 	if r.URL.Path == "/total" {
 		_ = json.NewEncoder(w).Encode(seen{Count: int(e.total.Load())})
+		return
+	}
+	if r.URL.Path == "/go" {
+		e.open(q.Get("key"))
 		return
 	}
 	e.total.Add(1)
@@ -226,11 +274,8 @@ func (e *echoServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if key := q.Get("key"); key != "" {
 		count = e.count(key)
 	}
-	if ms := num("stall"); ms > 0 {
-		select {
-		case <-time.After(time.Duration(ms) * time.Millisecond):
-		case <-r.Context().Done():
-		}
+	if key := q.Get("stall"); key != "" {
+		<-e.gate(key)
 	}
 	sum := sha256.New()
 	size, err := io.Copy(sum, r.Body)
@@ -297,6 +342,23 @@ func (e *echoServer) upgrade(w http.ResponseWriter, r *http.Request) {
 	}
 	defer c.Close()
 	fmt.Fprintf(rw, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: lines\r\n\r\n")
+	_ = rw.Flush()
+	_, _ = io.Copy(c, rw)
+}
+
+// tunnel answers CONNECT with what it was asked for, and echoes. To port 1 it does
+// not connect.
+func (e *echoServer) tunnel(w http.ResponseWriter, r *http.Request) {
+	if strings.HasSuffix(r.Host, ":1") {
+		http.Error(w, "not there", http.StatusForbidden)
+		return
+	}
+	c, rw, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return
+	}
+	defer c.Close()
+	fmt.Fprintf(rw, "HTTP/1.1 200 Connected\r\n\r\ntunnel to %s\n", r.Host)
 	_ = rw.Flush()
 	_, _ = io.Copy(c, rw)
 }

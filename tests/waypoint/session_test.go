@@ -65,6 +65,38 @@ cookie: {lifetime: Permanent}
 	}
 }
 
+// A route says itself that users stay, by a cookie or by a header of any name.
+func TestSessionOfARoute(t *testing.T) {
+	m := use(t)
+	m.apply(service("kept", "") + service("kept-v1", "v1") + service("kept-v2", "v2") + route("kept", "kept", `
+  - matches: [{path: {value: /cookie}}]
+    sessionPersistence: {sessionName: stay, type: Cookie}
+    backendRefs: [{name: kept-v1, port: 80}, {name: kept-v2, port: 80}]
+  - sessionPersistence: {sessionName: x-stay, type: Header}
+    backendRefs: [{name: kept-v1, port: 80}, {name: kept-v2, port: 80}]
+`))
+	m.until("sessions begin", request{URL: "http://kept/"}, func(r response) bool { return r.Status == 200 && r.Header.Get("x-stay") != "" })
+	for range 4 {
+		got := m.ask(request{URL: "http://kept/"}, request{URL: "http://kept/cookie"})
+		c := setCookie(t, got[1], "stay")
+		if c.MaxAge != 0 || !c.Expires.IsZero() {
+			t.Errorf("a cookie of a session outlives it: %v", c)
+		}
+		again := m.ask(
+			request{URL: "http://kept/", Times: 20, Header: map[string]string{"x-stay": got[0].Header.Get("x-stay")}},
+			request{URL: "http://kept/cookie", Times: 20, Header: map[string]string{"cookie": "stay=" + c.Value}},
+		)
+		for i, r := range again {
+			if want := got[i].Header.Get("x-pod"); r.Pods[want] != 20 {
+				t.Errorf("session %d of %s was sent to %v", i, want, r.Pods)
+			}
+		}
+	}
+	if r := m.ask(request{URL: "http://kept/", Times: 40})[0]; r.Versions["v1"] == 0 || r.Versions["v2"] == 0 {
+		t.Errorf("without a session: %v", r.Versions)
+	}
+}
+
 // Requests with the same header, or the same cookie, go to the same endpoint.
 func TestHashedEndpoints(t *testing.T) {
 	m := use(t)

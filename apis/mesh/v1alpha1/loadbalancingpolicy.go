@@ -67,7 +67,8 @@ type LoadBalancingPolicySpec struct {
 	// +optional
 	HashOn *LoadBalancingHash `json:"hashOn,omitempty"`
 
-	// SlowStart is for how long an endpoint that is new gets a growing share.
+	// SlowStart is for how long an endpoint that is new gets a growing share, from
+	// a tenth of it on. What goes by a hash is not held back.
 	// +optional
 	SlowStart *gatewayv1.Duration `json:"slowStart,omitempty"`
 }

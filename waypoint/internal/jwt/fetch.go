@@ -22,19 +22,26 @@ type HTTPFetcher struct{ client *http.Client }
 
 var _ Fetcher = (*HTTPFetcher)(nil)
 
-// NewHTTPFetcher makes one. With a nil transport it has its own.
-func NewHTTPFetcher(transport http.RoundTripper) *HTTPFetcher {
-	if transport == nil {
-		transport = &http.Transport{
-			DialContext:            (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
-			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
-			TLSHandshakeTimeout:    5 * time.Second,
-			MaxResponseHeaderBytes: 64 << 10,
-			DisableKeepAlives:      true,
-			ForceAttemptHTTP2:      true,
-		}
+// Dial connects to an address, host:port.
+type Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+
+// NewHTTPFetcher makes one that connects with dial; nil: as the machine does.
+func NewHTTPFetcher(dial Dial) *HTTPFetcher {
+	if dial == nil {
+		dial = new(net.Dialer).DialContext
 	}
-	return &HTTPFetcher{&http.Client{Transport: transport, CheckRedirect: redirect}}
+	return &HTTPFetcher{&http.Client{CheckRedirect: redirect, Transport: &http.Transport{
+		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+			defer cancel()
+			return dial(ctx, network, addr)
+		},
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout:    5 * time.Second,
+		MaxResponseHeaderBytes: 64 << 10,
+		DisableKeepAlives:      true,
+		ForceAttemptHTTP2:      true,
+	}}}
 }
 
 const maxRedirects = 3

@@ -181,17 +181,18 @@ func (a *attempts) once(ctx context.Context) (*answer, error) {
 		return nil, err
 	}
 	x := a.x
+	x.idle.touch() // a pause between tries is ours
 	x.record.HTTP.Attempts++
 	timeouts := &x.decision.Rule.Timeouts
 	ans := &answer{endpoint: e, ctx: ctx, cancel: func() {}, use: e.Use()}
-	limit, what := timeouts.BackendRequest.Or(0), "the backend request"
+	limit, name, what := timeouts.BackendRequest.Or(0), timeoutBackend, "the backend request"
 	if a.retry != nil {
 		if per := a.retry.PerTry.Or(0); per > 0 && (limit == 0 || per < limit) {
-			limit, what = per, "the try"
+			limit, name, what = per, timeoutTry, "the try"
 		}
 	}
 	if limit > 0 {
-		ans.ctx, ans.cancel = context.WithTimeoutCause(ctx, limit, timeoutError{what, limit})
+		ans.ctx, ans.cancel = context.WithTimeoutCause(ctx, limit, timeoutError{name, what, limit})
 	}
 	up := a.up
 	up.Body = x.req.Body

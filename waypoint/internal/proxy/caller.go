@@ -41,7 +41,7 @@ func (c Caller) Unary(ctx context.Context, ref *waypoint.BackendRef, method stri
 	}
 	if timeout > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, timeout, timeoutError{"the call", timeout})
+		ctx, cancel = context.WithTimeoutCause(ctx, timeout, timeoutError{timeoutCall, "the call", timeout})
 		defer cancel()
 	}
 	framed := make([]byte, 5+len(request))

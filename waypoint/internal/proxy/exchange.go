@@ -45,6 +45,7 @@ type exchange struct {
 	cutBy     atomic.Pointer[error] // why an upgrade was ended by us
 	responded bool                  // a final response has begun
 	first     [512]byte             // for bytes that are waited for
+	idle      *idleWatch            // nil when the rule does not bound silence
 	more      bool                  // a read filled its buffer, and the body cannot tell what is behind that
 }
 
@@ -68,6 +69,7 @@ func (d *downstream) exchange(ctx context.Context, req *message.Request, w messa
 		x.record.Reason = "the client went away"
 		x.w.Break(errClientGone)
 	default:
+		d.timedOut(err)
 		x.reply(failureOf(err))
 	}
 	d.proxy.active.Add(-1)
@@ -139,7 +141,7 @@ func (x *exchange) carryOut(ctx context.Context) error {
 	}
 	if limit := rule.Timeouts.Request.Or(0); limit > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadlineCause(ctx, x.start.Add(limit), timeoutError{"the request", limit})
+		ctx, cancel = context.WithDeadlineCause(ctx, x.start.Add(limit), timeoutError{timeoutRequest, "the request", limit})
 		defer cancel()
 	}
 	if err := x.assign(); err != nil {
@@ -154,6 +156,8 @@ func (x *exchange) carryOut(ctx context.Context) error {
 	if err := x.askOutside(ctx, rule.Filters); err != nil {
 		return err
 	}
+	ctx, stop := x.watchIdle(ctx)
+	defer stop()
 	return x.forward(ctx)
 }
 
@@ -234,21 +238,6 @@ func policyNamed(kind, s string) flow.Policy {
 	p.Name, p.Rule, _ = strings.Cut(rest, "/")
 	return p
 }
-
-// timeoutError is something that took too long.
-type timeoutError struct {
-	what  string
-	limit time.Duration
-}
-
-// errTimeout is what every timeoutError is.
-var errTimeout = errors.New("timeout")
-
-// Error names what took too long.
-func (e timeoutError) Error() string { return e.what + " took longer than " + e.limit.String() }
-
-// Is makes it an errTimeout.
-func (e timeoutError) Is(target error) bool { return target == errTimeout }
 
 // ended says why a request's context has ended.
 func ended(ctx context.Context) error {

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,6 +22,7 @@ type opaqueConn struct {
 	d              *downstream
 	record         flow.Record
 	sent, received atomic.Int64
+	idle           time.Duration         // how long neither side may be silent; 0: for ever
 	cutBy          atomic.Pointer[error] // why it was ended by us
 }
 
@@ -76,6 +78,7 @@ func (o *opaqueConn) connect(ctx context.Context, server string) (upstream.Conn,
 		return nil, nil, failed(500, flagInvalid, "proxy_configuration_error", "%s: %s", decision.Rule.ID(), reason)
 	}
 	cluster := d.proxy.cfg.Upstream.Cluster(b.Service, b.Port)
+	o.idle = decision.Rule.Timeouts.Idle.Or(0)
 	return o.dial(ctx, cluster, decision.Rule.Timeouts.Connect.Or(0))
 }
 
@@ -153,11 +156,45 @@ func (o *opaqueConn) relay(ctx context.Context, up upstream.Conn, first []byte) 
 			return err
 		}
 	}
+	stopIdle := o.watchIdle(up)
+	defer stopIdle()
 	err := hbone.Relay(&prefixed{StreamConn: o.d.conn, rest: first}, up, &o.sent, &o.received)
 	if cut := o.cutBy.Load(); cut != nil {
 		return *cut
 	}
 	return err
+}
+
+// watchIdle ends the connection when neither side has sent anything for too long.
+// It looks at what was passed on, a few times in that time.
+func (o *opaqueConn) watchIdle(up upstream.Conn) (stop func()) {
+	if o.idle <= 0 {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		tick := time.NewTicker(max(o.idle/8, time.Millisecond))
+		defer tick.Stop()
+		last, since := int64(-1), time.Now()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case now := <-tick.C:
+				if n := o.sent.Load() + o.received.Load(); n != last {
+					last, since = n, now
+				} else if now.Sub(since) >= o.idle {
+					o.cut(up, timeoutError{timeoutIdle, "a pause of the connection", o.idle})
+					return
+				}
+			}
+		}
+	})
+	return func() {
+		cancel()
+		wg.Wait()
+	}
 }
 
 // stillAllowed is allowed for another goroutine: the record is not its.
@@ -175,6 +212,7 @@ func (o *opaqueConn) finish(err error) {
 	r.Duration = time.Since(r.Start)
 	r.Sent, r.Received = o.sent.Load(), o.received.Load()
 	if err != nil {
+		o.d.timedOut(err)
 		f := failureOf(err)
 		r.Verdict, r.Reason, r.Flags, r.Policy = f.verdict, f.reason, f.flag, f.policy
 		o.d.conn.Stream().Reset(hbone.CodeCancel)

@@ -98,18 +98,25 @@ type Metrics struct {
 	refusedStreams *prometheus.CounterVec
 	connections    *prometheus.CounterVec
 	mirrors        *prometheus.CounterVec
+	timeouts       *prometheus.CounterVec
 }
 
 // NewMetrics registers the metrics.
 func NewMetrics(r prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		rejected:       prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ambit_requests_rejected_total", Help: "Requests that were malformed or exceeded a limit, and were answered without looking further, by the name of the limit."}, []string{"limit", "status"}),
-		refusedStreams: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ambit_waypoint_streams_refused_total", Help: "Connections that were refused when they were opened."}, []string{"reason"}),
+		refusedStreams: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ambit_waypoint_streams_refused_total", Help: "Connections that were refused when they were opened; tunnels beyond the handshakes that may be under way have the reason handshakes."}, []string{"reason"}),
 		connections:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ambit_waypoint_connections_total", Help: "Connections that were passed on as they are, TCP and TLS."}, []string{"service", "response_flags"}),
 		mirrors:        prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ambit_mirrors_total", Help: "Copies of requests by what became of them."}, []string{"backend", "outcome"}),
 	}
-	r.MustRegister(m.rejected, m.refusedStreams, m.connections, m.mirrors)
+	m.timeouts = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ambit_timeouts_total", Help: "Requests and connections that a timeout has ended, by which: request, backend_request, try, idle, connect."}, []string{"service", "timeout"})
+	r.MustRegister(m.rejected, m.refusedStreams, m.connections, m.mirrors, m.timeouts)
 	return m
+}
+
+// TunnelRefused counts a tunnel connection that was not taken.
+func (p *Proxy) TunnelRefused(reason string) {
+	p.cfg.Metrics.refusedStreams.WithLabelValues(reason).Inc()
 }
 
 // rejected counts a request that a codec has answered itself.

@@ -6,7 +6,6 @@ import (
 	"io"
 	"strconv"
 	"sync"
-	"time"
 
 	"github.com/ambit-mesh/ambit/internal/message"
 	"github.com/ambit-mesh/ambit/waypoint/route"
@@ -82,17 +81,8 @@ func (x *exchange) stillAllowed() error {
 // copy passes the body on as it comes.
 func (x *exchange) copy(ans *answer) error {
 	body := ans.resp.Body
-	idle := x.decision.Rule.Timeouts.Idle.Or(0)
-	var watch *time.Timer
-	if idle > 0 {
-		watch = time.AfterFunc(idle, func() { _ = body.Close() })
-		defer watch.Stop()
-	}
 	for {
 		err := x.copySome(body)
-		if watch != nil && !watch.Reset(idle) {
-			return timeoutError{"a pause of the response", idle}
-		}
 		switch {
 		case err == nil:
 		case errors.Is(err, io.EOF):
@@ -146,6 +136,7 @@ func (x *exchange) write(p []byte) error {
 	if len(p) == 0 {
 		return nil
 	}
+	x.idle.touch()
 	n, err := x.w.Write(p)
 	x.record.HTTP.ResponseBytes += int64(n)
 	if err != nil {

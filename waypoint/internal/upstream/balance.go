@@ -20,58 +20,84 @@ type snapshot struct {
 	policy     *waypoint.Backend
 	svc        *wds.Service // nil when it is not known
 	endpoints  []*Endpoint
-	err        error // why there are none
-	turn       *atomic.Uint64
-	ring       []point  // ring hash
-	table      []uint32 // Maglev
+	tiers      []*tier // the same, by how near they are
+	err        error   // why there are none
+}
+
+// tier is endpoints that are as near as each other. Those of the next one are for
+// when none of them is well.
+type tier struct {
+	endpoints []*Endpoint
+	turn      atomic.Uint64
+	ring      []point  // ring hash
+	table     []uint32 // Maglev
+}
+
+func newTier(endpoints []*Endpoint, algorithm waypoint.LoadBalancing_Algorithm) *tier {
+	t := &tier{endpoints: endpoints}
+	switch algorithm {
+	case waypoint.LoadBalancing_ALGORITHM_RING_HASH:
+		t.ring = newRing(endpoints)
+	case waypoint.LoadBalancing_ALGORITHM_MAGLEV:
+		t.table = newTable(endpoints)
+	}
+	return t
 }
 
 // tries is how often two endpoints are drawn before all of them are looked at.
 const tries = 4
 
-// choose picks an endpoint that avoid does not reject, or nil. Of endpoints that
-// are all out, any is better than none.
+// choose picks an endpoint that avoid does not reject, or nil: of the nearest that
+// has one which is well. Of endpoints that are all out, any is better than none.
 func (s *snapshot) choose(hash uint64, hashed bool, slow time.Duration, avoid func(*Endpoint) bool) *Endpoint {
 	now := time.Now()
 	ok := func(e *Endpoint) bool { return !e.health.out(now) && (avoid == nil || !avoid(e)) }
-	if e := s.byAlgorithm(hash, hashed, slow, now, ok); e != nil {
-		return e
+	for _, t := range s.tiers {
+		if e := s.byAlgorithm(t, hash, hashed, slow, now, ok); e != nil {
+			return e
+		}
 	}
-	return s.scan(func(e *Endpoint) bool { return avoid == nil || !avoid(e) })
+	for _, t := range s.tiers {
+		if e := t.scan(func(e *Endpoint) bool { return avoid == nil || !avoid(e) }); e != nil {
+			return e
+		}
+	}
+	return nil
 }
 
-func (s *snapshot) byAlgorithm(hash uint64, hashed bool, slow time.Duration, now time.Time, ok func(*Endpoint) bool) *Endpoint {
-	n := uint64(len(s.endpoints))
+func (s *snapshot) byAlgorithm(t *tier, hash uint64, hashed bool, slow time.Duration, now time.Time, ok func(*Endpoint) bool) *Endpoint {
+	n := uint64(len(t.endpoints))
 	if n == 0 {
 		return nil
 	}
 	switch lb := s.policy.GetLoadBalancing(); lb.GetAlgorithm() {
 	case waypoint.LoadBalancing_ALGORITHM_RING_HASH:
 		if hashed {
-			return s.onRing(hash, ok)
+			return t.onRing(hash, ok)
 		}
 	case waypoint.LoadBalancing_ALGORITHM_MAGLEV:
 		if hashed {
-			return s.inTable(hash, ok)
+			return t.inTable(hash, ok)
 		}
 	case waypoint.LoadBalancing_ALGORITHM_ROUND_ROBIN:
-		first := s.turn.Add(1)
-		for i := range n {
-			if e := s.endpoints[(first+i)%n]; ok(e) {
+		// A turn that is not taken is over: the one that comes next must not have it
+		// each time.
+		for range n {
+			if e := t.endpoints[t.turn.Add(1)%n]; ok(e) && e.takesTurn(slow, now) {
 				return e
 			}
 		}
-		return nil
+		return t.scan(ok)
 	case waypoint.LoadBalancing_ALGORITHM_RANDOM:
 		for range tries {
-			if e := s.endpoints[rand.Uint64N(n)]; ok(e) {
+			if e := t.endpoints[rand.Uint64N(n)]; ok(e) && e.takesTurn(slow, now) {
 				return e
 			}
 		}
-		return s.scan(ok)
+		return t.scan(ok)
 	}
 	for range tries {
-		a, b := s.endpoints[rand.Uint64N(n)], s.endpoints[rand.Uint64N(n)]
+		a, b := t.endpoints[rand.Uint64N(n)], t.endpoints[rand.Uint64N(n)]
 		switch okA, okB := ok(a), ok(b); {
 		case okA && okB:
 			if b.cost(slow, now) < a.cost(slow, now) {
@@ -84,34 +110,49 @@ func (s *snapshot) byAlgorithm(hash uint64, hashed bool, slow time.Duration, now
 			return b
 		}
 	}
-	return s.scan(ok)
+	return t.scan(ok)
 }
 
 // scan gives the first that will do, from a random one on.
-func (s *snapshot) scan(ok func(*Endpoint) bool) *Endpoint {
-	n := len(s.endpoints)
+func (t *tier) scan(ok func(*Endpoint) bool) *Endpoint {
+	n := len(t.endpoints)
 	if n == 0 {
 		return nil
 	}
 	from := rand.N(n)
 	for i := range n {
-		if e := s.endpoints[(from+i)%n]; ok(e) {
+		if e := t.endpoints[(from+i)%n]; ok(e) {
 			return e
 		}
 	}
 	return nil
 }
 
+// firstShare is the part of its share that a new endpoint begins with.
+const firstShare = 0.1
+
+// warmth is the part of its share that an endpoint gets: 1, or less as long as it
+// is new.
+func (e *Endpoint) warmth(slow time.Duration, now time.Time) float64 {
+	if age := now.Sub(e.born); slow > 0 && age < slow {
+		return max(firstShare, float64(age)/float64(slow))
+	}
+	return 1
+}
+
+// takesTurn reports whether an endpoint whose turn it is takes it: a new one does
+// so more often the longer it is there.
+func (e *Endpoint) takesTurn(slow time.Duration, now time.Time) bool {
+	w := e.warmth(slow, now)
+	return w == 1 || rand.Float64() < w
+}
+
 // cost of one more request: what is under way, by how fast the endpoint answers,
 // by its weight, which a new one has not reached yet.
 func (e *Endpoint) cost(slow time.Duration, now time.Time) float64 {
-	n := e.inflight.Load()
-	c := e.latency.cost(n) / float64(max(1, e.Workload().Capacity))
-	if slow > 0 {
-		if age := now.Sub(e.born); age < slow {
-			// The share of a new endpoint grows from a tenth.
-			return (c + float64(time.Microsecond)) / max(0.1, float64(age)/float64(slow))
-		}
+	c := e.latency.cost(e.inflight.Load()) / float64(max(1, e.Workload().Capacity))
+	if w := e.warmth(slow, now); w < 1 {
+		return (c + float64(time.Microsecond)) / w
 	}
 	return c
 }
@@ -138,11 +179,11 @@ func newRing(endpoints []*Endpoint) []point {
 	return ring
 }
 
-func (s *snapshot) onRing(hash uint64, ok func(*Endpoint) bool) *Endpoint {
+func (t *tier) onRing(hash uint64, ok func(*Endpoint) bool) *Endpoint {
 	hash = mix(hash)
-	from, _ := slices.BinarySearchFunc(s.ring, hash, func(p point, h uint64) int { return cmp.Compare(p.hash, h) })
-	for i := range s.ring {
-		if e := s.endpoints[s.ring[(from+i)%len(s.ring)].at]; ok(e) {
+	from, _ := slices.BinarySearchFunc(t.ring, hash, func(p point, h uint64) int { return cmp.Compare(p.hash, h) })
+	for i := range t.ring {
+		if e := t.endpoints[t.ring[(from+i)%len(t.ring)].at]; ok(e) {
 			return e
 		}
 	}
@@ -182,13 +223,13 @@ func newTable(endpoints []*Endpoint) []uint32 {
 	}
 }
 
-func (s *snapshot) inTable(hash uint64, ok func(*Endpoint) bool) *Endpoint {
+func (t *tier) inTable(hash uint64, ok func(*Endpoint) bool) *Endpoint {
 	for i := uint64(0); i < tableSize; i++ {
 		// What falls on an endpoint that is out is spread over the others.
-		if e := s.endpoints[s.table[mix(hash+i)%tableSize]]; ok(e) {
+		if e := t.endpoints[t.table[mix(hash+i)%tableSize]]; ok(e) {
 			return e
 		}
-		if i > 8*uint64(len(s.endpoints)) {
+		if i > 8*uint64(len(t.endpoints)) {
 			break
 		}
 	}

@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"fmt"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,12 +16,12 @@ func snapshotOf(n int, algorithm waypoint.LoadBalancing_Algorithm) *snapshot {
 	c := &Cluster{set: NewSet(Config{Store: wds.New()})}
 	policy := &waypoint.Backend{LoadBalancing: &waypoint.LoadBalancing{Algorithm: algorithm}}
 	c.policy.Store(policy)
-	s := &snapshot{policy: policy, turn: new(atomic.Uint64)}
+	s := &snapshot{policy: policy}
 	for i := range n {
 		w := &wds.Workload{UID: fmt.Sprintf("uid-%d", i), Capacity: 1, Healthy: true}
 		s.endpoints = append(s.endpoints, newEndpoint(c, endpointKey{w.UID, 80}, wds.Endpoint{Workload: w, Port: 80}, time.Time{}))
 	}
-	s.ring, s.table = newRing(s.endpoints), newTable(s.endpoints)
+	s.tiers = []*tier{newTier(s.endpoints, algorithm)}
 	c.snapshot.Store(s)
 	return s
 }

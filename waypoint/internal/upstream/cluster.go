@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,7 +32,6 @@ type Cluster struct {
 
 	policy   atomic.Pointer[waypoint.Backend] // never nil
 	snapshot atomic.Pointer[snapshot]
-	turn     atomic.Uint64
 
 	mu       sync.Mutex
 	known    map[endpointKey]*Endpoint // guarded by mu
@@ -70,19 +70,18 @@ func (c *Cluster) current() *snapshot {
 
 // listLocked makes a snapshot, taking over the endpoints that stay.
 func (c *Cluster) listLocked(generation uint64, policy *waypoint.Backend, old *snapshot) *snapshot {
-	s := &snapshot{generation: generation, policy: policy, turn: &c.turn}
+	s := &snapshot{generation: generation, policy: policy}
 	now := time.Now()
 	svc, list, err := c.set.store.Endpoints(c.set.self(), c.key.service, c.key.port)
 	s.svc, s.err = svc, err
 	kept := make(map[endpointKey]*Endpoint, len(list))
-	same := old != nil && old.policy == policy && len(old.endpoints) == len(list)
-	for i, e := range list {
+	for _, e := range list {
 		key := endpointKey{e.Workload.UID, e.Port}
 		ep := c.known[key]
 		if ep == nil {
 			ep = newEndpoint(c, key, e, now)
-			if c.snapshot.Load() == nil {
-				ep.born = time.Time{} // those that were there first are not new
+			if len(c.known) == 0 {
+				ep.born = time.Time{} // there is nobody who could do more of the work
 			}
 		} else {
 			e := e
@@ -90,7 +89,6 @@ func (c *Cluster) listLocked(generation uint64, policy *waypoint.Backend, old *s
 		}
 		kept[key] = ep
 		s.endpoints = append(s.endpoints, ep)
-		same = same && old.endpoints[i] == ep
 	}
 	for key, ep := range c.known {
 		if kept[key] == nil {
@@ -98,31 +96,25 @@ func (c *Cluster) listLocked(generation uint64, policy *waypoint.Backend, old *s
 		}
 	}
 	c.known = kept
-	switch policy.GetLoadBalancing().GetAlgorithm() {
-	case waypoint.LoadBalancing_ALGORITHM_RING_HASH:
-		if s.ring = old.rings(same); s.ring == nil {
-			s.ring = newRing(s.endpoints)
-		}
-	case waypoint.LoadBalancing_ALGORITHM_MAGLEV:
-		if s.table = old.tables(same); s.table == nil {
-			s.table = newTable(s.endpoints)
-		}
-	}
+	s.tiers = tiersOf(s, list, old)
 	return s
 }
 
-func (s *snapshot) rings(same bool) []point {
-	if !same {
-		return nil
+// tiersOf puts endpoints that are as near as each other together, the nearest
+// first. What has not changed is taken over from old.
+func tiersOf(s *snapshot, list []wds.Endpoint, old *snapshot) (tiers []*tier) {
+	algorithm := s.policy.GetLoadBalancing().GetAlgorithm()
+	for from, to := 0, 0; from < len(list); from = to {
+		for to = from; to < len(list) && list[to].Scopes == list[from].Scopes; to++ {
+		}
+		endpoints, n := s.endpoints[from:to], len(tiers)
+		if old != nil && old.policy == s.policy && n < len(old.tiers) && slices.Equal(old.tiers[n].endpoints, endpoints) {
+			tiers = append(tiers, old.tiers[n])
+			continue
+		}
+		tiers = append(tiers, newTier(endpoints, algorithm))
 	}
-	return s.ring
-}
-
-func (s *snapshot) tables(same bool) []uint32 {
-	if !same {
-		return nil
-	}
-	return s.table
+	return tiers
 }
 
 // Pick says what endpoint is wanted.

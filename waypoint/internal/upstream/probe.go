@@ -2,12 +2,15 @@ package upstream
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"time"
 
-	"google.golang.org/protobuf/encoding/protowire"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/ambit-mesh/ambit/apis/waypoint"
 	"github.com/ambit-mesh/ambit/internal/message"
@@ -46,11 +49,15 @@ func (p *prober) reconcile(ctx context.Context) {
 		}
 	}
 	for e, pr := range p.running {
-		if wanted[e] != pr.policy {
-			pr.cancel()
-			<-pr.done
-			delete(p.running, e)
-			e.health.unhealthy.Store(false)
+		hc := wanted[e]
+		if hc != nil && proto.Equal(hc, pr.policy) {
+			continue
+		}
+		pr.cancel()
+		<-pr.done
+		delete(p.running, e)
+		if hc == nil {
+			e.health.unhealthy.Store(false) // nobody would ever say so again
 		}
 	}
 	for e, hc := range wanted {
@@ -121,10 +128,9 @@ func (e *Endpoint) probe(ctx context.Context, hc *waypoint.HealthCheck) error {
 	self := new(Client) // the waypoint itself
 	switch t := hc.GetType().(type) {
 	case *waypoint.HealthCheck_HttpPath:
-		req := &message.Request{Method: "GET", Scheme: "http", Authority: e.cluster.key.service, Path: t.HttpPath, Version: message.HTTP11}
-		req.Authority = e.Address(true).String()
+		req := &message.Request{Method: "GET", Scheme: "http", Authority: e.Address(true).String(), Path: t.HttpPath, Version: message.HTTP11}
 		return e.ask(ctx, self, waypoint.Protocol_PROTOCOL_HTTP1, req, func(r *message.Response) error {
-			if r.Status < 200 || r.Status > 399 {
+			if r.Status < 200 || r.Status > 299 {
 				return fmt.Errorf("status %d", r.Status)
 			}
 			return nil
@@ -146,8 +152,8 @@ func (e *Endpoint) probe(ctx context.Context, hc *waypoint.HealthCheck) error {
 	return c.Close()
 }
 
-func (e *Endpoint) ask(ctx context.Context, self *Client, proto waypoint.Protocol, req *message.Request, judge func(*message.Response) error) error {
-	resp, _, err := e.cluster.RoundTrip(ctx, e, self, proto, 0, req, nil)
+func (e *Endpoint) ask(ctx context.Context, self *Client, version waypoint.Protocol, req *message.Request, judge func(*message.Response) error) error {
+	resp, _, err := e.cluster.RoundTrip(ctx, e, self, version, 0, req, nil)
 	if err != nil {
 		return err
 	}
@@ -157,52 +163,47 @@ func (e *Endpoint) ask(ctx context.Context, self *Client, proto waypoint.Protoco
 	return judge(resp)
 }
 
-// grpcHealthRequest is a length-prefixed HealthCheckRequest{service=1}.
+// grpcHealthRequest is a length-prefixed HealthCheckRequest.
 func grpcHealthRequest(service string) []byte {
-	var m []byte
-	if service != "" {
-		m = protowire.AppendTag(m, 1, protowire.BytesType)
-		m = protowire.AppendString(m, service)
+	m, err := proto.Marshal(&healthpb.HealthCheckRequest{Service: service})
+	if err != nil {
+		m = nil // the name is no UTF-8, which no policy can have
 	}
-	return append([]byte{0, 0, 0, 0, byte(len(m))}, m...) // names are at most 253 bytes
+	return append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(m))), m...)
 }
+
+// maxHealthAnswer is what is read of an answer, in bytes.
+const maxHealthAnswer = 1 << 10
 
 var errNotServing = errors.New("not serving")
 
-// grpcHealthy reads HealthCheckResponse{status=1}: SERVING is 1.
+// grpcHealthy reads a length-prefixed HealthCheckResponse and the status behind it.
 func grpcHealthy(r *message.Response) error {
 	if r.Status != 200 || r.Body == nil {
 		return fmt.Errorf("status %d", r.Status)
 	}
-	b := make([]byte, 64)
-	n := 0
-	for n < len(b) {
-		m, err := r.Body.Read(b[n:])
+	b := make([]byte, maxHealthAnswer)
+	n, err := 0, error(nil)
+	for n < len(b) && err == nil {
+		var m int
+		m, err = r.Body.Read(b[n:])
 		n += m
-		if err != nil {
-			break
-		}
 	}
-	if n < 5 || b[0] != 0 {
+	if err != io.EOF {
+		return fmt.Errorf("no answer of at most %d bytes: %w", maxHealthAnswer, err)
+	}
+	if code := r.Body.Trailers().Get("grpc-status"); code != "" && code != "0" {
+		return fmt.Errorf("gRPC status %s", code)
+	}
+	if n < 5 || b[0] != 0 || uint64(binary.BigEndian.Uint32(b[1:])) != uint64(n-5) {
+		return errors.New("the answer is not one uncompressed message")
+	}
+	var answer healthpb.HealthCheckResponse
+	if err := proto.Unmarshal(b[5:n], &answer); err != nil {
+		return err
+	}
+	if answer.GetStatus() != healthpb.HealthCheckResponse_SERVING {
 		return errNotServing
 	}
-	for m := b[5:n]; len(m) > 0; {
-		num, typ, tag := protowire.ConsumeTag(m)
-		if tag < 0 {
-			return errNotServing
-		}
-		m = m[tag:]
-		if num == 1 && typ == protowire.VarintType {
-			if v, l := protowire.ConsumeVarint(m); l > 0 && v == 1 {
-				return nil
-			}
-			return errNotServing
-		}
-		l := protowire.ConsumeFieldValue(num, typ, m)
-		if l < 0 {
-			break
-		}
-		m = m[l:]
-	}
-	return errNotServing
+	return nil
 }
