@@ -53,8 +53,10 @@ func testRace(t *testing.T) {
 		t.Fatalf("the capture does not see what is said in the open: %+v", r)
 	}
 
+	kills, mesh, missed := 0, 0, 0
+	kill(c, &kills) // nobody is there when the first ones start
 	c.Apply(e.ns, racer("from-east", c.Nodes[0], "http://west/?say="+secret)+racer("from-west", c.Nodes[1], "http://east/?say="+secret))
-	kills, mesh, missed, next := 0, 0, 0, 0
+	next := 1
 	done := func() int {
 		n := 0
 		for _, s := range strings.Fields(c.Must("-n", e.ns, "get", "jobs", "-o", "jsonpath={.items[*].status.succeeded}")) {
@@ -80,27 +82,24 @@ func testRace(t *testing.T) {
 			return nil
 		}
 		if n >= next {
-			kill(t, c, &kills)
-			next = n + 15 // pods start in between
+			kill(c, &kills)
+			next = n + 15 // so many start in between
 		}
 		return fmt.Errorf("%d of %d have, after %d kills", n, 2*racers, kills)
 	})
 	if kills < 3 || mesh == 0 {
 		t.Errorf("only %d kills, %d mesh bytes: nothing was put to the test", kills, mesh)
 	}
+	c.Ready(system, "ds/ambit-nodeagent", "ds/ambit-ztunnel")
 	events := c.Must("-n", e.ns, "get", "events", "--field-selector=reason=FailedCreatePodSandBox", "-o", "jsonpath={range .items[*]}{.message}{\"\\n\"}{end}")
 	t.Logf("%d kills, %d mesh bytes, %d frames missed; %d events of pods that were held back", kills, mesh, missed, strings.Count(events, "is not started outside the mesh"))
 }
 
-// kill kills agents and ztunnels in turn, and waits until they are back.
-func kill(t *testing.T, c *clustertest.Cluster, kills *int) {
-	t.Helper()
-	which := [][]string{{"nodeagent"}, {"ztunnel"}, {"nodeagent", "ztunnel"}}[*kills%3]
+// kill kills agents and ztunnels of both nodes: both, then one of them, in turn.
+func kill(c *clustertest.Cluster, kills *int) {
+	which := [][]string{{"nodeagent", "ztunnel"}, {"nodeagent"}, {"ztunnel"}}[*kills%3]
 	*kills++
 	for _, w := range which {
 		c.Must("-n", system, "delete", "pods", "-l", "app.kubernetes.io/name=ambit-"+w, "--force", "--grace-period=0")
-	}
-	for _, w := range which {
-		c.Ready(system, "ds/ambit-"+w)
 	}
 }

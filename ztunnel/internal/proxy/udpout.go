@@ -133,8 +133,15 @@ func (p *Pod) exchange(s *session, way packets, app sender, own *net.UDPConn) er
 	dir := c.direction
 	send := func(b []byte, more bool) {
 		s.moved(more)
-		if drop := dropReason(g.send(b, more)); drop != "" {
-			p.cfg.Metrics.dropped(dir, drop)
+		drop := dropReason(g.send(b, more))
+		if drop == "" {
+			return
+		}
+		p.cfg.Metrics.dropped(dir, drop)
+		if c.tunnel && drop == dropDelivered {
+			// The tunnel takes nothing any more, such as that of a ztunnel that was replaced. An application that goes on
+			// asking would keep the session alive for ever; what it sends after the end is a new one, by a new tunnel.
+			s.end()
 		}
 	}
 	c.onCut(func(error) { s.end() })
