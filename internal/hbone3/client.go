@@ -83,6 +83,9 @@ func (c *ClientConn) load() (streams int, room bool) {
 	return c.streams, !c.retired && c.streams < c.cfg.MaxStreams
 }
 
+// rtt is the shortest round trip to the peer so far.
+func (c *ClientConn) rtt() time.Duration { return c.conn.ConnectionStats().MinRTT }
+
 // left notes that a stream has ended.
 func (c *ClientConn) left() {
 	c.mu.Lock()

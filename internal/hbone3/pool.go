@@ -2,6 +2,7 @@ package hbone3
 
 import (
 	"context"
+	"math/rand/v2"
 	"runtime"
 	"slices"
 	"sync"
@@ -16,8 +17,12 @@ const (
 	// spreadAt is how many streams share a connection before there is another one,
 	// up to one a core: a connection is served by one goroutine at each end.
 	spreadAt = 3
-	// maxConns bounds the connections of a key. Beyond one a core they are opened
-	// only when the others have all the streams that they may have.
+	// farRTT is what makes a path a long one. There a connection that loses packets
+	// has a congestion window of few packets, and streams wait for room in it: no more
+	// than farStreams share one, up to maxConns.
+	farRTT     = 5 * time.Millisecond
+	farStreams = 4
+	// maxConns bounds the connections of a key.
 	maxConns = 16
 	// spreadPause is for how long no further connection is tried after one that
 	// came to nothing.
@@ -46,9 +51,11 @@ type bundle struct {
 
 // entry is a connection, or the attempt to have one.
 type entry struct {
-	done chan struct{}
-	conn *ClientConn // and
-	err  error       // are written before done is closed
+	done    chan struct{}
+	conn    *ClientConn // and
+	err     error       // are written before done is closed
+	further bool        // there were others when it was begun
+	waiting int         // who waits for it; guarded by Pool.mu
 }
 
 // ready reports whether the attempt has ended.
@@ -93,18 +100,29 @@ func (p *Pool[K]) Get(ctx context.Context, key K) (*ClientConn, error) {
 }
 
 func (p *Pool[K]) get(ctx context.Context, key K) (*ClientConn, *entry, error) {
-	p.mu.Lock()
-	if p.closed {
+	for {
+		p.mu.Lock()
+		if p.closed {
+			p.mu.Unlock()
+			return nil, nil, hbone.ErrClosed
+		}
+		e := p.pickLocked(key)
+		e.waiting++
 		p.mu.Unlock()
-		return nil, nil, hbone.ErrClosed
-	}
-	e := p.pickLocked(key)
-	p.mu.Unlock()
-	select {
-	case <-e.done:
+		select {
+		case <-e.done:
+		case <-ctx.Done():
+		}
+		p.mu.Lock()
+		e.waiting--
+		p.mu.Unlock()
+		switch {
+		case !e.ready():
+			return nil, nil, ctx.Err()
+		case e.err != nil && e.further:
+			continue // there are others; and no further ones for a while
+		}
 		return e.conn, e, e.err
-	case <-ctx.Done():
-		return nil, nil, ctx.Err()
 	}
 }
 
@@ -117,37 +135,42 @@ func (p *Pool[K]) pickLocked(key K) *entry {
 		p.keys[key] = b
 	}
 	var best, pending *entry
-	streams := 0
+	streams, far := 0, false
 	for _, e := range b.entries {
 		if !e.ready() {
-			pending = e
+			if pending == nil || e.waiting < pending.waiting {
+				pending = e
+			}
 			continue
 		}
 		if e.err != nil {
 			continue // is about to be forgotten
 		}
+		far = far || e.conn.rtt() >= farRTT
 		if n, room := e.conn.load(); room && (best == nil || n < streams) {
 			best, streams = e, n
 		}
 	}
+	more := len(b.entries) < maxConns && time.Now().After(b.pause)
 	switch {
-	case pending != nil && best == nil:
+	case best == nil && pending != nil:
 		return pending
-	case best == nil && len(b.entries) < maxConns,
-		best != nil && pending == nil && streams >= spreadAt && len(b.entries) < min(runtime.GOMAXPROCS(0), maxConns) && time.Now().After(b.pause):
-		pending = p.addLocked(key, b)
-	}
-	if best == nil {
-		best = pending
-	}
-	if best == nil { // all that there may be are full: who waits longest is served first
-		best = b.entries[len(b.entries)-1]
+	case best == nil && len(b.entries) < maxConns:
+		return p.addLocked(key, b, len(b.entries) > 0)
+	case best == nil: // all that there may be are full
+		return b.entries[rand.N(len(b.entries))]
+	case far && streams >= farStreams && pending != nil && pending.waiting < farStreams:
+		return pending
+	case far && streams >= farStreams && more:
+		return p.addLocked(key, b, true)
+	case !far && streams >= spreadAt && more && pending == nil && len(b.entries) < runtime.GOMAXPROCS(0):
+		p.addLocked(key, b, true) // for those who come later
 	}
 	return best
 }
 
-func (p *Pool[K]) addLocked(key K, b *bundle) *entry {
-	e := &entry{done: make(chan struct{})}
+func (p *Pool[K]) addLocked(key K, b *bundle, further bool) *entry {
+	e := &entry{done: make(chan struct{}), further: further}
 	b.entries = append(b.entries, e)
 	p.wg.Add(1)
 	go p.run(key, e)

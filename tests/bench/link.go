@@ -41,8 +41,15 @@ func link(_ context.Context, args []string) error {
 	loss := f.Float64("loss", 0, "part of the packets that is lost, in each direction")
 	seed := f.Uint64("seed", 1, "of the losses")
 	nodes := f.String("nodes", "", "two of PID=CIDR[+CIDR]: a process of the node and the addresses of its pods")
+	tcp := f.String("tcp", "", "congestion control of TCP in the pods; that of the machine if empty")
+	pods := f.String("pods", "", "processes of the pods, with commas")
 	if err := f.Parse(args); err != nil {
 		return err
+	}
+	for _, pid := range strings.Split(*pods, ",") {
+		if err := within(pid, func() error { return congestion(*tcp) }); err != nil {
+			return fmt.Errorf("pod of process %s: %w", pid, err)
+		}
 	}
 	ends := strings.Split(*nodes, ",")
 	if len(ends) != 2 {
@@ -125,32 +132,45 @@ func (d *direction) send() {
 	}
 }
 
-// openTUN makes a TUN device in the network namespace of a process, and has what
-// goes to some addresses go there.
-func openTUN(pid string, there []string) (*os.File, error) {
-	type opened struct {
-		f   *os.File
-		err error
-	}
-	done := make(chan opened)
+// within runs f in the network namespace of a process.
+func within(pid string, f func() error) error {
+	done := make(chan error)
 	go func() {
 		runtime.LockOSThread() // and not unlocked: the thread ends with the goroutine
-		f, err := openTUNHere(pid, there)
-		done <- opened{f, err}
+		ns, err := os.Open("/proc/" + pid + "/ns/net")
+		if err != nil {
+			done <- err
+			return
+		}
+		defer ns.Close()
+		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+			done <- fmt.Errorf("setns: %w", err)
+			return
+		}
+		done <- f()
 	}()
-	o := <-done
-	return o.f, o.err
+	return <-done
 }
 
-func openTUNHere(pid string, there []string) (*os.File, error) {
-	ns, err := os.Open("/proc/" + pid + "/ns/net")
-	if err != nil {
-		return nil, err
+// congestion sets the congestion control of connections to come.
+func congestion(name string) error {
+	if name == "" {
+		return nil
 	}
-	defer ns.Close()
-	if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-		return nil, fmt.Errorf("setns: %w", err)
-	}
+	return os.WriteFile("/proc/sys/net/ipv4/tcp_congestion_control", []byte(name), 0)
+}
+
+// openTUN makes a TUN device in the network namespace of a process, and has what
+// goes to some addresses go there.
+func openTUN(pid string, there []string) (dev *os.File, err error) {
+	err = within(pid, func() error {
+		dev, err = openTUNHere(there)
+		return err
+	})
+	return dev, err
+}
+
+func openTUNHere(there []string) (*os.File, error) {
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("/dev/net/tun: %w", err)

@@ -46,12 +46,12 @@ func (b *bench) links(ctx context.Context, rounds int) error {
 	got := make(map[string][]result) // by path, load and chain
 	key := func(p path, w workload, chain string) string { return p.name + "/" + w.row + "/" + chain }
 	for round := range rounds {
-		for i, p := range paths {
+		for i, p := range b.paths {
 			fmt.Fprintf(os.Stderr, "links: round %d of %d, %s\n", round+1, rounds, p.name)
 			end := func() error { return nil }
 			if p.delay > 0 {
 				var err error
-				if end, err = b.slowLink(ctx, p, uint64(round*len(paths)+i+1)); err != nil {
+				if end, err = b.slowLink(ctx, p, uint64(round*len(b.paths)+i+1)); err != nil {
 					return err
 				}
 			}
@@ -63,8 +63,8 @@ func (b *bench) links(ctx context.Context, rounds int) error {
 	}
 	out := tabwriter.NewWriter(os.Stdout, 0, 4, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintf(out, "link\tload\tmeasure\t%s\t%s\t%s\tHTTP/3 to HTTP/2\t\n", direct, overH2, overH3)
-	for _, p := range paths {
-		for _, w := range linkLoads {
+	for _, p := range b.paths {
+		for _, w := range b.linkLoads {
 			for _, m := range linkMeasures(w) {
 				fmt.Fprintf(out, "%s\t%s\t%s\t", p.name, w.row, m.name)
 				for _, chain := range []string{direct, overH2, overH3} {
@@ -102,7 +102,7 @@ func (b *bench) linkChains(ctx context.Context, note func(chain string, w worklo
 				return err
 			}
 		}
-		for _, w := range linkLoads {
+		for _, w := range b.linkLoads {
 			target := echo
 			if w.kind == "bulk" {
 				target = sink
@@ -141,13 +141,13 @@ func (b *bench) tunnels(ctx context.Context, transport string) error {
 
 // slowLink puts a link between the nodes; end takes it away.
 func (b *bench) slowLink(ctx context.Context, p path, seed uint64) (end func() error, err error) {
-	pids, err := b.ztunnels(ctx)
+	pids, pods, err := b.processes(ctx)
 	if err != nil {
 		return nil, err
 	}
 	nodes := fmt.Sprintf("%d=10.244.1.0/24+fd00:10:244:1::/64,%d=10.244.2.0/24+fd00:10:244:2::/64", pids["n1"], pids["n2"])
 	cmd := exec.CommandContext(ctx, b.cli, "local", "exec", "--name", b.name, "wire", "--", b.self, "link",
-		"--delay", p.delay.String(), "--loss", fmt.Sprint(p.loss), "--seed", fmt.Sprint(seed), "--nodes", nodes)
+		"--delay", p.delay.String(), "--loss", fmt.Sprint(p.loss), "--seed", fmt.Sprint(seed), "--nodes", nodes, "--pods", strings.Join(pods, ","), "--tcp", b.tcp)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -178,31 +178,41 @@ func (b *bench) slowLink(ctx context.Context, p path, seed uint64) (end func() e
 	return end, nil
 }
 
-// ztunnels gives the process of each node's ztunnel, as the sandbox knows it.
-func (b *bench) ztunnels(ctx context.Context) (map[string]int, error) {
+// processes gives that of each node's ztunnel, and one of each pod, as the sandbox
+// knows them.
+func (b *bench) processes(ctx context.Context) (ztunnels map[string]int, pods []string, err error) {
 	out, err := exec.CommandContext(ctx, b.cli, "local", "status", "--name", b.name, "-o", "json").Output()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var st struct {
+		Pods []struct {
+			Pids map[string]int `json:"pids"`
+		} `json:"pods"`
 		Components []struct {
 			Name string `json:"name"`
 			Pid  int    `json:"pid"`
 		} `json:"components"`
 	}
 	if err := json.Unmarshal(out, &st); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	pids := make(map[string]int)
+	ztunnels = make(map[string]int)
 	for _, c := range st.Components {
 		if node, ok := strings.CutSuffix(c.Name, "/ztunnel"); ok {
-			pids[node] = c.Pid
+			ztunnels[node] = c.Pid
 		}
 	}
-	if len(pids) != 2 {
-		return nil, fmt.Errorf("ztunnels: %v, want those of two nodes", pids)
+	for _, p := range st.Pods {
+		for _, pid := range p.Pids {
+			pods = append(pods, strconv.Itoa(pid))
+			break
+		}
 	}
-	return pids, nil
+	if len(ztunnels) != 2 || len(pods) != 2 {
+		return nil, nil, fmt.Errorf("ztunnels %v, pods %v: want two of each", ztunnels, pods)
+	}
+	return ztunnels, pods, nil
 }
 
 // medianOf is the median of a value of some results.
