@@ -14,14 +14,15 @@ import (
 )
 
 const (
-	// spreadAt is how many streams share a connection before there is another one,
-	// up to one a core: a connection is served by one goroutine at each end.
+	// spreadAt is how many streams share a connection before there is another one, up
+	// to one for two cores: a connection is served by one goroutine at each end, and
+	// two gather less in a packet than one.
 	spreadAt = 3
 	// farRTT is what makes a path a long one. There a connection that loses packets
 	// has a congestion window of few packets, and streams wait for room in it: no more
 	// than farStreams share one, up to maxConns.
 	farRTT     = 5 * time.Millisecond
-	farStreams = 4
+	farStreams = 8
 	// maxConns bounds the connections of a key.
 	maxConns = 16
 	// spreadPause is for how long no further connection is tried after one that
@@ -163,7 +164,7 @@ func (p *Pool[K]) pickLocked(key K) *entry {
 		return pending
 	case far && streams >= farStreams && more:
 		return p.addLocked(key, b, true)
-	case !far && streams >= spreadAt && more && pending == nil && len(b.entries) < runtime.GOMAXPROCS(0):
+	case !far && streams >= spreadAt && more && pending == nil && len(b.entries) < runtime.GOMAXPROCS(0)/2:
 		p.addLocked(key, b, true) // for those who come later
 	}
 	return best

@@ -41,15 +41,8 @@ func link(_ context.Context, args []string) error {
 	loss := f.Float64("loss", 0, "part of the packets that is lost, in each direction")
 	seed := f.Uint64("seed", 1, "of the losses")
 	nodes := f.String("nodes", "", "two of PID=CIDR[+CIDR]: a process of the node and the addresses of its pods")
-	tcp := f.String("tcp", "", "congestion control of TCP in the pods; that of the machine if empty")
-	pods := f.String("pods", "", "processes of the pods, with commas")
 	if err := f.Parse(args); err != nil {
 		return err
-	}
-	for _, pid := range strings.Split(*pods, ",") {
-		if err := within(pid, func() error { return congestion(*tcp) }); err != nil {
-			return fmt.Errorf("pod of process %s: %w", pid, err)
-		}
 	}
 	ends := strings.Split(*nodes, ",")
 	if len(ends) != 2 {
@@ -150,14 +143,6 @@ func within(pid string, f func() error) error {
 		done <- f()
 	}()
 	return <-done
-}
-
-// congestion sets the congestion control of connections to come.
-func congestion(name string) error {
-	if name == "" {
-		return nil
-	}
-	return os.WriteFile("/proc/sys/net/ipv4/tcp_congestion_control", []byte(name), 0)
 }
 
 // openTUN makes a TUN device in the network namespace of a process, and has what

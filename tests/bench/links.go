@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -43,6 +44,9 @@ var linkLoads = []workload{
 
 // links compares the two transports over links that are better and worse.
 func (b *bench) links(ctx context.Context, rounds int) error {
+	if err := b.congestion(); err != nil {
+		return err
+	}
 	got := make(map[string][]result) // by path, load and chain
 	key := func(p path, w workload, chain string) string { return p.name + "/" + w.row + "/" + chain }
 	for round := range rounds {
@@ -141,13 +145,13 @@ func (b *bench) tunnels(ctx context.Context, transport string) error {
 
 // slowLink puts a link between the nodes; end takes it away.
 func (b *bench) slowLink(ctx context.Context, p path, seed uint64) (end func() error, err error) {
-	pids, pods, err := b.processes(ctx)
+	pids, err := b.ztunnels(ctx)
 	if err != nil {
 		return nil, err
 	}
 	nodes := fmt.Sprintf("%d=10.244.1.0/24+fd00:10:244:1::/64,%d=10.244.2.0/24+fd00:10:244:2::/64", pids["n1"], pids["n2"])
 	cmd := exec.CommandContext(ctx, b.cli, "local", "exec", "--name", b.name, "wire", "--", b.self, "link",
-		"--delay", p.delay.String(), "--loss", fmt.Sprint(p.loss), "--seed", fmt.Sprint(seed), "--nodes", nodes, "--pods", strings.Join(pods, ","), "--tcp", b.tcp)
+		"--delay", p.delay.String(), "--loss", fmt.Sprint(p.loss), "--seed", fmt.Sprint(seed), "--nodes", nodes)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -178,41 +182,60 @@ func (b *bench) slowLink(ctx context.Context, p path, seed uint64) (end func() e
 	return end, nil
 }
 
-// processes gives that of each node's ztunnel, and one of each pod, as the sandbox
-// knows them.
-func (b *bench) processes(ctx context.Context) (ztunnels map[string]int, pods []string, err error) {
+// ztunnels gives the process of each node's ztunnel, as the sandbox knows it.
+func (b *bench) ztunnels(ctx context.Context) (map[string]int, error) {
 	out, err := exec.CommandContext(ctx, b.cli, "local", "status", "--name", b.name, "-o", "json").Output()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	var st struct {
-		Pods []struct {
-			Pids map[string]int `json:"pids"`
-		} `json:"pods"`
 		Components []struct {
 			Name string `json:"name"`
 			Pid  int    `json:"pid"`
 		} `json:"components"`
 	}
 	if err := json.Unmarshal(out, &st); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	ztunnels = make(map[string]int)
+	pids := make(map[string]int)
 	for _, c := range st.Components {
 		if node, ok := strings.CutSuffix(c.Name, "/ztunnel"); ok {
-			ztunnels[node] = c.Pid
+			pids[node] = c.Pid
 		}
 	}
-	for _, p := range st.Pods {
-		for _, pid := range p.Pids {
-			pods = append(pods, strconv.Itoa(pid))
-			break
+	if len(pids) != 2 {
+		return nil, fmt.Errorf("ztunnels: %v, want those of two nodes", pids)
+	}
+	return pids, nil
+}
+
+// congestion sets TCP's congestion control in both pods, which connections through
+// tunnels and direct ones begin in. The kernel lets the real root alone do that.
+func (b *bench) congestion() error {
+	const sysctl = "/proc/sys/net/ipv4/tcp_congestion_control"
+	if b.tcp == "" {
+		name, err := os.ReadFile(sysctl)
+		fmt.Printf("\nTCP's congestion control: %s", name)
+		return err
+	}
+	procs, _ := filepath.Glob("/proc/[0-9]*")
+	set := 0
+	for _, p := range procs {
+		cmdline, err := os.ReadFile(p + "/cmdline")
+		args := strings.Split(string(cmdline), "\x00")
+		if err != nil || len(args) < 2 || args[0] != b.self || args[1] != "hold" && args[1] != "serve" {
+			continue
 		}
+		if err := within(filepath.Base(p), func() error { return os.WriteFile(sysctl, []byte(b.tcp), 0) }); err != nil {
+			return fmt.Errorf("set TCP's congestion control in a pod (-tcp needs root, and the module): %w", err)
+		}
+		set++
 	}
-	if len(ztunnels) != 2 || len(pods) != 2 {
-		return nil, nil, fmt.Errorf("ztunnels %v, pods %v: want two of each", ztunnels, pods)
+	if set != 2 {
+		return fmt.Errorf("TCP's congestion control was set in %d pods, want 2", set)
 	}
-	return ztunnels, pods, nil
+	fmt.Printf("\nTCP's congestion control: %s\n", b.tcp)
+	return nil
 }
 
 // medianOf is the median of a value of some results.
