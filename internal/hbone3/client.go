@@ -131,6 +131,11 @@ func (c *ClientConn) Open(ctx context.Context, req hbone.Request) (*Stream, *hbo
 	if !c.claim() {
 		return nil, nil, hbone.ErrDraining
 	}
+	return c.open(ctx, req)
+}
+
+// open does it with the room that was claimed.
+func (c *ClientConn) open(ctx context.Context, req hbone.Request) (*Stream, *hbone.Response, error) {
 	s, err := c.h3.OpenRequestStream(ctx)
 	if err != nil {
 		c.left()

@@ -2,7 +2,6 @@ package hbone3
 
 import (
 	"context"
-	"math/rand/v2"
 	"runtime"
 	"slices"
 	"sync"
@@ -79,13 +78,13 @@ func NewPool[K comparable](dial func(ctx context.Context, key K) (*ClientConn, e
 // stream that the peer has provably not processed is tried on another connection.
 func (p *Pool[K]) Open(ctx context.Context, key K, req hbone.Request) (*Stream, *hbone.Response, *ClientConn, error) {
 	for attempt := 1; ; attempt++ {
-		cc, e, err := p.get(ctx, key)
+		e, err := p.claim(ctx, key)
 		if err != nil {
 			return nil, nil, nil, err
 		}
-		s, resp, err := cc.Open(ctx, req)
+		s, resp, err := e.conn.open(ctx, req)
 		if err == nil {
-			return s, resp, cc, nil
+			return s, resp, e.conn, nil
 		}
 		if !hbone.Unprocessed(err) || attempt == 3 {
 			return nil, nil, nil, err
@@ -94,20 +93,24 @@ func (p *Pool[K]) Open(ctx context.Context, key K, req hbone.Request) (*Stream, 
 	}
 }
 
-// Get gives a connection of a key, setting it up if need be.
-func (p *Pool[K]) Get(ctx context.Context, key K) (*ClientConn, error) {
-	cc, _, err := p.get(ctx, key)
-	return cc, err
-}
-
-func (p *Pool[K]) get(ctx context.Context, key K) (*ClientConn, *entry, error) {
+// claim gives a connection of a key with room for a stream, setting it up if need be.
+func (p *Pool[K]) claim(ctx context.Context, key K) (*entry, error) {
 	for {
 		p.mu.Lock()
 		if p.closed {
 			p.mu.Unlock()
-			return nil, nil, hbone.ErrClosed
+			return nil, hbone.ErrClosed
 		}
 		e := p.pickLocked(key)
+		if e.ready() && e.err == nil {
+			claimed := e.conn.claim()
+			p.mu.Unlock()
+			if claimed {
+				return e, nil
+			}
+			p.forget(key, e) // it takes no streams any more
+			continue
+		}
 		e.waiting++
 		p.mu.Unlock()
 		select {
@@ -116,15 +119,25 @@ func (p *Pool[K]) get(ctx context.Context, key K) (*ClientConn, *entry, error) {
 		}
 		p.mu.Lock()
 		e.waiting--
+		// Not those that others who waited for it have filled.
+		claimed := e.ready() && e.err == nil && !e.crowded() && e.conn.claim()
 		p.mu.Unlock()
 		switch {
+		case claimed:
+			return e, nil
 		case !e.ready():
-			return nil, nil, ctx.Err()
-		case e.err != nil && e.further:
-			continue // there are others; and no further ones for a while
+			return nil, ctx.Err()
+		case e.err != nil && !e.further:
+			return nil, e.err
 		}
-		return e.conn, e, e.err
 	}
+}
+
+// crowded reports whether a connection has as many streams as it should have on its
+// path.
+func (e *entry) crowded() bool {
+	n, _ := e.conn.load()
+	return e.conn.rtt() >= farRTT && n >= farStreams
 }
 
 // pickLocked gives the connection with the fewest streams, or one that is being set
@@ -135,7 +148,7 @@ func (p *Pool[K]) pickLocked(key K) *entry {
 		b = &bundle{}
 		p.keys[key] = b
 	}
-	var best, pending *entry
+	var best, full, pending *entry
 	streams, far := 0, false
 	for _, e := range b.entries {
 		if !e.ready() {
@@ -148,7 +161,11 @@ func (p *Pool[K]) pickLocked(key K) *entry {
 			continue // is about to be forgotten
 		}
 		far = far || e.conn.rtt() >= farRTT
-		if n, room := e.conn.load(); room && (best == nil || n < streams) {
+		n, room := e.conn.load()
+		switch {
+		case !room:
+			full = e
+		case best == nil || n < streams:
 			best, streams = e, n
 		}
 	}
@@ -156,10 +173,10 @@ func (p *Pool[K]) pickLocked(key K) *entry {
 	switch {
 	case best == nil && pending != nil:
 		return pending
-	case best == nil && len(b.entries) < maxConns:
-		return p.addLocked(key, b, len(b.entries) > 0)
-	case best == nil: // all that there may be are full
-		return b.entries[rand.N(len(b.entries))]
+	case best == nil && full != nil && !more:
+		return full // its next stream that ends makes room
+	case best == nil:
+		return p.addLocked(key, b, full != nil)
 	case far && streams >= farStreams && pending != nil && pending.waiting < farStreams:
 		return pending
 	case far && streams >= farStreams && more:

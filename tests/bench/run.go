@@ -32,6 +32,7 @@ var chainNames = []string{direct, tcp, tlsPer, ambit}
 type bench struct {
 	self, cli, dir string
 	name           string
+	profiles       string // folder; "" for none
 	tcp            string // congestion control of TCP over slow links; "" for the machine's
 	transport      string // annotation of the namespace; "" for none
 	duration       time.Duration
@@ -52,11 +53,12 @@ func run(ctx context.Context, args []string) error {
 	chains := f.String("chains", "", "of the data path only the chains that this regular expression finds")
 	loads := f.String("loads", "", "of the data path, or of links, only the rows that this regular expression finds")
 	links := f.String("links", "", "only the links that this regular expression finds")
+	profiles := f.String("profiles", "", "folder for CPU profiles of both ztunnels under the loads of the data path")
 	tcp := f.String("tcp", "", "over slow links the congestion control of TCP, for example cubic; that of the machine if empty")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
-	b := &bench{name: "bench", duration: *duration, tcp: *tcp, results: make(map[string]map[string][]result)}
+	b := &bench{name: "bench", duration: *duration, tcp: *tcp, profiles: *profiles, results: make(map[string]map[string][]result)}
 	var err error
 	name := func(w workload) string { return w.row }
 	if *only == "links" {
@@ -214,7 +216,17 @@ func (b *bench) round(ctx context.Context) error {
 				}
 				target = "server.bench.svc.cluster.local:" + strconv.Itoa(datagramPort)
 			}
-			r, err := b.load(ctx, "--kind", w.kind, "--conns", strconv.Itoa(w.conns), "--target", target, "--duration", b.duration.String())
+			var r result
+			load := func() (err error) {
+				r, err = b.load(ctx, "--kind", w.kind, "--conns", strconv.Itoa(w.conns), "--target", target, "--duration", b.duration.String())
+				return err
+			}
+			var err error
+			if chain == ambit {
+				err = b.profiled(ctx, w.row, load)
+			} else {
+				err = load()
+			}
 			if err != nil {
 				return fmt.Errorf("%s over %s: %w", w.row, chain, err)
 			}
