@@ -21,6 +21,7 @@ import (
 type result struct {
 	Ops     int64         `json:"ops"`
 	Bytes   int64         `json:"bytes"`
+	Lost    int64         `json:"lost"` // datagrams
 	Elapsed time.Duration `json:"elapsed"`
 	// CPU is that of every process of the sandbox: client, server, and what is between.
 	CPU time.Duration `json:"cpu"`
@@ -39,7 +40,11 @@ func load(ctx context.Context, args []string) error {
 		return err
 	}
 	l := &loader{target: *target, conns: *conns, duration: *duration}
-	kinds := map[string]func(context.Context) error{"bulk": l.bulk, "roundtrip": l.roundTrip, "connect": l.connect, "datagrams64": l.datagrams(64), "datagrams1200": l.datagrams(1200), "idle": l.idle, "keep": l.keep}
+	kinds := map[string]func(context.Context) error{
+		"bulk": l.bulk, "roundtrip": l.roundTrip, "connect": l.connect, "keep": l.keep,
+		"datagrams64": l.datagrams(64, 0), "datagrams1200": l.datagrams(1200, 0), "datagrams64paced": l.datagrams(64, datagramWindow), "datagrams1200paced": l.datagrams(1200, datagramWindow),
+		"idle": l.idle,
+	}
 	if kinds[*kind] == nil {
 		return fmt.Errorf("unknown kind %q", *kind)
 	}

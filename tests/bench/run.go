@@ -170,6 +170,8 @@ var workloads = []workload{
 	{"new connections, 16 at a time", "connect", 16},
 	{"datagrams of 64 bytes, 4 sockets", "datagrams64", 4},
 	{"datagrams of 1200 bytes, 4 sockets", "datagrams1200", 4},
+	{"datagrams of 64 bytes, paced", "datagrams64paced", 4},
+	{"datagrams of 1200 bytes, paced", "datagrams1200paced", 4},
 }
 
 // choose gives those of all whose name the expression of a flag finds.
