@@ -22,8 +22,8 @@ const (
 	// churnConns stay while pods are replaced: each is a descriptor in the client,
 	// in the server and in both ztunnels, of 20,000 that a process may have here.
 	churnConns = 10_000
-	// churnPods are replaced, churnAtOnce at a time.
-	churnPods, churnAtOnce = 1000, 50
+	// churnAtOnce is how many pods are replaced at a time.
+	churnAtOnce = 50
 	// churnPause is between two requests, of all connections together.
 	churnPause = time.Millisecond
 )
@@ -126,7 +126,7 @@ func (b *bench) churn(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for generation := 1; replaced < churnPods; generation++ {
+	for generation := 1; replaced < b.churnPods; generation++ {
 		if err := b.deployment(generation); err != nil {
 			return err
 		}

@@ -32,6 +32,7 @@ var chainNames = []string{direct, tcp, tlsPer, ambit}
 type bench struct {
 	self, cli, dir string
 	name           string
+	churnPods      int    // to replace
 	profiles       string // folder; "" for none
 	tcp            string // congestion control of TCP over slow links; "" for the machine's
 	transport      string // annotation of the namespace; "" for none
@@ -53,12 +54,13 @@ func run(ctx context.Context, args []string) error {
 	chains := f.String("chains", "", "of the data path only the chains that this regular expression finds")
 	loads := f.String("loads", "", "of the data path, or of links, only the rows that this regular expression finds")
 	links := f.String("links", "", "only the links that this regular expression finds")
+	replace := f.Int("replace", 1000, "pods that churn replaces")
 	profiles := f.String("profiles", "", "folder for CPU profiles of both ztunnels under the loads of the data path")
 	tcp := f.String("tcp", "", "over slow links the congestion control of TCP, for example cubic; that of the machine if empty")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
-	b := &bench{name: "bench", duration: *duration, tcp: *tcp, profiles: *profiles, results: make(map[string]map[string][]result)}
+	b := &bench{name: "bench", duration: *duration, tcp: *tcp, profiles: *profiles, churnPods: *replace, results: make(map[string]map[string][]result)}
 	var err error
 	name := func(w workload) string { return w.row }
 	if *only == "links" {
