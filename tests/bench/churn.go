@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -147,7 +148,8 @@ func (b *bench) churn(ctx context.Context) error {
 	said, err := io.ReadAll(r)
 	_ = cmd.Wait() // it was told to end
 	var k kept
-	if err := errors.Join(err, json.Unmarshal(said, &k)); err != nil {
+	// Behind it stands what every load prints.
+	if err := errors.Join(err, json.NewDecoder(bytes.NewReader(said)).Decode(&k)); err != nil {
 		return fmt.Errorf("what became of the connections: %q: %w", said, err)
 	}
 	fmt.Printf("\n%d pods replaced within %s while %d connections stayed: %d of these were cut (to reach: 0), %d exchanges on them\n", replaced, took.Round(time.Second), churnConns, k.Cut, k.Exchanges)
