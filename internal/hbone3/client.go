@@ -83,6 +83,9 @@ func (c *ClientConn) load() (streams int, room bool) {
 	return c.streams, !c.retired && c.streams < c.cfg.MaxStreams
 }
 
+// rtt is the shortest round trip to the peer so far.
+func (c *ClientConn) rtt() time.Duration { return c.conn.ConnectionStats().MinRTT }
+
 // left notes that a stream has ended.
 func (c *ClientConn) left() {
 	c.mu.Lock()
@@ -128,6 +131,11 @@ func (c *ClientConn) Open(ctx context.Context, req hbone.Request) (*Stream, *hbo
 	if !c.claim() {
 		return nil, nil, hbone.ErrDraining
 	}
+	return c.open(ctx, req)
+}
+
+// open does it with the room that was claimed.
+func (c *ClientConn) open(ctx context.Context, req hbone.Request) (*Stream, *hbone.Response, error) {
 	s, err := c.h3.OpenRequestStream(ctx)
 	if err != nil {
 		c.left()

@@ -366,7 +366,8 @@ func TestMigration(t *testing.T) {
 // rebinder passes datagrams on to a server, from an address that it can change.
 type rebinder struct {
 	addr  netip.AddrPort
-	tap   func([]byte) // sees what goes to the server; may be nil; guarded by mu
+	tap   func([]byte)  // sees what goes to the server; may be nil; guarded by mu
+	delay time.Duration // of what goes to the server; guarded by mu
 	front *net.UDPConn
 	to    *net.UDPAddr
 	mu    sync.Mutex
@@ -391,8 +392,14 @@ func newRebinder(t *testing.T, server netip.AddrPort) *rebinder {
 			if r.tap != nil {
 				r.tap(buf[:n])
 			}
-			_, _ = r.back.WriteToUDP(buf[:n], r.to)
+			back, delay := r.back, r.delay
 			r.mu.Unlock()
+			if delay == 0 {
+				_, _ = back.WriteToUDP(buf[:n], r.to)
+				continue
+			}
+			p := bytes.Clone(buf[:n])
+			time.AfterFunc(delay, func() { _, _ = back.WriteToUDP(p, r.to) })
 		}
 	})
 	t.Cleanup(func() {

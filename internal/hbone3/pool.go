@@ -13,11 +13,16 @@ import (
 )
 
 const (
-	// spreadAt is how many streams share a connection before there is another one,
-	// up to one a core: a connection is served by one goroutine at each end.
+	// spreadAt is how many streams share a connection before there is another one, up
+	// to one for two cores: a connection is served by one goroutine at each end, and
+	// two gather less in a packet than one.
 	spreadAt = 3
-	// maxConns bounds the connections of a key. Beyond one a core they are opened
-	// only when the others have all the streams that they may have.
+	// farRTT is what makes a path a long one. There a connection that loses packets
+	// has a congestion window of few packets, and streams wait for room in it: no more
+	// than farStreams share one, up to maxConns.
+	farRTT     = 5 * time.Millisecond
+	farStreams = 8
+	// maxConns bounds the connections of a key.
 	maxConns = 16
 	// spreadPause is for how long no further connection is tried after one that
 	// came to nothing.
@@ -46,9 +51,11 @@ type bundle struct {
 
 // entry is a connection, or the attempt to have one.
 type entry struct {
-	done chan struct{}
-	conn *ClientConn // and
-	err  error       // are written before done is closed
+	done    chan struct{}
+	conn    *ClientConn // and
+	err     error       // are written before done is closed
+	further bool        // there were others when it was begun
+	waiting int         // who waits for it; guarded by Pool.mu
 }
 
 // ready reports whether the attempt has ended.
@@ -71,13 +78,13 @@ func NewPool[K comparable](dial func(ctx context.Context, key K) (*ClientConn, e
 // stream that the peer has provably not processed is tried on another connection.
 func (p *Pool[K]) Open(ctx context.Context, key K, req hbone.Request) (*Stream, *hbone.Response, *ClientConn, error) {
 	for attempt := 1; ; attempt++ {
-		cc, e, err := p.get(ctx, key)
+		e, err := p.claim(ctx, key)
 		if err != nil {
 			return nil, nil, nil, err
 		}
-		s, resp, err := cc.Open(ctx, req)
+		s, resp, err := e.conn.open(ctx, req)
 		if err == nil {
-			return s, resp, cc, nil
+			return s, resp, e.conn, nil
 		}
 		if !hbone.Unprocessed(err) || attempt == 3 {
 			return nil, nil, nil, err
@@ -86,26 +93,51 @@ func (p *Pool[K]) Open(ctx context.Context, key K, req hbone.Request) (*Stream, 
 	}
 }
 
-// Get gives a connection of a key, setting it up if need be.
-func (p *Pool[K]) Get(ctx context.Context, key K) (*ClientConn, error) {
-	cc, _, err := p.get(ctx, key)
-	return cc, err
+// claim gives a connection of a key with room for a stream, setting it up if need be.
+func (p *Pool[K]) claim(ctx context.Context, key K) (*entry, error) {
+	for {
+		p.mu.Lock()
+		if p.closed {
+			p.mu.Unlock()
+			return nil, hbone.ErrClosed
+		}
+		e := p.pickLocked(key)
+		if e.ready() && e.err == nil {
+			claimed := e.conn.claim()
+			p.mu.Unlock()
+			if claimed {
+				return e, nil
+			}
+			p.forget(key, e) // it takes no streams any more
+			continue
+		}
+		e.waiting++
+		p.mu.Unlock()
+		select {
+		case <-e.done:
+		case <-ctx.Done():
+		}
+		p.mu.Lock()
+		e.waiting--
+		// Not those that others who waited for it have filled.
+		claimed := e.ready() && e.err == nil && !e.crowded() && e.conn.claim()
+		p.mu.Unlock()
+		switch {
+		case claimed:
+			return e, nil
+		case !e.ready():
+			return nil, ctx.Err()
+		case e.err != nil && !e.further:
+			return nil, e.err
+		}
+	}
 }
 
-func (p *Pool[K]) get(ctx context.Context, key K) (*ClientConn, *entry, error) {
-	p.mu.Lock()
-	if p.closed {
-		p.mu.Unlock()
-		return nil, nil, hbone.ErrClosed
-	}
-	e := p.pickLocked(key)
-	p.mu.Unlock()
-	select {
-	case <-e.done:
-		return e.conn, e, e.err
-	case <-ctx.Done():
-		return nil, nil, ctx.Err()
-	}
+// crowded reports whether a connection has as many streams as it should have on its
+// path.
+func (e *entry) crowded() bool {
+	n, _ := e.conn.load()
+	return e.conn.rtt() >= farRTT && n >= farStreams
 }
 
 // pickLocked gives the connection with the fewest streams, or one that is being set
@@ -116,38 +148,47 @@ func (p *Pool[K]) pickLocked(key K) *entry {
 		b = &bundle{}
 		p.keys[key] = b
 	}
-	var best, pending *entry
-	streams := 0
+	var best, full, pending *entry
+	streams, far := 0, false
 	for _, e := range b.entries {
 		if !e.ready() {
-			pending = e
+			if pending == nil || e.waiting < pending.waiting {
+				pending = e
+			}
 			continue
 		}
 		if e.err != nil {
 			continue // is about to be forgotten
 		}
-		if n, room := e.conn.load(); room && (best == nil || n < streams) {
+		far = far || e.conn.rtt() >= farRTT
+		n, room := e.conn.load()
+		switch {
+		case !room:
+			full = e
+		case best == nil || n < streams:
 			best, streams = e, n
 		}
 	}
+	more := len(b.entries) < maxConns && time.Now().After(b.pause)
 	switch {
-	case pending != nil && best == nil:
+	case best == nil && pending != nil:
 		return pending
-	case best == nil && len(b.entries) < maxConns,
-		best != nil && pending == nil && streams >= spreadAt && len(b.entries) < min(runtime.GOMAXPROCS(0), maxConns) && time.Now().After(b.pause):
-		pending = p.addLocked(key, b)
-	}
-	if best == nil {
-		best = pending
-	}
-	if best == nil { // all that there may be are full: who waits longest is served first
-		best = b.entries[len(b.entries)-1]
+	case best == nil && full != nil && !more:
+		return full // its next stream that ends makes room
+	case best == nil:
+		return p.addLocked(key, b, full != nil)
+	case far && streams >= farStreams && pending != nil && pending.waiting < farStreams:
+		return pending
+	case far && streams >= farStreams && more:
+		return p.addLocked(key, b, true)
+	case !far && streams >= spreadAt && more && pending == nil && len(b.entries) < runtime.GOMAXPROCS(0)/2:
+		p.addLocked(key, b, true) // for those who come later
 	}
 	return best
 }
 
-func (p *Pool[K]) addLocked(key K, b *bundle) *entry {
-	e := &entry{done: make(chan struct{})}
+func (p *Pool[K]) addLocked(key K, b *bundle, further bool) *entry {
+	e := &entry{done: make(chan struct{}), further: further}
 	b.entries = append(b.entries, e)
 	p.wg.Add(1)
 	go p.run(key, e)

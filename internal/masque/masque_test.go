@@ -114,12 +114,16 @@ func FuzzCapsules(f *testing.F) {
 	f.Add([]byte{0x29, 3, 1, 2, 3, 0, 3, 2, 1, 9})
 	f.Fuzz(func(t *testing.T, wire []byte) {
 		c := masque.NewCapsuleReader(iotest.HalfReader(bytes.NewReader(wire)))
-		total := 0
+		total, told := 0, false
 		for {
 			payload, err := c.Next()
 			if err != nil {
+				if told && !errors.Is(err, masque.ErrMalformed) {
+					t.Fatalf("a whole capsule was said to be there, and then %v", err)
+				}
 				return
 			}
+			told = c.Buffered()
 			total += len(payload)
 			if total > len(wire) {
 				t.Fatalf("more out than in")

@@ -58,10 +58,20 @@ func (b *bench) idle(ctx context.Context) error {
 }
 
 // ztunnelMemory gives the resident memory of each ztunnel of a mesh in KB, by node.
-// Other meshes of the machine have nodes of the same names; the state directory of
-// each has the mesh's name.
 func ztunnelMemory(ctx context.Context, mesh string) (map[string]int64, error) {
+	procs, err := ztunnelProcs(ctx, mesh)
 	found := make(map[string]int64)
+	for node, p := range procs {
+		found[node] = residentKB(p)
+	}
+	return found, err
+}
+
+// ztunnelProcs gives the folder in /proc of each ztunnel of a mesh, by node. Other
+// meshes of the machine have nodes of the same names; the state directory of each has
+// the mesh's name.
+func ztunnelProcs(ctx context.Context, mesh string) (map[string]string, error) {
+	found := make(map[string]string)
 	procs, _ := filepath.Glob("/proc/[0-9]*")
 	for _, p := range procs {
 		if ctx.Err() != nil {
@@ -78,7 +88,7 @@ func ztunnelMemory(ctx context.Context, mesh string) (map[string]int64, error) {
 				node, ok = args[i+1], true
 			}
 			if ok {
-				found[node] = residentKB(p)
+				found[node] = p
 			}
 		}
 	}

@@ -125,32 +125,37 @@ func (d *direction) send() {
 	}
 }
 
-// openTUN makes a TUN device in the network namespace of a process, and has what
-// goes to some addresses go there.
-func openTUN(pid string, there []string) (*os.File, error) {
-	type opened struct {
-		f   *os.File
-		err error
-	}
-	done := make(chan opened)
+// within runs f in the network namespace of a process.
+func within(pid string, f func() error) error {
+	done := make(chan error)
 	go func() {
 		runtime.LockOSThread() // and not unlocked: the thread ends with the goroutine
-		f, err := openTUNHere(pid, there)
-		done <- opened{f, err}
+		ns, err := os.Open("/proc/" + pid + "/ns/net")
+		if err != nil {
+			done <- err
+			return
+		}
+		defer ns.Close()
+		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+			done <- fmt.Errorf("setns: %w", err)
+			return
+		}
+		done <- f()
 	}()
-	o := <-done
-	return o.f, o.err
+	return <-done
 }
 
-func openTUNHere(pid string, there []string) (*os.File, error) {
-	ns, err := os.Open("/proc/" + pid + "/ns/net")
-	if err != nil {
-		return nil, err
-	}
-	defer ns.Close()
-	if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-		return nil, fmt.Errorf("setns: %w", err)
-	}
+// openTUN makes a TUN device in the network namespace of a process, and has what
+// goes to some addresses go there.
+func openTUN(pid string, there []string) (dev *os.File, err error) {
+	err = within(pid, func() error {
+		dev, err = openTUNHere(there)
+		return err
+	})
+	return dev, err
+}
+
+func openTUNHere(there []string) (*os.File, error) {
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("/dev/net/tun: %w", err)

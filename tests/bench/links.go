@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -43,15 +44,18 @@ var linkLoads = []workload{
 
 // links compares the two transports over links that are better and worse.
 func (b *bench) links(ctx context.Context, rounds int) error {
+	if err := b.congestion(); err != nil {
+		return err
+	}
 	got := make(map[string][]result) // by path, load and chain
 	key := func(p path, w workload, chain string) string { return p.name + "/" + w.row + "/" + chain }
 	for round := range rounds {
-		for i, p := range paths {
+		for i, p := range b.paths {
 			fmt.Fprintf(os.Stderr, "links: round %d of %d, %s\n", round+1, rounds, p.name)
 			end := func() error { return nil }
 			if p.delay > 0 {
 				var err error
-				if end, err = b.slowLink(ctx, p, uint64(round*len(paths)+i+1)); err != nil {
+				if end, err = b.slowLink(ctx, p, uint64(round*len(b.paths)+i+1)); err != nil {
 					return err
 				}
 			}
@@ -63,8 +67,8 @@ func (b *bench) links(ctx context.Context, rounds int) error {
 	}
 	out := tabwriter.NewWriter(os.Stdout, 0, 4, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintf(out, "link\tload\tmeasure\t%s\t%s\t%s\tHTTP/3 to HTTP/2\t\n", direct, overH2, overH3)
-	for _, p := range paths {
-		for _, w := range linkLoads {
+	for _, p := range b.paths {
+		for _, w := range b.linkLoads {
 			for _, m := range linkMeasures(w) {
 				fmt.Fprintf(out, "%s\t%s\t%s\t", p.name, w.row, m.name)
 				for _, chain := range []string{direct, overH2, overH3} {
@@ -102,7 +106,7 @@ func (b *bench) linkChains(ctx context.Context, note func(chain string, w worklo
 				return err
 			}
 		}
-		for _, w := range linkLoads {
+		for _, w := range b.linkLoads {
 			target := echo
 			if w.kind == "bulk" {
 				target = sink
@@ -203,6 +207,35 @@ func (b *bench) ztunnels(ctx context.Context) (map[string]int, error) {
 		return nil, fmt.Errorf("ztunnels: %v, want those of two nodes", pids)
 	}
 	return pids, nil
+}
+
+// congestion sets TCP's congestion control in both pods, which connections through
+// tunnels and direct ones begin in. The kernel lets the real root alone do that.
+func (b *bench) congestion() error {
+	const sysctl = "/proc/sys/net/ipv4/tcp_congestion_control"
+	if b.tcp == "" {
+		name, err := os.ReadFile(sysctl)
+		fmt.Printf("\nTCP's congestion control: %s", name)
+		return err
+	}
+	procs, _ := filepath.Glob("/proc/[0-9]*")
+	set := 0
+	for _, p := range procs {
+		cmdline, err := os.ReadFile(p + "/cmdline")
+		args := strings.Split(string(cmdline), "\x00")
+		if err != nil || len(args) < 2 || args[0] != b.self || args[1] != "hold" && args[1] != "serve" {
+			continue
+		}
+		if err := within(filepath.Base(p), func() error { return os.WriteFile(sysctl, []byte(b.tcp), 0) }); err != nil {
+			return fmt.Errorf("set TCP's congestion control in a pod (-tcp needs root, and the module): %w", err)
+		}
+		set++
+	}
+	if set != 2 {
+		return fmt.Errorf("TCP's congestion control was set in %d pods, want 2", set)
+	}
+	fmt.Printf("\nTCP's congestion control: %s\n", b.tcp)
+	return nil
 }
 
 // medianOf is the median of a value of some results.

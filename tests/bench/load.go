@@ -21,6 +21,7 @@ import (
 type result struct {
 	Ops     int64         `json:"ops"`
 	Bytes   int64         `json:"bytes"`
+	Lost    int64         `json:"lost"` // datagrams
 	Elapsed time.Duration `json:"elapsed"`
 	// CPU is that of every process of the sandbox: client, server, and what is between.
 	CPU time.Duration `json:"cpu"`
@@ -31,7 +32,7 @@ type result struct {
 // load puts one kind of load on a target and prints a result.
 func load(ctx context.Context, args []string) error {
 	f := flag.NewFlagSet("load", flag.ContinueOnError)
-	kind := f.String("kind", "", "bulk, roundtrip, connect or idle")
+	kind := f.String("kind", "", "bulk, roundtrip, connect, datagrams64, datagrams1200, idle or keep")
 	target := f.String("target", "", "host:port")
 	conns := f.Int("conns", 1, "connections at a time")
 	duration := f.Duration("duration", 5*time.Second, "how long")
@@ -39,7 +40,11 @@ func load(ctx context.Context, args []string) error {
 		return err
 	}
 	l := &loader{target: *target, conns: *conns, duration: *duration}
-	kinds := map[string]func(context.Context) error{"bulk": l.bulk, "roundtrip": l.roundTrip, "connect": l.connect, "datagrams64": l.datagrams(64), "datagrams1200": l.datagrams(1200), "idle": l.idle}
+	kinds := map[string]func(context.Context) error{
+		"bulk": l.bulk, "roundtrip": l.roundTrip, "connect": l.connect, "keep": l.keep,
+		"datagrams64": l.datagrams(64, 0), "datagrams1200": l.datagrams(1200, 0), "datagrams64paced": l.datagrams(64, datagramWindow), "datagrams1200paced": l.datagrams(1200, datagramWindow),
+		"idle": l.idle,
+	}
 	if kinds[*kind] == nil {
 		return fmt.Errorf("unknown kind %q", *kind)
 	}
@@ -227,25 +232,33 @@ func (l *loader) percentiles(times [][]time.Duration) {
 }
 
 // sandboxCPU sums user and system time of every process there is in this pid
-// namespace, and of those they have waited for.
+// namespace.
 func sandboxCPU() time.Duration {
+	procs, _ := filepath.Glob("/proc/[0-9]*")
+	var all time.Duration
+	for _, p := range procs {
+		all += cpuOf(p)
+	}
+	return all
+}
+
+// cpuOf gives user and system time of the process with this folder in /proc; 0 if it
+// has ended.
+func cpuOf(proc string) time.Duration {
 	const tick = time.Second / 100 // USER_HZ
-	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+	b, err := os.ReadFile(proc + "/stat")
+	if err != nil {
+		return 0
+	}
 	var ticks int64
-	for _, path := range stats {
-		b, err := os.ReadFile(path)
-		if err != nil {
-			continue // it ended
-		}
-		// Fields follow the command's closing parenthesis: utime and stime are
-		// the 14th and 15th of proc(5).
-		_, rest, _ := strings.Cut(string(b), ") ")
-		f := strings.Fields(rest)
-		for _, i := range []int{11, 12} {
-			if i < len(f) {
-				n, _ := strconv.ParseInt(f[i], 10, 64)
-				ticks += n
-			}
+	// Fields follow the command's closing parenthesis: utime and stime are the 14th
+	// and 15th of proc(5).
+	_, rest, _ := strings.Cut(string(b), ") ")
+	f := strings.Fields(rest)
+	for _, i := range []int{11, 12} {
+		if i < len(f) {
+			n, _ := strconv.ParseInt(f[i], 10, 64)
+			ticks += n
 		}
 	}
 	return time.Duration(ticks) * tick

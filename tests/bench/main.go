@@ -20,6 +20,7 @@ func main() {
 		"serve":    serve,   // in the server's pod
 		"relay":    relay,   // in both pods: what Ambit is compared with
 		"load":     load,    // in the client's pod
+		"get":      get,     // in a node
 		"link":     link,    // between the nodes
 		"hold":     hold,    // keeps a pod alive
 		"waypoint": l7.Main, // beside a proxy that is measured

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"text/tabwriter"
 )
 
@@ -36,17 +37,29 @@ var measures = []measure{
 	{row: workloads[3].row, name: "CPU", unit: "µs/op", value: cpuPerOp, base: tlsPer, want: 0.9},
 	{row: workloads[4].row, name: "rate", unit: "1/s", value: rate, base: tcp, want: 1.0, higher: true},
 	{row: workloads[4].row, name: "CPU", unit: "µs/op", value: cpuPerOp, base: tcp},
-	{row: workloads[5].row, name: "rate", unit: "1/s", value: rate, base: direct, higher: true},
-	{row: workloads[5].row, name: "CPU", unit: "µs/op", value: cpuPerOp, base: direct},
-	{row: workloads[6].row, name: "rate", unit: "1/s", value: rate, base: direct, higher: true},
-	{row: workloads[6].row, name: "CPU", unit: "µs/op", value: cpuPerOp, base: direct},
+}
+
+func lostPart(r result) float64 { return 100 * float64(r.Lost) / float64(max(r.Ops+r.Lost, 1)) }
+
+// datagramMeasures are those of the loads of datagrams.
+func datagramMeasures() []measure {
+	var out []measure
+	for _, w := range workloads {
+		if strings.HasPrefix(w.kind, "datagrams") {
+			out = append(out,
+				measure{row: w.row, name: "rate", unit: "1/s", value: rate, base: direct, higher: true},
+				measure{row: w.row, name: "CPU", unit: "µs/op", value: cpuPerOp, base: direct},
+				measure{row: w.row, name: "lost", unit: "%", value: lostPart})
+		}
+	}
+	return out
 }
 
 func (b *bench) print() {
 	w := tabwriter.NewWriter(os.Stdout, 0, 4, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintf(w, "load\tmeasure\t%s\t%s\t%s\t%s\tratio\tto reach\t\n", direct, tcp, tlsPer, ambit)
 	last := ""
-	for _, m := range measures {
+	for _, m := range append(measures, datagramMeasures()...) {
 		if len(b.results[m.row]) == 0 {
 			continue
 		}

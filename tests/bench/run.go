@@ -32,10 +32,15 @@ var chainNames = []string{direct, tcp, tlsPer, ambit}
 type bench struct {
 	self, cli, dir string
 	name           string
+	churnPods      int    // to replace
+	profiles       string // folder; "" for none
+	tcp            string // congestion control of TCP over slow links; "" for the machine's
 	transport      string // annotation of the namespace; "" for none
 	duration       time.Duration
 	workloads      []workload
 	chains         []string
+	paths          []path
+	linkLoads      []workload
 	results        map[string]map[string][]result // by row and chain
 }
 
@@ -45,15 +50,29 @@ func run(ctx context.Context, args []string) error {
 	cli := f.String("ambit", "bin/ambit", "the ambit program")
 	rounds := f.Int("rounds", 3, "rounds; the median counts")
 	duration := f.Duration("duration", 4*time.Second, "of each measurement")
-	only := f.String("only", "", "data, links, idle, mesh, or waypoint: one part of it; flags of waypoint come after --")
+	only := f.String("only", "", "data, links, churn, idle, mesh, or waypoint: one part of it; flags of waypoint come after --")
 	chains := f.String("chains", "", "of the data path only the chains that this regular expression finds")
-	loads := f.String("loads", "", "of the data path only the rows that this regular expression finds")
+	loads := f.String("loads", "", "of the data path, or of links, only the rows that this regular expression finds")
+	links := f.String("links", "", "only the links that this regular expression finds")
+	replace := f.Int("replace", 1000, "pods that churn replaces")
+	profiles := f.String("profiles", "", "folder for CPU profiles of both ztunnels under the loads of the data path")
+	tcp := f.String("tcp", "", "over slow links the congestion control of TCP, for example cubic; that of the machine if empty")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
-	b := &bench{name: "bench", duration: *duration, results: make(map[string]map[string][]result)}
+	b := &bench{name: "bench", duration: *duration, tcp: *tcp, profiles: *profiles, churnPods: *replace, results: make(map[string]map[string][]result)}
 	var err error
-	if b.workloads, err = choose("-loads", *loads, workloads, func(w workload) string { return w.row }); err != nil {
+	name := func(w workload) string { return w.row }
+	if *only == "links" {
+		b.linkLoads, err = choose("-loads", *loads, linkLoads, name)
+	} else {
+		b.workloads, err = choose("-loads", *loads, workloads, name)
+		b.linkLoads = linkLoads
+	}
+	if err != nil {
+		return err
+	}
+	if b.paths, err = choose("-links", *links, paths, func(p path) string { return p.name }); err != nil {
 		return err
 	}
 	if b.chains, err = choose("-chains", *chains, chainNames, func(c string) string { return c }); err != nil {
@@ -116,7 +135,12 @@ func (b *bench) dataPath(ctx context.Context, rounds int, only string) error {
 		}
 		b.transport = ""
 	}
-	if only == "data" || only == "links" {
+	if only == "" || only == "churn" {
+		if err := b.churn(ctx); err != nil {
+			return err
+		}
+	}
+	if only != "" && only != "idle" {
 		return nil
 	}
 	if err := b.enrol(ctx, true); err != nil {
@@ -148,6 +172,8 @@ var workloads = []workload{
 	{"new connections, 16 at a time", "connect", 16},
 	{"datagrams of 64 bytes, 4 sockets", "datagrams64", 4},
 	{"datagrams of 1200 bytes, 4 sockets", "datagrams1200", 4},
+	{"datagrams of 64 bytes, paced", "datagrams64paced", 4},
+	{"datagrams of 1200 bytes, paced", "datagrams1200paced", 4},
 }
 
 // choose gives those of all whose name the expression of a flag finds.
@@ -194,7 +220,17 @@ func (b *bench) round(ctx context.Context) error {
 				}
 				target = "server.bench.svc.cluster.local:" + strconv.Itoa(datagramPort)
 			}
-			r, err := b.load(ctx, "--kind", w.kind, "--conns", strconv.Itoa(w.conns), "--target", target, "--duration", b.duration.String())
+			var r result
+			load := func() (err error) {
+				r, err = b.load(ctx, "--kind", w.kind, "--conns", strconv.Itoa(w.conns), "--target", target, "--duration", b.duration.String())
+				return err
+			}
+			var err error
+			if chain == ambit {
+				err = b.profiled(ctx, w.row, load)
+			} else {
+				err = load()
+			}
 			if err != nil {
 				return fmt.Errorf("%s over %s: %w", w.row, chain, err)
 			}
