@@ -364,13 +364,13 @@ func clientGreeting(c *net.TCPConn, _ check) (string, error) {
 
 func clientHalfClose(c *net.TCPConn, k check) (string, error) {
 	h := sha256.New()
-	if _, err := io.Copy(io.MultiWriter(c, h), io.LimitReader(rand.NewChaCha8([32]byte{9}), k.Size)); err != nil {
+	if _, err := io.Copy(io.MultiWriter(moving{c}, h), io.LimitReader(rand.NewChaCha8([32]byte{9}), k.Size)); err != nil {
 		return "", err
 	}
 	if err := c.CloseWrite(); err != nil {
 		return "", err
 	}
-	got, err := io.ReadAll(c)
+	got, err := io.ReadAll(moving{c})
 	if want := fmt.Sprintf("%d %s", k.Size, hex.EncodeToString(h.Sum(nil))); err != nil || string(got) != want {
 		return "", fmt.Errorf("answer %q, want %q, %w", got, want, err)
 	}
