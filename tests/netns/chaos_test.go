@@ -105,6 +105,8 @@ type taken struct {
 //	link cut                                                   nothing fails
 //	ztunnel killed                                             the connections that it carried: those of its node's
 //	                                                           enrolled pods that were begun before
+//	ztunnel and node agent of a node killed together           those and all others of its node's enrolled pods until
+//	                                                           both are back: nobody is left who holds the sockets
 //	ztunnel killed or replaced, while its node's way to the    moreover those of its node's enrolled pods that begin
 //	control plane is gone                                      until both are back: there is no certificate for them
 //
@@ -123,6 +125,9 @@ func (s taken) mayFail(c casualty, p path) bool {
 	for _, node := range p.nodes {
 		ztunnel := node + "/ztunnel"
 		if s.has(ztunnel, "killed") && c.Begin.Before(s.gone) {
+			return true
+		}
+		if s.has(ztunnel, "killed") && s.has(node+"/nodeagent", "killed") {
 			return true
 		}
 		mute := s.has("controlplane", "killed", "hung") || s.has(linkControl+node, "cut")
@@ -170,7 +175,7 @@ func TestChaos(t *testing.T) {
 		t.Logf("%s step %d: %s", time.Now().Format("15:04:05.000"), len(done)+1, s)
 		done = append(done, c.take(s))
 	}
-	failed, forgiven, void := 0, 0, 0
+	failed, forgiven, void, errs := 0, 0, 0, ""
 	for _, s := range done {
 		if s.back.Sub(s.begin) > tooLong {
 			void++
@@ -190,11 +195,15 @@ func TestChaos(t *testing.T) {
 				continue
 			}
 			if failed++; failed <= 20 {
-				t.Errorf("%s: %s\n%s\n%s", l.pod, x, during(done, x), m.linesOf(x.Error))
+				t.Errorf("%s: %s\n%s", l.pod, x, during(done, x))
+				errs += x.Error + "\n"
 			}
 		}
 	}
 	t.Logf("%d steps, of which %d were too slow to prove anything; %d connections failed that may have, %d that may not", len(done), void, forgiven, failed)
+	if failed > 0 {
+		t.Logf("what ztunnels logged of these connections:\n%s", m.linesOf(errs))
+	}
 	m.until("ztunnels that were replaced have ended with their last connections", func() bool {
 		return m.component("n1/ztunnel").draining+m.component("n2/ztunnel").draining == 0
 	})
@@ -238,6 +247,8 @@ func TestChaosOracle(t *testing.T) {
 		"not enrolled":                             {did(killed), plain, 5, 11, false},
 		"no authority for the successor":           {did(killed, hung), across, 12, 13, true},
 		"no authority for another node":            {did(killed, hung), near, 12, 13, false},
+		"nobody holds the sockets":                 {did(killed, fault{"n2/nodeagent", "killed"}), across, 12, 13, true},
+		"another node's agent":                     {did(killed, fault{"n1/nodeagent", "killed"}), across, 12, 13, false},
 		"replaced":                                 {did(fault{"n2/ztunnel", "replaced"}), across, 5, 13, false},
 		"replaced, with the control plane cut off": {did(fault{"n2/ztunnel", "replaced"}, fault{linkControl + "n2", "cut"}), across, 12, 13, true},
 		"replaced, with another's way cut":         {did(fault{"n2/ztunnel", "replaced"}, fault{linkControl + "n1", "cut"}), across, 12, 13, false},

@@ -81,6 +81,8 @@ func probe(args []string) int {
 		err = probeSlow(args[1], args[2])
 	case "sniff":
 		err = probeSniff(args[1])
+	case "stream":
+		err = probeStream(args[1])
 	case "chaos":
 		err = probeChaos(args[1])
 	case "cut":
@@ -272,19 +274,81 @@ var clients = map[string]func(*net.TCPConn, check) (string, error){
 	"clientreset": clientResets,
 }
 
-func clientEcho(c *net.TCPConn, k check) (string, error) {
+// moving is a connection on which something has to move all the time. A slow machine
+// takes long for many bytes, and may.
+type moving struct{ *net.TCPConn }
+
+const stuck = time.Minute
+
+func (c moving) Read(b []byte) (int, error) {
+	_ = c.SetReadDeadline(time.Now().Add(stuck))
+	return c.TCPConn.Read(b)
+}
+
+func (c moving) Write(b []byte) (int, error) {
+	_ = c.SetWriteDeadline(time.Now().Add(stuck))
+	return c.TCPConn.Write(b)
+}
+
+// echoed sends what there is to read, and gives how much of it came back.
+func echoed(c *net.TCPConn, what io.Reader, r io.Reader, w io.Writer) (n int64, same bool, err error) {
 	sent := sha256.New()
 	errs := make(chan error, 1)
 	go func() {
-		_, err := io.Copy(io.MultiWriter(c, sent), io.LimitReader(rand.NewChaCha8([32]byte{7}), k.Size))
+		_, err := io.Copy(io.MultiWriter(w, sent), what)
 		errs <- errors.Join(err, c.CloseWrite())
 	}()
 	got := sha256.New()
-	n, err := io.Copy(got, c)
-	if err := errors.Join(err, <-errs); err != nil {
+	n, err = io.Copy(got, r)
+	err = errors.Join(err, <-errs)
+	return n, bytes.Equal(got.Sum(nil), sent.Sum(nil)), err
+}
+
+// until reads what another reader has until ctx ends.
+type until struct {
+	ctx context.Context
+	io.Reader
+}
+
+func (u until) Read(b []byte) (int, error) {
+	if u.ctx.Err() != nil {
+		return 0, io.EOF
+	}
+	return u.Reader.Read(b)
+}
+
+// probeStream has bytes come back from an echo server until standard input ends.
+func probeStream(addr string) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		cancel()
+	}()
+	c, err := net.DialTimeout("tcp", addr, 20*time.Second)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	m := moving{c.(*net.TCPConn)}
+	n, same, err := echoed(m.TCPConn, until{ctx, rand.NewChaCha8([32]byte{7})}, m, m)
+	if err == nil && !same {
+		err = errors.New("other bytes came back than were sent")
+	}
+	fmt.Printf("%d bytes came back\n", n)
+	return err
+}
+
+func clientEcho(c *net.TCPConn, k check) (string, error) {
+	var r io.Reader = c
+	var w io.Writer = c
+	if k.Size > 1<<20 {
+		r, w = moving{c}, moving{c}
+	}
+	n, same, err := echoed(c, io.LimitReader(rand.NewChaCha8([32]byte{7}), k.Size), r, w)
+	if err != nil {
 		return "", err
 	}
-	if n != k.Size || !bytes.Equal(got.Sum(nil), sent.Sum(nil)) {
+	if n != k.Size || !same {
 		return "", fmt.Errorf("%d bytes came back, of %d, or others", n, k.Size)
 	}
 	return "", nil
@@ -300,13 +364,13 @@ func clientGreeting(c *net.TCPConn, _ check) (string, error) {
 
 func clientHalfClose(c *net.TCPConn, k check) (string, error) {
 	h := sha256.New()
-	if _, err := io.Copy(io.MultiWriter(c, h), io.LimitReader(rand.NewChaCha8([32]byte{9}), k.Size)); err != nil {
+	if _, err := io.Copy(io.MultiWriter(moving{c}, h), io.LimitReader(rand.NewChaCha8([32]byte{9}), k.Size)); err != nil {
 		return "", err
 	}
 	if err := c.CloseWrite(); err != nil {
 		return "", err
 	}
-	got, err := io.ReadAll(c)
+	got, err := io.ReadAll(moving{c})
 	if want := fmt.Sprintf("%d %s", k.Size, hex.EncodeToString(h.Sum(nil))); err != nil || string(got) != want {
 		return "", fmt.Errorf("answer %q, want %q, %w", got, want, err)
 	}

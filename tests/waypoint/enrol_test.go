@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -171,16 +172,15 @@ func TestWaypointIsTakenAway(t *testing.T) {
 // gives ends it.
 func (m *mesh) load(url string, clients int) func() [2]loaded {
 	m.t.Helper()
-	return m.loadWith(loadSpec{URL: url, Clients: clients})
+	return m.loadFrom("client", url, clients)
 }
 
-func (m *mesh) loadWith(spec loadSpec) func() [2]loaded {
+func (m *mesh) loadFrom(pod, url string, clients int) func() [2]loaded {
 	m.t.Helper()
 	var out [2]loaded
 	var ends [2]func()
 	for i := range out {
-		spec.HTTP2 = i == 1
-		ends[i] = m.converse("client", spec, loadBegun, &out[i], "load")
+		ends[i] = m.converse(pod, loadSpec{URL: url, Clients: clients, HTTP2: i == 1}, loadBegun, &out[i], "load")
 	}
 	return func() [2]loaded {
 		m.t.Helper()
@@ -188,6 +188,54 @@ func (m *mesh) loadWith(spec loadSpec) func() [2]loaded {
 			end()
 		}
 		return out
+	}
+}
+
+// leaving is a namespace of its own with a client, a server and a Service.
+func leaving(labels string) string {
+	var b strings.Builder
+	self, _ := os.Executable()
+	fmt.Fprintf(&b, "apiVersion: v1\nkind: Namespace\nmetadata: {name: leaving, labels: {%s}}\n", labels)
+	deploy(&b, self, 1, "leaving", "client", "client", "v1", "client", "idle")
+	deploy(&b, self, 1, "leaving", "echo", "echo", "v1", "echo", "echo")
+	b.WriteString(strings.ReplaceAll(service("left", "v1")+route("left", "left", `
+  - filters: [{type: ResponseHeaderModifier, responseHeaderModifier: {set: [{name: x-through, value: waypoint}]}}]
+    backendRefs: [{name: left, port: 80}]
+`), "namespace: app", "namespace: leaving"))
+	return b.String()
+}
+
+// A namespace loses its labels, one after the other, and gets them again under load
+// from within and from another one: no request fails, and no pod is another.
+func TestNamespaceLosesItsLabels(t *testing.T) {
+	m := use(t)
+	const enrolled, waypoint = "ambit-mesh.io/dataplane-mode: ambient", ", ambit-mesh.io/use-waypoint: left-wp"
+	fresh := request{URL: "http://left.leaving/", Fresh: true}
+	is := func(captured string, through bool) func(response) bool {
+		return func(r response) bool {
+			pods := append(m.podsOf("leaving", "client-"), m.podsOf("leaving", "echo-")...)
+			return r.Status == 200 && (r.Header.Get("x-through") != "") == through && len(pods) == 2 &&
+				!slices.ContainsFunc(pods, func(p pod) bool { return p.Captured != captured })
+		}
+	}
+	m.apply(leaving(enrolled + waypoint))
+	m.until("the waypoint serves", fresh, is("yes", true))
+	m.untilFrom("leaving/client", "from within, too", fresh, is("yes", true))
+	before := append(m.addresses("leaving", "client-"), m.addresses("leaving", "echo-")...)
+	ends := []func() [2]loaded{m.loadFrom("client", fresh.URL, 2), m.loadFrom("leaving/client", fresh.URL, 2)}
+	for range 2 {
+		m.apply(leaving(enrolled))
+		m.until("it goes on without the waypoint", fresh, is("yes", false))
+		m.apply(leaving(""))
+		m.until("and without the mesh", fresh, is("no", false))
+		m.apply(leaving(enrolled + waypoint))
+		m.until("and with both again", fresh, is("yes", true))
+	}
+	for _, end := range ends {
+		m.unharmed(end())
+	}
+	if now := append(m.addresses("leaving", "client-"), m.addresses("leaving", "echo-")...); !slices.Equal(now, before) {
+		t.Errorf("the pods were replaced: %v, then %v", before, now)
 	}
 }
 
@@ -249,7 +297,7 @@ func (m *mesh) unharmed(list [2]loaded) {
 		for _, log := range []string{"n1/access", "n2/access"} {
 			out, _ := m.command(m.t.Context(), "logs", log).Output()
 			for line := range strings.Lines(string(out)) {
-				if strings.Contains(line, "mortal") && strings.Contains(line, `"level":"error"`) {
+				if (strings.Contains(line, "mortal") || strings.Contains(line, "left.leaving")) && strings.Contains(line, `"level":"error"`) {
 					m.t.Log(log, line)
 				}
 			}

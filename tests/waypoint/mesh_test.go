@@ -354,6 +354,7 @@ func pause(t *testing.T) {
 // pod is what the status says of one.
 type pod struct {
 	Namespace, Name, Ready string
+	Captured               string
 	IPs                    []string
 	Pids                   map[string]int // in the sandbox, by container
 }

@@ -188,7 +188,7 @@ func TestConnectedSocketTakesTheRest(t *testing.T) {
 		defer app.Close()
 		_, _ = app.Write([]byte("first"))
 		buf, oob := make([]byte, 1500), make([]byte, netns.OriginalDstSpace)
-		_ = l.SetReadDeadline(time.Now().Add(2 * time.Second))
+		_ = l.SetReadDeadline(time.Now().Add(20 * time.Second))
 		_, on, _, from, err := l.ReadMsgUDPAddrPort(buf, oob)
 		if err != nil {
 			t.Fatal(err)
@@ -200,13 +200,13 @@ func TestConnectedSocketTakesTheRest(t *testing.T) {
 		defer c.Close()
 		for i := range 3 {
 			_, _ = fmt.Fprintf(app, "%d", i)
-			_ = c.SetReadDeadline(time.Now().Add(2 * time.Second))
+			_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
 			n, err := c.Read(buf)
 			if err != nil || string(buf[:n]) != fmt.Sprint(i) {
 				t.Fatalf("%s: read %q, %v", dst, buf[:n], err)
 			}
 			_, _ = c.Write([]byte("back"))
-			_ = app.SetReadDeadline(time.Now().Add(2 * time.Second))
+			_ = app.SetReadDeadline(time.Now().Add(20 * time.Second))
 			if n, err := app.Read(buf); err != nil || string(buf[:n]) != "back" {
 				t.Fatalf("%s: answer %q, %v", dst, buf[:n], err)
 			}

@@ -50,7 +50,7 @@ func serve(t *testing.T, h Handler, timeout time.Duration) (post func(path, body
 		done <- nil
 	}
 	t.Cleanup(stop)
-	for deadline := time.Now().Add(5 * time.Second); ; <-time.After(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; <-time.After(time.Millisecond) {
 		if _, err := os.Stat(path); err == nil || time.Now().After(deadline) {
 			break
 		}

@@ -120,7 +120,7 @@ func (n *node) has(name string) bool { return strings.Contains(n.files()[name], 
 
 func (n *node) eventually(what string, cond func() bool) {
 	n.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !cond(); <-time.After(2 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !cond(); <-time.After(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			n.t.Fatalf("timed out waiting until %s; files %q, pending %q", what, n.files(), n.ready.Pending())
 		}
