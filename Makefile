@@ -18,6 +18,7 @@ RUN ?=
 TEST ?=
 IMAGES ?=
 FUZZTIME ?= 30s
+CHAOS ?= 10m
 BENCH ?=
 
 TOOL := $(GO) tool -modfile=tools/go.mod
@@ -110,6 +111,10 @@ $(CLUSTER):
 cluster-build: $(CLUSTER) ## Build Kubernetes, etcd and CoreDNS into .cache/cluster, once: 6 to 25 minutes
 	$(CLUSTER) build
 
+.PHONY: cluster-check
+cluster-check: $(CLUSTER) ## Say what keeps this machine from running a cluster, if anything
+	@$(CLUSTER) check
+
 .PHONY: cluster-up
 cluster-up: $(CLUSTER) ## Bring up the cluster with the images of this tree: a minute once built (UP="--gateway-api standard --crds")
 	$(CLUSTER) up $(UP)
@@ -119,7 +124,7 @@ cluster-down: $(CLUSTER) ## Take the cluster away, with everything in it
 	$(CLUSTER) down
 
 .PHONY: e2e
-e2e: cluster-up ## Run tests/e2e on the cluster, which is brought up if needed (RUN=TestBareCluster for one)
+e2e: build cluster-up ## Run tests/e2e on the cluster, which is brought up if needed (RUN=TestBareCluster for one)
 	$(GO) test -c -o bin/e2e.test ./tests/e2e
 	cd tests/e2e && AMBIT_CLUSTER=$(CURDIR)/$(CLUSTER) $(CURDIR)/$(CLUSTER) in-net cp $(CURDIR)/bin/e2e.test -test.v -test.timeout 30m -test.run '$(RUN)'
 
@@ -149,6 +154,10 @@ bench: build ## Measure Ambit beside relays and the waypoint beside Envoy (BENCH
 bench-controlplane: ## Measure the control plane with 10,000 pods on a real API server: 5 minutes (BENCH="-sizes 20:200" for less)
 	$(GO) test -count=1 -timeout 60m -v -run '^TestBench$$' ./tests/bench/controlplane -args \
 	  -sizes 100:1000,1000:10000 -ztunnels 50 -edits 300 -churn 20s -rest 20s $(BENCH)
+
+.PHONY: chaos
+chaos: ## Take parts of the mesh away for CHAOS (10m) under load (AMBIT_TEST_CHAOS_SEED=1 repeats the steps of a run)
+	AMBIT_TEST_CHAOS=$(CHAOS) $(GO) test $(RACE) -count=1 -timeout 60m -v -run '^TestChaos$$' ./tests/netns
 
 .PHONY: fuzz
 fuzz: ## Fuzz every parser of outside bytes for FUZZTIME (30s) each

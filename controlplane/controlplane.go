@@ -115,11 +115,11 @@ func (c *ControlPlane) makeEngine() error {
 	if err != nil {
 		return fmt.Errorf("metrics: %w", err)
 	}
-	journal := ""
+	dir := ""
 	if c.kube == nil {
-		journal = filepath.Join(cfg.StateDir, capturedName)
+		dir = cfg.StateDir
 	}
-	c.engine, err = newEngine(c.compiler, c.xds, journal, *cfg, m)
+	c.engine, err = newEngine(c.compiler, c.xds, dir, *cfg, m)
 	return err
 }
 

@@ -3,10 +3,12 @@ package controlplane
 import (
 	"context"
 	"errors"
+	"path/filepath"
 	"sync"
 	"time"
 
 	"go.uber.org/zap"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/ambit-mesh/ambit/controlplane/compile"
 	"github.com/ambit-mesh/ambit/controlplane/graph"
@@ -38,8 +40,10 @@ type distributor interface {
 type engine struct {
 	compiler       *compile.Compiler
 	clients        distributor
-	captured       *capturedJournal      // nil where pods have it as their condition
-	restored       []compile.CapturedPod // for the first batch; then nil
+	captured       *capturedJournal       // nil where pods have it as their condition
+	restored       []compile.CapturedPod  // for the first batch; then nil
+	bound          *boundFile             // nil where namespaces have it as their condition
+	waypoints      []types.NamespacedName // likewise restored
 	releaseTimeout time.Duration
 	log            *zap.Logger
 	metrics        *metrics
@@ -83,18 +87,24 @@ type message struct {
 	done chan struct{}
 }
 
-func newEngine(c *compile.Compiler, d distributor, capturedFile string, cfg Config, m *metrics) (*engine, error) {
+// newEngine makes an engine that keeps what it has to remember in a directory; ""
+// if nothing.
+func newEngine(c *compile.Compiler, d distributor, stateDir string, cfg Config, m *metrics) (*engine, error) {
 	e := &engine{
 		compiler: c, clients: d, releaseTimeout: cfg.ReleaseTimeout,
 		log: cfg.Log, metrics: m,
 		inbox: make(chan message, 64), synced: make(chan struct{}), stopped: make(chan struct{}),
 		measuring: make(chan struct{}, maxMeasured), applied: make(chan struct{}),
 	}
-	if capturedFile == "" {
+	if stateDir == "" {
 		return e, nil
 	}
+	capturedFile := filepath.Join(stateDir, capturedName)
 	captured, torn, err := openCaptured(capturedFile)
 	if err != nil {
+		return nil, err
+	}
+	if e.bound, e.waypoints, err = openBound(filepath.Join(stateDir, boundName)); err != nil {
 		return nil, err
 	}
 	if torn != nil {
@@ -186,6 +196,7 @@ func (e *engine) apply(ctx context.Context, batch []message) error {
 		in.Released = append(in.Released, m.input.Released...)
 	}
 	in.Restored, e.restored = e.restored, nil
+	in.RestoredWaypoints, e.waypoints = e.waypoints, nil
 	begin := time.Now()
 	result := e.compiler.Apply(in)
 	e.metrics.compile.Observe(time.Since(begin).Seconds())
@@ -193,7 +204,12 @@ func (e *engine) apply(ctx context.Context, batch []message) error {
 		e.log.Warn("object is not used as it stands", zap.String("origin", f.Origin), zap.Stringer("object", f.Object), zap.String("field", f.Field), zap.String("detail", f.Message))
 	}
 	if result.CapturedChanged && e.captured != nil {
-		if err := e.persist(ctx); err != nil {
+		if err := e.persist(ctx, "captured set", func() error { return e.captured.save(e.compiler.Captured()) }); err != nil {
+			return err
+		}
+	}
+	if result.BoundChanged && e.bound != nil {
+		if err := e.persist(ctx, "set of bound waypoints", func() error { return e.bound.save(e.compiler.BoundWaypoints()) }); err != nil {
 			return err
 		}
 	}
@@ -264,17 +280,17 @@ func (e *engine) sync() {
 	}
 }
 
-// persist writes the captured set, and tries until it can: were a capture
+// persist writes what is to be remembered, and tries until it can: were a capture
 // distributed that a successor does not know of, the successor would have peers
-// fall back to plaintext.
-func (e *engine) persist(ctx context.Context) error {
+// fall back to plaintext; with a waypoint, it would have them go around it.
+func (e *engine) persist(ctx context.Context, what string, save func() error) error {
 	for {
-		err := e.captured.save(e.compiler.Captured())
+		err := save()
 		if err == nil {
 			return nil
 		}
 		e.metrics.persistence.Inc()
-		e.log.Error("captured set not written; changes are held back until it is", zap.Duration("retryIn", persistRetry), zap.Error(err))
+		e.log.Error(what+" not written; changes are held back until it is", zap.Duration("retryIn", persistRetry), zap.Error(err))
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

@@ -61,7 +61,7 @@ func (c *clients) captured() (captured, known bool) {
 	return r.Body.(*nodepb.Pod).Captured, true
 }
 
-func startEngine(t *testing.T, capturedFile string, timeout time.Duration) (*engine, *clients) {
+func startEngine(t *testing.T, stateDir string, timeout time.Duration) (*engine, *clients) {
 	t.Helper()
 	compiler, err := compile.New(compile.Options{})
 	if err != nil {
@@ -72,7 +72,7 @@ func startEngine(t *testing.T, capturedFile string, timeout time.Duration) (*eng
 		t.Fatal(err)
 	}
 	c := &clients{have: make(map[compile.Key]*compile.Resource), acked: make(chan struct{})}
-	e, err := newEngine(compiler, c, capturedFile, Config{ReleaseTimeout: timeout}.withDefaults(), m)
+	e, err := newEngine(compiler, c, stateDir, Config{ReleaseTimeout: timeout}.withDefaults(), m)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +103,7 @@ func shop(mode string) compile.Input {
 func TestNothingIsDistributedThatASuccessorWouldNotKnow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := filepath.Join(t.TempDir(), "missing") // so that nothing can be written
-		e, _ := startEngine(t, filepath.Join(dir, capturedName), time.Second)
+		e, _ := startEngine(t, dir, time.Second)
 		e.Objects(shop("ambient"))
 		reported := make(chan error, 1)
 		go func() {
@@ -137,7 +137,7 @@ func TestReleaseJustAfterAStartWaitsForClients(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		e, c := startEngine(t, file, 5*time.Second)
+		e, c := startEngine(t, filepath.Dir(file), 5*time.Second)
 		close(c.acked)          // nobody is connected yet, so nobody is waited for
 		e.Objects(shop("none")) // the label went while no control plane ran
 		time.Sleep(5*time.Second - time.Millisecond)

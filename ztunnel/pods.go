@@ -89,6 +89,18 @@ func (p *pods) Add(ctx context.Context, uid string, w zds.Workload, ns *netns.Na
 	return err
 }
 
+// Serving implements zds.Successor.
+func (p *pods) Serving() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, r := range p.running {
+		if r.pod.Begun() {
+			return true
+		}
+	}
+	return false
+}
+
 // TakeOver implements zds.Successor. While another ztunnel serves the pod this one
 // begins only when it has a certificate: until then the other does better.
 func (p *pods) TakeOver(ctx context.Context, uid string, w zds.Workload, ns *netns.Namespace, h zds.Handover) ([]int, error) {

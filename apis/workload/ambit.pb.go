@@ -133,7 +133,11 @@ type WaypointOptions struct {
 	FailOpen bool `protobuf:"varint,1,opt,name=fail_open,json=failOpen,proto3" json:"fail_open,omitempty"`
 	// Not empty: the waypoint that was asked for cannot be used, for this reason.
 	// The address that goes with it is one that does not resolve.
-	Refusal       string `protobuf:"bytes,2,opt,name=refusal,proto3" json:"refusal,omitempty"`
+	Refusal string `protobuf:"bytes,2,opt,name=refusal,proto3" json:"refusal,omitempty"`
+	// The waypoint is not bound, and is going to be: traffic does not take it yet,
+	// and it is believed for whom it opens a connection, so that nobody who is bound
+	// first is refused by one who hears of it later. Only where no waypoint is given.
+	Announced     *GatewayAddress `protobuf:"bytes,3,opt,name=announced,proto3" json:"announced,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -180,6 +184,13 @@ func (x *WaypointOptions) GetRefusal() string {
 		return x.Refusal
 	}
 	return ""
+}
+
+func (x *WaypointOptions) GetAnnounced() *GatewayAddress {
+	if x != nil {
+		return x.Announced
+	}
+	return nil
 }
 
 // ServiceOptions say of a service what DNS has to know, and where its endpoints
@@ -509,10 +520,11 @@ var File_workload_ambit_proto protoreflect.FileDescriptor
 
 const file_workload_ambit_proto_rawDesc = "" +
 	"\n" +
-	"\x14workload/ambit.proto\x12\x11ambit.workload.v1\x1a\x17workload/workload.proto\"H\n" +
+	"\x14workload/ambit.proto\x12\x11ambit.workload.v1\x1a\x17workload/workload.proto\"\x86\x01\n" +
 	"\x0fWaypointOptions\x12\x1b\n" +
 	"\tfail_open\x18\x01 \x01(\bR\bfailOpen\x12\x18\n" +
-	"\arefusal\x18\x02 \x01(\tR\arefusal\"`\n" +
+	"\arefusal\x18\x02 \x01(\tR\arefusal\x12<\n" +
+	"\tannounced\x18\x03 \x01(\v2\x1e.istio.workload.GatewayAddressR\tannounced\"`\n" +
 	"\x0eServiceOptions\x122\n" +
 	"\x05ports\x18\x01 \x03(\v2\x1c.ambit.workload.v1.NamedPortR\x05ports\x12\x1a\n" +
 	"\bexternal\x18\x02 \x01(\bR\bexternal\"g\n" +
@@ -571,21 +583,23 @@ var file_workload_ambit_proto_goTypes = []any{
 	(*Transport)(nil),         // 6: ambit.workload.v1.Transport
 	(*UDPPorts)(nil),          // 7: ambit.workload.v1.UDPPorts
 	nil,                       // 8: ambit.workload.v1.UDPPorts.ServicesEntry
-	(*Port)(nil),              // 9: istio.workload.Port
-	(*PortList)(nil),          // 10: istio.workload.PortList
+	(*GatewayAddress)(nil),    // 9: istio.workload.GatewayAddress
+	(*Port)(nil),              // 10: istio.workload.Port
+	(*PortList)(nil),          // 11: istio.workload.PortList
 }
 var file_workload_ambit_proto_depIdxs = []int32{
-	4,  // 0: ambit.workload.v1.ServiceOptions.ports:type_name -> ambit.workload.v1.NamedPort
-	0,  // 1: ambit.workload.v1.WorkloadOptions.outbound:type_name -> ambit.workload.v1.OutboundMode
-	1,  // 2: ambit.workload.v1.Transport.preference:type_name -> ambit.workload.v1.Transport.Preference
-	9,  // 3: ambit.workload.v1.UDPPorts.ports:type_name -> istio.workload.Port
-	8,  // 4: ambit.workload.v1.UDPPorts.services:type_name -> ambit.workload.v1.UDPPorts.ServicesEntry
-	10, // 5: ambit.workload.v1.UDPPorts.ServicesEntry.value:type_name -> istio.workload.PortList
-	6,  // [6:6] is the sub-list for method output_type
-	6,  // [6:6] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	9,  // 0: ambit.workload.v1.WaypointOptions.announced:type_name -> istio.workload.GatewayAddress
+	4,  // 1: ambit.workload.v1.ServiceOptions.ports:type_name -> ambit.workload.v1.NamedPort
+	0,  // 2: ambit.workload.v1.WorkloadOptions.outbound:type_name -> ambit.workload.v1.OutboundMode
+	1,  // 3: ambit.workload.v1.Transport.preference:type_name -> ambit.workload.v1.Transport.Preference
+	10, // 4: ambit.workload.v1.UDPPorts.ports:type_name -> istio.workload.Port
+	8,  // 5: ambit.workload.v1.UDPPorts.services:type_name -> ambit.workload.v1.UDPPorts.ServicesEntry
+	11, // 6: ambit.workload.v1.UDPPorts.ServicesEntry.value:type_name -> istio.workload.PortList
+	7,  // [7:7] is the sub-list for method output_type
+	7,  // [7:7] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_workload_ambit_proto_init() }

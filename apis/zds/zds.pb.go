@@ -80,7 +80,10 @@ type ZdsHello struct {
 	Version Version                `protobuf:"varint,1,opt,name=version,proto3,enum=istio.workload.zds.Version" json:"version,omitempty"`
 	// Ours, beyond the published protocol: this ztunnel takes listening sockets
 	// over, and hands its own to an agent whose AddWorkload has a handover.
-	HandsOver     bool `protobuf:"varint,100,opt,name=hands_over,json=handsOver,proto3" json:"hands_over,omitempty"`
+	HandsOver bool `protobuf:"varint,100,opt,name=hands_over,json=handsOver,proto3" json:"hands_over,omitempty"`
+	// Ours: it accepts connections of pods already. An agent that has started anew
+	// takes the sockets of such a ztunnel before it hands the pods to another one.
+	Serves        bool `protobuf:"varint,101,opt,name=serves,proto3" json:"serves,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -125,6 +128,13 @@ func (x *ZdsHello) GetVersion() Version {
 func (x *ZdsHello) GetHandsOver() bool {
 	if x != nil {
 		return x.HandsOver
+	}
+	return false
+}
+
+func (x *ZdsHello) GetServes() bool {
+	if x != nil {
+		return x.Serves
 	}
 	return false
 }
@@ -656,11 +666,12 @@ var File_zds_zds_proto protoreflect.FileDescriptor
 
 const file_zds_zds_proto_rawDesc = "" +
 	"\n" +
-	"\rzds/zds.proto\x12\x12istio.workload.zds\"`\n" +
+	"\rzds/zds.proto\x12\x12istio.workload.zds\"x\n" +
 	"\bZdsHello\x125\n" +
 	"\aversion\x18\x01 \x01(\x0e2\x1b.istio.workload.zds.VersionR\aversion\x12\x1d\n" +
 	"\n" +
-	"hands_over\x18d \x01(\bR\thandsOver\"i\n" +
+	"hands_over\x18d \x01(\bR\thandsOver\x12\x16\n" +
+	"\x06serves\x18e \x01(\bR\x06serves\"i\n" +
 	"\fWorkloadInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12'\n" +

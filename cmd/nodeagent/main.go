@@ -99,6 +99,7 @@ func parse(args []string, getenv func(string) string) (config, error) {
 	f.DurationVar(&cfg.RepairInterval, "repair-interval", 0, "time between two looks at each pod's rules; 30s if 0")
 	dnsCapture := f.Bool("dns-capture", true, "redirect the DNS queries of captured pods to ztunnel")
 	f.DurationVar(&cfg.UninstallDrain, "uninstall-drain", 0, "how long connections go on through ztunnel when the agent is taken off the node; 30s if 0")
+	f.StringVar(&cfg.ZtunnelSnapshot, "ztunnel-snapshot", "/var/run/ztunnel/mesh.snapshot", "ztunnel's --snapshot-file, which --uninstall removes; none if empty")
 	f.BoolVar(&cfg.uninstall, "uninstall", false, "take everything of the mesh off this node: the CNI plugin, its entry, rules, state; through the agent if one runs")
 	f.BoolVar(&cfg.stay, "stay", false, "after --uninstall: be ready and wait for the end of the process, as a DaemonSet needs it")
 	f.StringVar(&log.Level, "log-level", "info", "debug, info, warn or error")

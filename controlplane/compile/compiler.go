@@ -34,7 +34,8 @@ type Options struct {
 	Outbound string
 	// CapturedByCondition reads from a condition of the pods whether they are
 	// captured (ConditionCaptured), and not from reports, restored pods and
-	// confirmed releases: so all replicas of a control plane agree.
+	// confirmed releases; and from one of the namespaces whether their waypoint is
+	// bound, and not from what was restored: so all replicas of a control plane agree.
 	CapturedByCondition bool
 	// Transport is what tunnels of pods prefer whose annotations say nothing.
 	Transport workload.Transport_Preference
@@ -71,6 +72,7 @@ type Compiler struct {
 	graph    *graph.Graph
 	store    store
 	captures captures
+	bounds   bounds
 	policies policies
 	// parents has, for each Service, what the statuses of its routes say.
 	parents map[types.NamespacedName][]route.Parent
@@ -103,6 +105,7 @@ func New(opts Options) (*Compiler, error) {
 		graph:     graph.New(),
 		store:     newStore(),
 		captures:  newCaptures(),
+		bounds:    bounds{of: make(map[types.NamespacedName]struct{})},
 		policies:  newPolicies(policy.Options{RootNamespace: opts.RootNamespace, TrustDomain: opts.TrustDomain}),
 		parents:   make(map[types.NamespacedName][]route.Parent),
 		caches:    make(map[types.NamespacedName]*route.Cache),
@@ -122,6 +125,7 @@ func (c *Compiler) Apply(in Input) Result {
 	defer c.mu.Unlock()
 	dirty := c.graph.Apply(graph.Changes{Upserts: in.Upserts, Deletes: in.Deletes})
 	c.applyCaptures(in, dirty)
+	c.applyBounds(in, dirty)
 	c.compilePolicies(dirty)
 	c.compilePeers(dirty)
 	for n := range dirty.Namespaces {
@@ -149,12 +153,12 @@ func (c *Compiler) Apply(in Input) Result {
 }
 
 func (c *Compiler) result() Result {
-	out := Result{Releasing: c.begun, CapturedChanged: c.captures.changed}
+	out := Result{Releasing: c.begun, CapturedChanged: c.captures.changed, BoundChanged: c.bounds.changed}
 	out.Delta, out.NewFindings = c.store.finish()
 	for i := range out.NewFindings {
 		c.locate(&out.NewFindings[i])
 	}
-	c.begun, c.captures.changed = nil, false
+	c.begun, c.captures.changed, c.bounds.changed = nil, false, false
 	clear(c.captures.restored)
 	slices.SortFunc(out.Releasing, func(a, b Release) int { return cmp.Compare(a.UID, b.UID) })
 	slices.SortFunc(out.NewFindings, Finding.compare)

@@ -91,6 +91,7 @@ func (c *Compiler) compileExternal(n types.NamespacedName) {
 	var resources []*Resource
 	if len(x.problems) == 0 {
 		x.binding = c.bindingOf(n.Namespace, es.Labels, es.Annotations, byService)
+		x.binding.waiting = false
 		if x.binding.bound() && x.binding.reason == "" {
 			// What the waypoint would enforce is not enforced by anybody: no way around it.
 			x.binding.reason, x.binding.message, x.binding.failOpen = "UnsupportedTarget", noWaypoint, false
@@ -143,7 +144,7 @@ func (c *Compiler) externalHost(es *meshv1alpha1.ExternalService, host string, x
 	options := &workload.ServiceOptions{External: true}
 	body := &workload.Service{
 		Name: es.Name, Namespace: es.Namespace, Hostname: host, Canonical: true,
-		Waypoint: c.gatewayAddress(x.binding), Extensions: waypointOptions(x.binding),
+		Waypoint: c.gatewayAddress(x.binding), Extensions: c.waypointOptions(x.binding),
 	}
 	members := &workload.PortList{}
 	for _, p := range es.Spec.Ports {

@@ -52,7 +52,7 @@ func (c *Compiler) serviceBinding(n types.NamespacedName) binding {
 	if !ok || item.Object.Spec.Type == corev1.ServiceTypeExternalName {
 		return binding{}
 	}
-	return c.bindingOf(n.Namespace, item.Object.Labels, item.Object.Annotations, byService)
+	return c.bindingOfService(n, item.Object)
 }
 
 // frontendKey owns what is compiled of a service for its waypoint, apart from

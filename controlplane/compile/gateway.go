@@ -102,6 +102,9 @@ func (c *Compiler) boundCondition(s *corev1.Service, b binding) metav1.Condition
 	switch {
 	case b.reason != "":
 		cond.Reason, cond.Message = b.reason, b.message+": "+b.consequence()
+	case b.waiting:
+		cond.Reason = reasonWaiting
+		cond.Message = "waypoint " + b.waypoint.String() + " is being made and has not been ready yet: until it is, connections go without it"
 	case c.facts(b.waypoint).Ready == 0:
 		cond.Reason, cond.Message = reasonNotReady, "no pod of waypoint "+b.waypoint.String()+" is ready: "+b.consequence()
 	default:

@@ -15,6 +15,8 @@ type Input struct {
 	// Restored is what Captured gave before the control plane restarted. It
 	// belongs in the first batch, together with all objects.
 	Restored []CapturedPod
+	// RestoredWaypoints is what BoundWaypoints gave then, for the same batch.
+	RestoredWaypoints []types.NamespacedName
 	// Reports are what node agents said since the last batch, in order.
 	Reports []CaptureReport
 	// Released confirms Result.Releasing: every connected ztunnel has
@@ -61,6 +63,8 @@ type Result struct {
 	// CapturedChanged says that Captured gives something else than before the
 	// batch: persist it before distributing the Delta.
 	CapturedChanged bool
+	// BoundChanged says the same of BoundWaypoints.
+	BoundChanged bool
 	// NewFindings are those that were not there before the batch.
 	NewFindings []Finding
 	// Touched are the objects whose status may be another (Compiler.StatusOf),

@@ -52,7 +52,7 @@ func (l serviceLookup) Waypoint(namespace, name string) (types.NamespacedName, b
 	if s == nil {
 		return types.NamespacedName{}, false
 	}
-	b := l.compiler.bindingOf(namespace, s.Labels, s.Annotations, byService)
+	b := l.compiler.bindingOfService(types.NamespacedName{Namespace: namespace, Name: name}, s)
 	return b.waypoint, b.bound()
 }
 

@@ -44,7 +44,7 @@ func (w *world) compare(t *rapid.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	in := compile.Input{Restored: w.compiler.Captured()}
+	in := compile.Input{Restored: w.compiler.Captured(), RestoredWaypoints: w.compiler.BoundWaypoints()}
 	for _, k := range slices.SortedFunc(maps.Keys(w.objects), func(a, b graph.Key) int { return strings.Compare(a.String(), b.String()) }) {
 		in.Upserts = append(in.Upserts, graph.Entry{Object: w.objects[k]})
 	}

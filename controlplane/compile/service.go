@@ -23,7 +23,7 @@ func (c *Compiler) compileService(n types.NamespacedName, d *graph.Dirty) {
 	}
 	s := item.Object
 	vips, findings := c.virtualAddresses(owner, n, s)
-	b := c.bindingOf(n.Namespace, s.Labels, s.Annotations, byService)
+	b := c.bindingOfService(n, s)
 	findings = append(findings, c.waypointFindings(owner, s.Labels, s.Annotations, b)...)
 	findings = append(findings, guardFindings(owner, s, b)...)
 	resources := append(c.guardService(n, s, b, d), c.service(n, s, vips, b))
@@ -34,7 +34,7 @@ func (c *Compiler) compileService(n types.NamespacedName, d *graph.Dirty) {
 func (c *Compiler) service(n types.NamespacedName, s *corev1.Service, vips []netip.Addr, b binding) *Resource {
 	body := &workload.Service{
 		Name: n.Name, Namespace: n.Namespace, Hostname: c.hostname(n),
-		Ports: servicePorts(s), Waypoint: c.gatewayAddress(b), Extensions: append(waypointOptions(b), c.serviceOptions(n, s)...),
+		Ports: servicePorts(s), Waypoint: c.gatewayAddress(b), Extensions: append(c.waypointOptions(b), c.serviceOptions(n, s)...),
 		LoadBalancing: loadBalancing(s), IpFamilies: ipFamilies(s), Canonical: true,
 	}
 	if ports := serviceUDPPorts(s); len(ports) > 0 {

@@ -39,9 +39,13 @@ func (c *Compiler) touchedBy(d *graph.Dirty) []graph.Key {
 	for n := range d.Gateways {
 		// Whether its pods are ready is told of what is bound to it, too.
 		touched[gatewayKey(n)] = struct{}{}
+		touched[graph.NamespaceKey(n.Namespace)] = struct{}{}
 		for _, svc := range c.graph.UsersOfWaypoint(n) {
 			touched[serviceKey(svc)] = struct{}{}
 		}
+	}
+	for n := range d.Namespaces {
+		touched[graph.NamespaceKey(n)] = struct{}{}
 	}
 	for n := range d.ExternalServices {
 		touched[externalKey(n)] = struct{}{}
@@ -110,6 +114,8 @@ func (c *Compiler) StatusOf(k graph.Key) (ObjectStatus, bool) {
 		return ObjectStatus{Gateway: &w.Status}, true
 	case graph.IsRoute(k):
 		return c.routeStatus(k)
+	case k == graph.NamespaceKey(k.Name):
+		return c.namespaceStatus(k.Name)
 	case k == externalKey(n):
 		x, ok := c.externals[n]
 		if !ok {

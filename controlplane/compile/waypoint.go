@@ -14,6 +14,7 @@ const (
 	ConditionWaypointBound = "WaypointBound"
 
 	reasonBound        = "Bound"
+	reasonWaiting      = "WaitingForWaypoint"
 	reasonNotReady     = "WaypointNotReady"
 	reasonNotFound     = "GatewayNotFound"
 	reasonNotWaypoint  = "GatewayNotWaypoint"
@@ -32,6 +33,9 @@ type binding struct {
 	// inherited from the namespace's label.
 	inherited bool
 	failOpen  bool
+	// waiting: the waypoint is made because a namespace's label asks for it, and has
+	// never been ready: connections go without it until then.
+	waiting bool
 }
 
 func (b binding) bound() bool { return b.waypoint.Name != "" }
@@ -83,6 +87,8 @@ func (c *Compiler) bindingOf(namespace string, labels, annotations map[string]st
 		}
 		return refuse(reasonNotAddressed, name+" is not for this: its label "+graph.LabelWaypointFor+" is "+purposeOf(v))
 	}
+	_, written := c.graph.Gateway(b.waypoint)
+	b.waiting = b.inherited && !written && !c.hasServed(b.waypoint)
 	return b
 }
 
@@ -112,7 +118,7 @@ func (c *Compiler) failsOpen(namespace string, annotations map[string]string) bo
 // be used has a name that never resolves (RFC 6761 section 6.4): a proxy refuses
 // the connection, and what the waypoint should enforce is never skipped.
 func (c *Compiler) gatewayAddress(b binding) *workload.GatewayAddress {
-	if !b.bound() {
+	if !b.bound() || b.waiting {
 		return nil
 	}
 	hostname := c.hostname(b.waypoint)
@@ -128,12 +134,15 @@ func (c *Compiler) gatewayAddress(b binding) *workload.GatewayAddress {
 }
 
 // waypointOptions go with the address; none while they would say nothing.
-func waypointOptions(b binding) []*workload.Extension {
+func (c *Compiler) waypointOptions(b binding) []*workload.Extension {
 	options := &workload.WaypointOptions{FailOpen: b.failOpen}
+	if b.waiting {
+		options = &workload.WaypointOptions{Announced: c.announced(b)}
+	}
 	if b.reason != "" {
 		options.Refusal = b.message
 	}
-	if !b.bound() || !options.FailOpen && options.Refusal == "" {
+	if !b.bound() || !options.FailOpen && options.Refusal == "" && options.Announced == nil {
 		return nil
 	}
 	// Packing a message of our own cannot fail: its strings are valid UTF-8 by way

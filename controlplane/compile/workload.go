@@ -24,7 +24,7 @@ func (c *Compiler) workload(n types.NamespacedName, p *corev1.Pod, addrs []netip
 		WorkloadType: kind, WorkloadName: owner,
 		CanonicalName: canonicalName(p.Labels, owner), CanonicalRevision: canonicalRevision(p.Labels),
 		Services: c.servicesOf(n, p), AuthorizationPolicies: c.policiesOf(n, p.Labels),
-		Waypoint: c.gatewayAddress(b), Extensions: append(waypointOptions(b), c.workloadOptions(p)...),
+		Waypoint: c.gatewayAddress(b), Extensions: append(c.waypointOptions(b), c.workloadOptions(p)...),
 	}
 	for _, a := range addrs {
 		w.Addresses = append(w.Addresses, a.AsSlice())

@@ -1,5 +1,11 @@
 package graph
 
+import (
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
 // Labels and names that users write.
 const (
 	// LabelDataplaneMode enrolls a Namespace or a Pod (ModeAmbient), or leaves a
@@ -42,9 +48,33 @@ const (
 	// the pod's resolvers. The Pod wins.
 	AnnotationDNSCapture = "ambit-mesh.io/dns-capture"
 
+	// ConditionWaypointBound of a Namespace is True once the waypoint that its label
+	// names has been bound, and as long as the label names it: what is bound stays
+	// closed when the waypoint goes away, whichever replica is asked, restarted or not.
+	ConditionWaypointBound corev1.NamespaceConditionType = "ambit-mesh.io/WaypointBound"
+
 	// WaypointClass is the GatewayClass of waypoints.
 	WaypointClass = "ambit-waypoint"
 
 	// LabelGatewayName is on everything that is generated for a Gateway.
 	LabelGatewayName = "gateway.networking.k8s.io/gateway-name"
 )
+
+// boundText is what the message of ConditionWaypointBound says before the name.
+const boundText = "bound to waypoint "
+
+// BoundMessage gives the message of ConditionWaypointBound.
+func BoundMessage(waypoint string) string { return boundText + waypoint }
+
+// BoundWaypoint gives the waypoint that a namespace's condition names; "" for none.
+func BoundWaypoint(ns *corev1.Namespace) string {
+	if ns == nil {
+		return ""
+	}
+	for _, c := range ns.Status.Conditions {
+		if name, ok := strings.CutPrefix(c.Message, boundText); ok && c.Type == ConditionWaypointBound && c.Status == corev1.ConditionTrue {
+			return name
+		}
+	}
+	return ""
+}

@@ -4,6 +4,7 @@ import (
 	"maps"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 func (g *Graph) setNamespace(n string, item *Item[*corev1.Namespace], d *Dirty) {
@@ -21,7 +22,8 @@ func (g *Graph) setNamespace(n string, item *Item[*corev1.Namespace], d *Dirty) 
 	}
 	g.implyWaypoint(n, before, after, d)
 	was, is := labelsOf(before), labelsOf(after)
-	if differ(was, is, LabelUseWaypoint) || differ(was, is, LabelUseWaypointNamespace) || annotation(before) != annotation(after) {
+	if differ(was, is, LabelUseWaypoint) || differ(was, is, LabelUseWaypointNamespace) || annotation(before) != annotation(after) ||
+		BoundWaypoint(before) != BoundWaypoint(after) {
 		g.dirtyNamespace(n, d)
 	}
 	if differ(was, is, LabelDataplaneMode) || differ(was, is, LabelOutbound) || dnsCapture(before) != dnsCapture(after) {
@@ -109,3 +111,22 @@ func (g *Graph) implyWaypoint(n string, before, after *corev1.Namespace, d *Dirt
 		g.dirtyGateway(is, d)
 	}
 }
+
+// Asks gives the waypoint of a namespace that its own label names.
+func (g *Graph) Asks(namespace string) (types.NamespacedName, bool) {
+	ns, ok := g.namespaces[namespace]
+	if !ok {
+		return name{}, false
+	}
+	n, ok := ownWaypoint(namespace, ns.Object.Labels)
+	return n, ok && n.Namespace == namespace
+}
+
+// AskedFor says whether the label of a waypoint's own namespace names it.
+func (g *Graph) AskedFor(n types.NamespacedName) bool {
+	asked, ok := g.Asks(n.Namespace)
+	return ok && asked == n
+}
+
+// MarkNamespace marks everything that may inherit from a namespace.
+func (g *Graph) MarkNamespace(n string, d *Dirty) { g.dirtyNamespace(n, d) }

@@ -16,11 +16,11 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	roles := map[string]func(context.Context) error{
-		"web": runWeb, "cart": runCart, "catalog": runCatalog, "stock": runStock, "load": runLoad, "get": runGet,
+		"web": runWeb, "cart": runCart, "catalog": runCatalog, "stock": runStock, "rates": runRates, "load": runLoad, "get": runGet,
 		"collector": runCollector,
 	}
 	if len(os.Args) < 2 || roles[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: shop web | cart | catalog | stock | load | collector | get URL")
+		fmt.Fprintln(os.Stderr, "usage: shop web | cart | catalog | stock | rates | load | collector | get URL")
 		os.Exit(2)
 	}
 	if err := roles[os.Args[1]](ctx); err != nil {

@@ -13,13 +13,14 @@ import (
 // web is the shop's front.
 type web struct {
 	cart   string
+	rates  string
 	client *http.Client
 	asked  sightings
 }
 
 // runWeb serves the shop's pages.
 func runWeb(ctx context.Context) error {
-	w := &web{cart: setting("CART", "http://cart:8080"), client: perRequest(5 * time.Second)}
+	w := &web{cart: setting("CART", "http://cart:8080"), rates: setting("RATES", "rates:9100"), client: perRequest(5 * time.Second)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /buy", w.buy)
@@ -51,8 +52,13 @@ func (web *web) buy(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, fmt.Sprintf("cart: %s %v: %s", resp.Status, err, body), http.StatusBadGateway)
 		return
 	}
+	rate, err := askRate(r.Context(), web.rates, "USD")
+	if err != nil {
+		http.Error(w, "rates: "+err.Error(), http.StatusBadGateway)
+		return
+	}
 	w.Header().Set(versionHeader, resp.Header.Get(versionHeader))
-	fmt.Fprintf(w, "Thank you for shopping at %s. You were served from %s.\n%s", os.Getenv("HOSTNAME"), r.RemoteAddr, body)
+	fmt.Fprintf(w, "Thank you for shopping at %s. You were served from %s.\n%sFor guests from overseas: %s.\n", os.Getenv("HOSTNAME"), r.RemoteAddr, body, rate)
 }
 
 // deal is flaky on purpose: each process refuses the first call of an id.

@@ -33,7 +33,35 @@ func Imagine(objects []manifest.Object) []graph.Entry {
 	for _, o := range objects {
 		m.add(o)
 	}
+	m.asked(objects)
 	return m.out
+}
+
+// asked adds the waypoints that only labels of namespaces ask for.
+func (m *imagination) asked(objects []manifest.Object) {
+	g := graph.New()
+	var ch graph.Changes
+	for _, o := range objects {
+		switch o.Resource.(type) {
+		case *corev1.Namespace, *gatewayv1.Gateway:
+			ch.Upserts = append(ch.Upserts, graph.Entry{Object: o.Resource})
+		}
+	}
+	g.Apply(ch)
+	for _, n := range g.Waypoints() {
+		if _, written := g.Gateway(n); !written {
+			gw, _ := g.Waypoint(n)
+			m.waypoint(gw)
+		}
+	}
+}
+
+// waypoint adds what a waypoint is made into.
+func (m *imagination) waypoint(gw *gatewayv1.Gateway) {
+	made := provision.Make(gw, provision.Options{})
+	m.out = append(m.out, graph.Entry{Object: m.service(made.Service)})
+	d := made.Deployment
+	m.workload(d.ObjectMeta, d.Spec.Replicas, d.Spec.Template, "ReplicaSet", d.Name+"-0")
 }
 
 type imagination struct {
@@ -58,10 +86,7 @@ func (m *imagination) add(o manifest.Object) {
 		return
 	case *gatewayv1.Gateway:
 		if x.Spec.GatewayClassName == graph.WaypointClass && len(provision.Check(x).Problems) == 0 {
-			made := provision.Make(x, provision.Options{})
-			m.out = append(m.out, graph.Entry{Object: m.service(made.Service)})
-			d := made.Deployment
-			m.workload(d.ObjectMeta, d.Spec.Replicas, d.Spec.Template, "ReplicaSet", d.Name+"-0")
+			m.waypoint(x)
 		}
 	}
 	m.out = append(m.out, entry)

@@ -3,7 +3,6 @@ package hbone3
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -75,6 +74,13 @@ func (c *ClientConn) claim() bool {
 	c.idle.Stop()
 	c.streams++
 	return true
+}
+
+// load gives how many streams there are, and whether there is room for another one.
+func (c *ClientConn) load() (streams int, room bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.streams, !c.retired && c.streams < c.cfg.MaxStreams
 }
 
 // left notes that a stream has ended.
@@ -174,158 +180,3 @@ func because(ctx context.Context, err error) error {
 	}
 	return mapped(err)
 }
-
-// Pool shares connections among streams of equal key: one for each key, set up
-// without holding up other keys.
-type Pool[K comparable] struct {
-	dial func(ctx context.Context, key K) (*ClientConn, error)
-
-	ctx    context.Context
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
-
-	mu     sync.Mutex
-	closed bool         // guarded by mu
-	keys   map[K]*entry // guarded by mu
-}
-
-// entry is a connection, or the attempt to have one.
-type entry struct {
-	done chan struct{}
-	conn *ClientConn // and
-	err  error       // are written before done is closed
-}
-
-// NewPool makes a pool that opens connections with dial. Drain ends it.
-func NewPool[K comparable](dial func(ctx context.Context, key K) (*ClientConn, error)) *Pool[K] {
-	ctx, cancel := context.WithCancel(context.Background())
-	return &Pool[K]{dial: dial, ctx: ctx, cancel: cancel, keys: make(map[K]*entry)}
-}
-
-// Open opens a stream on the connection of the key, setting one up if need be. A
-// stream that the peer has provably not processed is tried on a new connection.
-func (p *Pool[K]) Open(ctx context.Context, key K, req hbone.Request) (*Stream, *hbone.Response, *ClientConn, error) {
-	for attempt := 1; ; attempt++ {
-		cc, e, err := p.get(ctx, key)
-		if err != nil {
-			return nil, nil, nil, err
-		}
-		s, resp, err := cc.Open(ctx, req)
-		if err == nil {
-			return s, resp, cc, nil
-		}
-		if !hbone.Unprocessed(err) || attempt == 3 {
-			return nil, nil, nil, err
-		}
-		p.forget(key, e)
-	}
-}
-
-// Get gives the connection of a key, setting it up if need be.
-func (p *Pool[K]) Get(ctx context.Context, key K) (*ClientConn, error) {
-	cc, _, err := p.get(ctx, key)
-	return cc, err
-}
-
-func (p *Pool[K]) get(ctx context.Context, key K) (*ClientConn, *entry, error) {
-	p.mu.Lock()
-	if p.closed {
-		p.mu.Unlock()
-		return nil, nil, hbone.ErrClosed
-	}
-	e := p.keys[key]
-	if e == nil {
-		e = &entry{done: make(chan struct{})}
-		p.keys[key] = e
-		p.wg.Add(1)
-		go p.run(key, e)
-	}
-	p.mu.Unlock()
-	select {
-	case <-e.done:
-		return e.conn, e, e.err
-	case <-ctx.Done():
-		return nil, nil, ctx.Err()
-	}
-}
-
-// run sets up a connection and waits for its end.
-func (p *Pool[K]) run(key K, e *entry) {
-	defer p.wg.Done()
-	defer p.forget(key, e)
-	e.conn, e.err = p.dial(p.ctx, key)
-	p.mu.Lock()
-	stale := p.keys[key] != e
-	p.mu.Unlock()
-	close(e.done)
-	if e.err != nil {
-		return
-	}
-	if stale {
-		e.conn.Drain()
-	}
-	select {
-	case <-e.conn.Done():
-	case <-p.ctx.Done():
-		e.conn.close(http3.ErrCodeNoError, "closing")
-		<-e.conn.Done()
-	}
-	e.conn.mu.Lock()
-	e.conn.idle.Stop()
-	e.conn.mu.Unlock()
-}
-
-// forget has the next stream of the key get a new connection.
-func (p *Pool[K]) forget(key K, e *entry) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.keys[key] == e {
-		delete(p.keys, key)
-	}
-}
-
-// Retire stops the use of connections whose key matches: their streams go on, new
-// ones get a new connection.
-func (p *Pool[K]) Retire(match func(K) bool) {
-	var gone []*entry
-	p.mu.Lock()
-	for k, e := range p.keys {
-		if match(k) {
-			gone = append(gone, e)
-			delete(p.keys, k)
-		}
-	}
-	p.mu.Unlock()
-	for _, e := range gone {
-		select {
-		case <-e.done:
-			if e.err == nil {
-				e.conn.Drain()
-			}
-		default: // run sees that nobody knows it any more
-		}
-	}
-}
-
-// Drain takes no new streams, waits until the present ones have ended or ctx does,
-// and then closes what is left.
-func (p *Pool[K]) Drain(ctx context.Context) {
-	p.mu.Lock()
-	p.closed = true
-	p.mu.Unlock()
-	p.Retire(func(K) bool { return true })
-	idle := make(chan struct{})
-	go func() {
-		p.wg.Wait()
-		close(idle)
-	}()
-	select {
-	case <-idle:
-	case <-ctx.Done():
-	}
-	p.cancel()
-	<-idle
-}
-
-// Unreachable reports whether err says that QUIC does not get through.
-func Unreachable(err error) bool { return errors.Is(err, ErrUnreachable) }

@@ -1,6 +1,7 @@
 package hbone3
 
 import (
+	"net"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -20,6 +21,18 @@ type Config struct {
 	// have not proved that they receive at their address; others have to do that
 	// first (RFC 9000 section 8.1.2); 100.
 	Handshakes int
+	// ConnectionIDs and ResetKey are those of a server whose socket is shared with
+	// other processes; random if nil.
+	ConnectionIDs quic.ConnectionIDGenerator
+	ResetKey      *quic.StatelessResetKey
+	// MaxHandshakes is how many a server has under way at a time: a quarter of them
+	// at most with peers that have not proved their address, and with peers of one
+	// address; 512.
+	MaxHandshakes int
+	// OnTurned is told of each handshake that a server does not go on with, OnFailed
+	// of each that failed for a reason; nil for nobody.
+	OnTurned func(Turned)
+	OnFailed func(from net.Addr, err error)
 }
 
 func (c Config) withDefaults() Config {
@@ -34,6 +47,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Handshakes == 0 {
 		c.Handshakes = 100
+	}
+	if c.MaxHandshakes == 0 {
+		c.MaxHandshakes = 512
 	}
 	return c
 }

@@ -18,7 +18,7 @@ func TestDrain(t *testing.T) {
 		if err != nil {
 			return
 		}
-		_ = s.ReceivePayloads(func(b []byte) error { return s.SendPayload(b) })
+		_ = s.ReceivePayloads(func(b []byte, _ bool) error { return s.SendPayload(b) })
 		s.End()
 	})
 	s, _, _, err := tn.pool.Open(t.Context(), "k", hbone.Request{Authority: "x:1", Protocol: masque.Protocol, Path: "/"})
@@ -27,7 +27,7 @@ func TestDrain(t *testing.T) {
 	}
 	got := make(chan string, 1)
 	ended := make(chan error, 1)
-	go func() { ended <- s.ReceivePayloads(func(b []byte) error { got <- string(b); return nil }) }()
+	go func() { ended <- s.ReceivePayloads(func(b []byte, _ bool) error { got <- string(b); return nil }) }()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	drained := make(chan struct{})

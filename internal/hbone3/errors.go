@@ -16,6 +16,9 @@ import (
 // matter.
 var ErrUnreachable = errors.New("no answer over QUIC")
 
+// ErrBusy is a peer that takes no connection over QUIC now.
+var ErrBusy = errors.New("the peer takes no connection over QUIC now")
+
 // TooLargeError is a datagram that the path does not take.
 type TooLargeError struct {
 	Size, Max int // bytes
@@ -51,6 +54,8 @@ func mapped(err error) error {
 		return &hbone.ConnError{Code: hbone.CodeConnect, Reason: "the peer is gone: " + idle.Error()}
 	case errors.As(err, &transport) && tlsError(transport.ErrorCode):
 		return &hbone.HandshakeError{Err: err}
+	case errors.As(err, &transport) && transport.Remote && transport.ErrorCode == quic.ConnectionRefused:
+		return fmt.Errorf("%w: %w", ErrBusy, err)
 	case errors.As(err, &transport):
 		return &hbone.ConnError{Code: hbone.CodeProtocol, Reason: transport.Error()}
 	case errors.As(err, &app):
@@ -80,3 +85,10 @@ func dialError(ctx context.Context, err error) error {
 	}
 	return mapped(err)
 }
+
+// Unreachable reports whether err says that QUIC does not get through.
+func Unreachable(err error) bool { return errors.Is(err, ErrUnreachable) }
+
+// Unavailable reports whether err says that there is no connection over QUIC, and
+// nothing against one over TCP.
+func Unavailable(err error) bool { return Unreachable(err) || errors.Is(err, ErrBusy) }

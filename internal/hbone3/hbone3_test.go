@@ -268,7 +268,7 @@ func TestDatagrams(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		if err := s.ReceivePayloads(func(b []byte) error { return s.SendPayload(b) }); err != nil {
+		if err := s.ReceivePayloads(func(b []byte, _ bool) error { return s.SendPayload(b) }); err != nil {
 			t.Errorf("server: %v", err)
 		}
 		s.End()
@@ -280,7 +280,7 @@ func TestDatagrams(t *testing.T) {
 	got := make(chan string)
 	done := make(chan error, 1)
 	go func() {
-		done <- s.ReceivePayloads(func(b []byte) error { got <- string(b); return nil })
+		done <- s.ReceivePayloads(func(b []byte, _ bool) error { got <- string(b); return nil })
 	}()
 	for _, want := range []string{"one", string(make([]byte, 1290))} {
 		if err := s.SendPayload([]byte(want)); err != nil {
@@ -321,7 +321,7 @@ func TestMigration(t *testing.T) {
 		if err != nil {
 			return
 		}
-		_ = s.ReceivePayloads(func(b []byte) error { return s.SendPayload(b) })
+		_ = s.ReceivePayloads(func(b []byte, _ bool) error { return s.SendPayload(b) })
 	})
 	nat := newRebinder(t, tn.addr)
 	cc, err := hbone3.Dial(t.Context(), tn.tr, nat.addr, tn.client, hbone3.Config{})
@@ -334,7 +334,7 @@ func TestMigration(t *testing.T) {
 	}
 	got := make(chan string, 64)
 	done := make(chan error, 1)
-	go func() { done <- s.ReceivePayloads(func(b []byte) error { got <- string(b); return nil }) }()
+	go func() { done <- s.ReceivePayloads(func(b []byte, _ bool) error { got <- string(b); return nil }) }()
 	beat := func(text string) {
 		t.Helper()
 		// Datagrams may be lost while the path changes.
@@ -366,6 +366,7 @@ func TestMigration(t *testing.T) {
 // rebinder passes datagrams on to a server, from an address that it can change.
 type rebinder struct {
 	addr  netip.AddrPort
+	tap   func([]byte) // sees what goes to the server; may be nil; guarded by mu
 	front *net.UDPConn
 	to    *net.UDPAddr
 	mu    sync.Mutex
@@ -387,6 +388,9 @@ func newRebinder(t *testing.T, server netip.AddrPort) *rebinder {
 			}
 			r.mu.Lock()
 			r.peer = from
+			if r.tap != nil {
+				r.tap(buf[:n])
+			}
 			_, _ = r.back.WriteToUDP(buf[:n], r.to)
 			r.mu.Unlock()
 		}

@@ -9,10 +9,10 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
-	"golang.org/x/time/rate"
 
 	"github.com/ambit-mesh/ambit/internal/hbone"
 )
@@ -88,6 +88,9 @@ type Server struct {
 	ln      *quic.Listener
 	h3      *http3.Server
 	handler Handler
+	// maxHandlers bounds those of a connection. A stream that was reset makes room for
+	// another one, while its handler may take a while to return.
+	maxHandlers int64
 
 	mu    sync.Mutex
 	conns map[*quic.Conn]struct{} // guarded by mu
@@ -96,17 +99,20 @@ type Server struct {
 // NewServer listens on sock, which it owns from then on. Run has to be called next.
 func NewServer(sock net.PacketConn, tlsConfig *tls.Config, cfg Config, h Handler) (*Server, error) {
 	cfg = cfg.withDefaults()
-	s := &Server{handler: h, conns: make(map[*quic.Conn]struct{})}
+	s := &Server{handler: h, maxHandlers: 2 * int64(cfg.MaxStreams), conns: make(map[*quic.Conn]struct{})}
 	// Peers that flood us with first packets, or have others flooded by our answers,
 	// are asked to prove where they are.
-	unproved := rate.NewLimiter(rate.Limit(cfg.Handshakes), cfg.Handshakes)
-	s.tr = &quic.Transport{Conn: sock, VerifySourceAddress: func(net.Addr) bool { return !unproved.Allow() }}
+	admit := newAdmission(cfg)
+	s.tr = &quic.Transport{
+		Conn: sock, ConnectionIDGenerator: cfg.ConnectionIDs, StatelessResetKey: cfg.ResetKey,
+		VerifySourceAddress: admit.prove, ConnContext: admit.begin,
+	}
 	s.h3 = &http3.Server{
 		Handler: http.HandlerFunc(s.serve), EnableDatagrams: true, MaxHeaderBytes: maxHeaderBytes,
 		// The client closes what is idle; this is for clients that do not.
 		IdleTimeout: 2 * cfg.IdleTimeout,
 		ConnContext: func(ctx context.Context, c *quic.Conn) context.Context {
-			return context.WithValue(ctx, connKey{}, c)
+			return context.WithValue(ctx, connKey{}, &peer{Conn: c})
 		},
 		Logger: slog.New(slog.DiscardHandler),
 	}
@@ -120,6 +126,12 @@ func NewServer(sock net.PacketConn, tlsConfig *tls.Config, cfg Config, h Handler
 
 type connKey struct{}
 
+// peer is a connection and how many handlers it has.
+type peer struct {
+	*quic.Conn
+	handlers atomic.Int64
+}
+
 // Run serves until ctx ends, and then closes everything and waits for the handlers.
 func (s *Server) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
@@ -127,6 +139,9 @@ func (s *Server) Run(ctx context.Context) error {
 		c, err := s.ln.Accept(ctx)
 		if err != nil {
 			break
+		}
+		if h, ok := c.Context().Value(shakeKey{}).(*shake); ok {
+			h.done()
 		}
 		s.mu.Lock()
 		s.conns[c] = struct{}{}
@@ -165,7 +180,12 @@ func (s *Server) Drain(ctx context.Context) {
 }
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
-	c, _ := r.Context().Value(connKey{}).(*quic.Conn)
+	c, _ := r.Context().Value(connKey{}).(*peer)
+	defer c.handlers.Add(-1)
+	if c.handlers.Add(1) > s.maxHandlers {
+		reject(w)
+		return
+	}
 	in := &Incoming{
 		Authority: r.Host, Fields: fields(r.Header), Peer: r.TLS, w: w,
 		RemoteAddr: c.RemoteAddr(), LocalAddr: c.LocalAddr(), s: newPending(w),
@@ -179,6 +199,16 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.handler(r.Context(), in)
+}
+
+// reject resets a stream that nothing was done about.
+func reject(w http.ResponseWriter) {
+	if h, ok := w.(http3.HTTPStreamer); ok {
+		if s, err := h.HTTPStream(); err == nil {
+			s.CancelRead(quic.StreamErrorCode(http3.ErrCodeRequestRejected))
+			s.CancelWrite(quic.StreamErrorCode(http3.ErrCodeRequestRejected))
+		}
+	}
 }
 
 // pending stands for a stream that is not accepted yet.

@@ -184,8 +184,9 @@ func (s *Stream) SendPayload(b []byte) error {
 }
 
 // ReceivePayloads calls f for the payload of each HTTP datagram until the stream
-// ends, and says why it did; nil when the peer ended it.
-func (s *Stream) ReceivePayloads(f func([]byte) error) error {
+// ends, and says why it did; nil when the peer ended it. more says that another one
+// is there already.
+func (s *Stream) ReceivePayloads(f func(b []byte, more bool) error) error {
 	defer s.end()
 	ctx, cancel := context.WithCancelCause(context.Background())
 	ended := make(chan struct{})
@@ -201,7 +202,7 @@ func (s *Stream) ReceivePayloads(f func([]byte) error) error {
 	}()
 	err := s.receive(ctx, f)
 	if err != io.EOF {
-		s.fail(err)
+		s.fail(mapped(err))
 	}
 	<-ended
 	cancel(nil)
@@ -211,18 +212,38 @@ func (s *Stream) ReceivePayloads(f func([]byte) error) error {
 	return s.reason(err)
 }
 
-func (s *Stream) receive(ctx context.Context, f func([]byte) error) error {
+func (s *Stream) receive(ctx context.Context, f func(b []byte, more bool) error) error {
 	for {
 		b, err := s.w.ReceiveDatagram(ctx)
 		if err != nil {
 			return err
 		}
-		s.received.Add(int64(len(b)))
-		if err := f(b); err != nil {
-			return err
+		for b != nil {
+			s.received.Add(int64(len(b)))
+			// An error is found again by who waits.
+			next, _ := s.w.ReceiveDatagram(present{ctx})
+			if err := f(b, next != nil); err != nil {
+				return err
+			}
+			b = next
 		}
 	}
 }
+
+// present has the library give what is there and wait for nothing: a context that is
+// over, which does not say so before anything was looked at.
+type present struct{ context.Context }
+
+var over = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
+
+// Done is closed.
+func (present) Done() <-chan struct{} { return over }
+
+// Err gives none.
+func (present) Err() error { return nil }
+
+// Value hides what would answer in the place of Err.
+func (present) Value(any) any { return nil }
 
 // End ends our direction: the peer's ReceivePayloads returns nil.
 func (s *Stream) End() { _ = s.closeWrite() }

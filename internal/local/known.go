@@ -53,14 +53,21 @@ func firstUnknown(pods []*corev1.Pod, healthy map[string]bool) string {
 // knownKey tells a pod from its predecessor of the same name.
 func knownKey(namespace, name, ip string) string { return namespace + "/" + name + " at " + ip }
 
-// ztunnelDump is the part of a ztunnel's dump that is looked at.
-type ztunnelDump struct {
+// proxyDump is the part of a ztunnel's or waypoint's dump that is looked at.
+type proxyDump struct {
 	Workloads []struct {
 		Name      string   `json:"name"`
 		Namespace string   `json:"namespace"`
 		IPs       []string `json:"workloadIps"`
 		Status    string   `json:"status"`
 	} `json:"workloads"`
+	// Clusters are a waypoint's.
+	Clusters []struct {
+		Endpoints []struct {
+			Workload string `json:"workload"` // <namespace>/<name>
+			Address  string `json:"address"`
+		} `json:"endpoints"`
+	} `json:"clusters"`
 	Certificates []struct {
 		Identity string `json:"identity"`
 		Renewal  string `json:"renewal"`
@@ -72,7 +79,7 @@ type ztunnelDump struct {
 }
 
 // certificates sums up what a ztunnel holds.
-func (d *ztunnelDump) certificates() *control.Certificates {
+func (d *proxyDump) certificates() *control.Certificates {
 	c := &control.Certificates{States: make(map[string]int), Errors: make(map[string]string)}
 	for _, held := range d.Certificates {
 		c.States[held.Renewal]++
@@ -88,22 +95,27 @@ func (d *ztunnelDump) certificates() *control.Certificates {
 
 // askZtunnel gives the pods that a ztunnel knows as healthy.
 func askZtunnel(client *http.Client) (map[string]bool, error) {
-	dump, err := dumpZtunnel(context.Background(), client)
+	dump, err := dumpProxy(context.Background(), client)
 	if err != nil {
 		return nil, err
 	}
+	return dump.healthy(), nil
+}
+
+// healthy gives the pods that a ztunnel knows as such.
+func (d *proxyDump) healthy() map[string]bool {
 	healthy := make(map[string]bool)
-	for _, w := range dump.Workloads {
+	for _, w := range d.Workloads {
 		for _, ip := range w.IPs {
 			if w.Status == "Healthy" {
 				healthy[knownKey(w.Namespace, w.Name, ip)] = true
 			}
 		}
 	}
-	return healthy, nil
+	return healthy
 }
 
-func dumpZtunnel(ctx context.Context, client *http.Client) (*ztunnelDump, error) {
+func dumpProxy(ctx context.Context, client *http.Client) (*proxyDump, error) {
 	ctx, cancel := context.WithTimeout(ctx, knownTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/config_dump", portAdmin), nil)
@@ -115,7 +127,7 @@ func dumpZtunnel(ctx context.Context, client *http.Client) (*ztunnelDump, error)
 		return nil, err
 	}
 	defer resp.Body.Close()
-	dump := new(ztunnelDump)
+	dump := new(proxyDump)
 	if err := json.NewDecoder(resp.Body).Decode(dump); err != nil {
 		return nil, fmt.Errorf("config dump: %w", err)
 	}

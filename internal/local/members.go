@@ -169,26 +169,6 @@ func (s *supervisor) create(a workload.Action, existing []workload.Existing) (*m
 	return m, nil
 }
 
-// settle is how long a retired pod still runs, so that the last who were sent
-// to it are served: other nodes' ztunnels hear of it over the control plane.
-const settle = 300 * time.Millisecond
-
-// release ends the programs of pods that get no more traffic since this
-// reconciliation.
-func (s *supervisor) release(members []*member) {
-	for _, m := range members {
-		if !m.retired || m.released {
-			continue
-		}
-		m.released = true
-		if s.options.Mesh {
-			time.AfterFunc(settle, m.cancel)
-		} else {
-			m.cancel()
-		}
-	}
-}
-
 // worthTelling is how long a pod may wait before the journal mentions it.
 const worthTelling = 3 * time.Second
 

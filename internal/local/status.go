@@ -58,7 +58,7 @@ func (s *supervisor) status(ctx context.Context) control.Status {
 			cn.Addresses = append(cn.Addresses, n.wire.Addr6.String())
 		}
 		if s.options.Mesh {
-			if dump, err := dumpZtunnel(ctx, system.Client(n.wire.Namespaces.Net)); err == nil {
+			if dump, err := dumpProxy(ctx, system.Client(n.wire.Namespaces.Net)); err == nil {
 				cn.Certificates = dump.certificates()
 			}
 		}

@@ -159,6 +159,18 @@ func (c *CapsuleReader) Next() ([]byte, error) {
 	}
 }
 
+// Buffered reports whether a whole DATAGRAM capsule behind the last one has come
+// already.
+func (c *CapsuleReader) Buffered() bool {
+	b := c.buf[c.from:]
+	kind, n, err := quicvarint.Parse(b)
+	if err != nil || kind != capsuleDatagram {
+		return false
+	}
+	size, m, err := quicvarint.Parse(b[n:])
+	return err == nil && uint64(len(b)-n-m) >= size
+}
+
 func unexpected(err error) error {
 	if err == io.EOF {
 		return io.ErrUnexpectedEOF

@@ -148,3 +148,27 @@ func FuzzPath(f *testing.F) {
 		}
 	})
 }
+
+// Buffered tells of whole capsules with datagrams and of nothing else, since who is
+// told that another one follows waits for it.
+func TestBuffered(t *testing.T) {
+	one := masque.AppendCapsule(nil, masque.AppendUDP(nil, []byte("one")))
+	for name, tc := range map[string]struct {
+		behind []byte
+		want   bool
+	}{
+		"nothing":         {nil, false},
+		"another":         {one, true},
+		"a part of one":   {one[:len(one)-1], false},
+		"a type alone":    {one[:1], false},
+		"of another type": {[]byte{0x17, 1, 0}, false},
+	} {
+		r := masque.NewCapsuleReader(bytes.NewReader(append(bytes.Clone(one), tc.behind...)))
+		if _, err := r.Next(); err != nil {
+			t.Fatal(err)
+		}
+		if r.Buffered() != tc.want {
+			t.Errorf("behind a capsule %s: %v", name, !tc.want)
+		}
+	}
+}

@@ -182,16 +182,17 @@ func (s *Store) isWaypoint(w *Workload, g *Gateway) bool {
 }
 
 // SpeaksFor reports whether a peer is of the waypoint of a workload or of one of
-// its services, which may say for whom it opens a connection. Who merely has the
+// its services, or was a moment ago, or is going to be; it may say for whom it opens
+// a connection. Who merely has the
 // waypoint's address does not: it is its identity that counts.
 func (s *Store) SpeaksFor(peer identity.ID, w *Workload) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if s.isOf(peer, w.Waypoint) {
+	if s.isOf(peer, w.Waypoint) || w.former.is(peer) {
 		return true
 	}
 	for i := range w.Services {
-		if svc := s.services[w.Services[i].Service]; svc != nil && s.isOf(peer, svc.Waypoint) {
+		if svc := s.services[w.Services[i].Service]; svc != nil && (s.isOf(peer, svc.Waypoint) || s.isOf(peer, svc.Announced) || svc.former.is(peer)) {
 			return true
 		}
 	}

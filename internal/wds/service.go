@@ -20,7 +20,10 @@ type Service struct {
 	UDP             []Port // where the control plane tells them apart
 	datagrams       bool   // Ports are those of UDP
 	Waypoint        *Gateway
-	Canonical       bool
+	// Announced is a waypoint that is going to be bound: it is believed, and not taken.
+	Announced *Gateway
+	former    *former
+	Canonical bool
 	// AllowUnhealthy sends traffic to endpoints that are not ready, too.
 	AllowUnhealthy bool
 	// Passthrough connects to the address that was asked for.
@@ -79,6 +82,10 @@ func serviceFrom(pb *workloadpb.Service) (*Service, error) {
 	if err != nil {
 		return fail(err)
 	}
+	soon, err := announced(pb.GetExtensions())
+	if err != nil {
+		return fail(err)
+	}
 	ps, err := ports(pb.GetPorts())
 	if err != nil {
 		return fail(err)
@@ -86,7 +93,7 @@ func serviceFrom(pb *workloadpb.Service) (*Service, error) {
 	lb := pb.GetLoadBalancing()
 	s := &Service{
 		Key: intern(key), Name: intern(pb.GetName()), Namespace: intern(pb.GetNamespace()), Hostname: intern(pb.GetHostname()),
-		Ports: ps, Waypoint: gw, Canonical: pb.GetCanonical(),
+		Ports: ps, Waypoint: gw, Announced: soon, Canonical: pb.GetCanonical(),
 		AllowUnhealthy: lb.GetHealthPolicy() == workloadpb.LoadBalancing_ALLOW_ALL,
 		Passthrough:    lb.GetMode() == workloadpb.LoadBalancing_PASSTHROUGH,
 		Strict:         lb.GetMode() == workloadpb.LoadBalancing_STRICT,

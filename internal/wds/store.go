@@ -99,6 +99,9 @@ func (c Change) Put(resource string, a *workloadpb.Address) error {
 		if svc.Key != resource {
 			return fmt.Errorf("service %s: under the resource name %s", svc.Key, resource)
 		}
+		if old := c.s.services[svc.Key]; old != nil {
+			svc.former = c.s.unbound(old.Waypoint, svc.Waypoint, old.former)
+		}
 		c.Remove(resource)
 		c.s.services[svc.Key] = svc
 		host := strings.ToLower(svc.Hostname)
@@ -127,7 +130,7 @@ func (c Change) Remove(resource string) {
 func (c Change) putWorkload(w *Workload) {
 	s := c.s
 	if old := s.workloads[w.UID]; old != nil {
-		w.load = old.load
+		w.load, w.former = old.load, s.unbound(old.Waypoint, w.Waypoint, old.former)
 		c.removeWorkload(old)
 	} else {
 		w.load = new(load)

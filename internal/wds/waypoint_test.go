@@ -149,3 +149,20 @@ func TestBadWaypointOptions(t *testing.T) {
 		t.Errorf("taken with %v", err)
 	}
 }
+
+// A waypoint that is going to be bound is believed and not taken.
+func TestAnnouncedWaypoint(t *testing.T) {
+	announced := func(s *workloadpb.Service) {
+		s.Extensions = options(t, &workloadpb.WaypointOptions{Announced: waypoint("wp")})[1:]
+	}
+	s := store(t, service("wp", "10.96.0.9", nil), native("wp-1", "10.0.0.9", false),
+		service("soon", "10.96.0.1", announced), pod("a", "10.0.0.1", in("soon")))
+	wp := identity.ID{TrustDomain: "cluster.local", Namespace: "shop", ServiceAccount: "wp"}
+	if !s.SpeaksFor(wp, s.WorkloadByName("shop", "a")) {
+		t.Error("it is not believed")
+	}
+	r, err := s.Route(s.WorkloadByName("shop", "a"), netip.MustParseAddrPort("10.96.0.1:80"))
+	if err != nil || r.Waypoint {
+		t.Errorf("goes to %+v, %v", r, err)
+	}
+}

@@ -50,6 +50,8 @@ type Workload struct {
 	// load of the workload as this proxy sees it. Shared with the versions of the
 	// workload before and after.
 	load *load
+	// former is nil while no waypoint was ever unbound.
+	former *former
 }
 
 // Membership is a workload's place in a service.
@@ -152,6 +154,15 @@ func gateway(g *workloadpb.GatewayAddress, extensions []*workloadpb.Extension) (
 	}
 	out.FailOpen, out.Refusal = options.GetFailOpen(), options.GetRefusal()
 	return out, nil
+}
+
+// announced reads a waypoint that is going to be bound where none is; nil for none.
+func announced(extensions []*workloadpb.Extension) (*Gateway, error) {
+	options, err := waypointOptions(extensions)
+	if err != nil || options.GetAnnounced() == nil {
+		return nil, err
+	}
+	return gatewayAddress(options.GetAnnounced())
 }
 
 func waypointOptions(extensions []*workloadpb.Extension) (*workloadpb.WaypointOptions, error) {

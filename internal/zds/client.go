@@ -44,7 +44,7 @@ type ClientConfig struct {
 	Logger     *zap.Logger
 	Registerer prometheus.Registerer
 	// BackoffMin and BackoffMax bound the wait between connection attempts;
-	// 100 ms and 5 s if zero.
+	// 100 ms and 1 s if zero.
 	BackoffMin, BackoffMax time.Duration
 }
 
@@ -69,7 +69,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 		cfg.BackoffMin = 100 * time.Millisecond
 	}
 	if cfg.BackoffMax == 0 {
-		cfg.BackoffMax = 5 * time.Second
+		cfg.BackoffMax = time.Second
 	}
 	m, err := newMetrics(cfg.Registerer)
 	if err != nil {
@@ -116,7 +116,11 @@ func (c *Client) session(ctx context.Context) (progress bool, err error) {
 	defer conn.close()
 	stop := context.AfterFunc(ctx, conn.close)
 	defer stop()
-	if err := conn.send(&zdsapi.ZdsHello{Version: zdsapi.Version_V1, HandsOver: c.successor != nil}, nil); err != nil {
+	hello := &zdsapi.ZdsHello{Version: zdsapi.Version_V1}
+	if c.successor != nil {
+		hello.HandsOver, hello.Serves = true, c.successor.Serving()
+	}
+	if err := conn.send(hello, nil); err != nil {
 		return false, fmt.Errorf("send ZDS hello: %w", err)
 	}
 	c.metrics.connected.Inc()

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -24,6 +25,7 @@ type successor struct {
 	last      zds.Handover               // without descriptors; guarded by mu
 	given     int                        // listeners with the last addition; guarded by mu
 	refusals  int                        // additions that are still refused; guarded by mu
+	additions int                        // guarded by mu
 }
 
 func newSuccessor() *successor {
@@ -34,6 +36,7 @@ func (s *successor) TakeOver(_ context.Context, uid string, w zds.Workload, ns *
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.last, s.given = zds.Handover{Served: h.Served}, len(h.Listeners)
+	s.additions++
 	rest := h.Listeners
 	defer func() {
 		for _, fd := range rest {
@@ -51,7 +54,7 @@ func (s *successor) TakeOver(_ context.Context, uid string, w zds.Workload, ns *
 			s.listeners[uid], err = netns.Adopt(ns, rest[0], netns.ListenOptions{})
 			rest = rest[1:]
 		} else {
-			s.listeners[uid], err = netns.Listen(ns, "tcp", netip.MustParseAddrPort("[::]:15001"), netns.ListenOptions{})
+			s.listeners[uid], err = netns.Listen(ns, "tcp", netip.MustParseAddrPort("[::]:15001"), netns.ListenOptions{ReusePort: true})
 		}
 		if err != nil {
 			return nil, err
@@ -62,6 +65,18 @@ func (s *successor) TakeOver(_ context.Context, uid string, w zds.Workload, ns *
 	}
 	fd, err := s.listeners[uid].Dup()
 	return []int{fd}, err
+}
+
+func (s *successor) asked() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.additions
+}
+
+func (s *successor) Serving() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.listeners) > 0
 }
 
 // close lets go of the listeners, as the end of a process does.
@@ -171,4 +186,84 @@ func TestListenersOfOtherNamespacesAreRefused(t *testing.T) {
 	if _, _, err := netns.ListenerAddr(ns, null); !errors.Is(err, netns.ErrNotListener) {
 		t.Errorf("no socket: %v", err)
 	}
+}
+
+// An agent that has started anew takes the sockets of the ztunnel that serves a pod before it hands the pod to the next
+// one, whichever of the two connects first.
+func TestTheOneThatServesComesFirst(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "zds.sock")
+	ns := netnstest.New(t)
+	netnstest.Up(t, ns, "lo")
+	before, _ := newServer(t, path)
+	agent := start(t, before.Run)
+	set(t, before, "a", ns)
+	old := newSuccessor()
+	one := start(t, newClient(t, path, old).Run)
+	netnstest.Eventually(t, "the old one listens", func() bool { return old.has("a", ns) })
+	one.stop(t)
+	agent.stop(t)
+
+	after, _ := newServerAfter(t, path, time.Hour)
+	agent = start(t, after.Run)
+	defer agent.stop(t)
+	set(t, after, "a", ns)
+	next := newSuccessor()
+	two := start(t, newClient(t, path, next).Run)
+	netnstest.Eventually(t, "the next one is connected", func() bool { return after.Connections() == 1 })
+	one = start(t, newClient(t, path, old).Run)
+	netnstest.Eventually(t, "the next one has the listener of the old one", func() bool { return next.has("a", ns) && next.was(1, true) })
+	one.stop(t)
+	two.stop(t)
+	old.close()
+	next.close()
+}
+
+// Where two ztunnels have opened sockets of their own for a pod, those of the one that ends are not held any longer: the
+// kernel would give them connections that nobody accepts.
+func TestNobodyIsLeftWithSocketsThatNobodyAcceptsFrom(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "zds.sock")
+	ns := netnstest.New(t)
+	netnstest.Up(t, ns, "lo")
+	before, _ := newServer(t, path)
+	agent := start(t, before.Run)
+	set(t, before, "a", ns)
+	old := newSuccessor()
+	one := start(t, newClient(t, path, old).Run)
+	netnstest.Eventually(t, "the old one listens", func() bool { return old.has("a", ns) })
+	one.stop(t)
+	agent.stop(t)
+
+	after, _ := newServer(t, path)
+	agent = start(t, after.Run)
+	defer agent.stop(t)
+	set(t, after, "a", ns)
+	next := newSuccessor()
+	two := start(t, newClient(t, path, next).Run)
+	netnstest.Eventually(t, "the next one listens beside", func() bool { return next.has("a", ns) && next.was(0, false) })
+	one = start(t, newClient(t, path, old).Run)
+	netnstest.Eventually(t, "the old one was told", func() bool { return old.was(1, true) })
+	one.stop(t)
+	old.close()
+	netnstest.Eventually(t, "the next one was asked for its sockets", func() bool { return after.Connections() == 1 && next.asked() >= 2 })
+
+	next.mu.Lock()
+	l := next.listeners["a"]
+	next.mu.Unlock()
+	for range 32 {
+		c, err := netns.Dial(t.Context(), ns, netns.DialOptions{}, netip.MustParseAddrPort("127.0.0.1:15001"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := l.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		got, err := l.AcceptConn()
+		if err != nil {
+			t.Fatalf("a connection has gone to a socket that nobody accepts from: %v", err)
+		}
+		got.Close()
+		c.Close()
+	}
+	two.stop(t)
+	next.close()
 }

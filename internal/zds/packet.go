@@ -58,18 +58,18 @@ func decodeRequest(b []byte, fds int) (*zdsapi.WorkloadRequest, error) {
 	return req, nil
 }
 
-func decodeHello(b []byte, fds int) (handsOver bool, err error) {
+func decodeHello(b []byte, fds int) (*zdsapi.ZdsHello, error) {
 	hello := &zdsapi.ZdsHello{}
 	if err := proto.Unmarshal(b, hello); err != nil {
-		return false, malformed("hello: %v", err)
+		return nil, malformed("hello: %v", err)
 	}
 	if fds != 0 {
-		return false, malformed("hello came with %d file descriptors", fds)
+		return nil, malformed("hello came with %d file descriptors", fds)
 	}
 	if hello.GetVersion() != zdsapi.Version_V1 {
-		return false, fmt.Errorf("ZDS version %d: this side speaks version %d", hello.GetVersion(), zdsapi.Version_V1)
+		return nil, fmt.Errorf("ZDS version %d: this side speaks version %d", hello.GetVersion(), zdsapi.Version_V1)
 	}
-	return hello.GetHandsOver(), nil
+	return hello, nil
 }
 
 // decodeAck gives the error that the proxy reported, empty for success. The answer

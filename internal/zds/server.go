@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
 
+	zdsapi "github.com/ambit-mesh/ambit/apis/zds"
 	"github.com/ambit-mesh/ambit/internal/netns"
 	"github.com/ambit-mesh/ambit/internal/unixsock"
 )
@@ -43,6 +44,10 @@ type ServerConfig struct {
 	// RetryMin and RetryMax bound the wait before an addition that a ztunnel
 	// refused is sent again; 1 s and 30 s if zero.
 	RetryMin, RetryMax time.Duration
+	// ReturnTime is how long after its start the server waits for a ztunnel that
+	// serves the pods already, before it hands them to one that does not; 2 s if zero,
+	// which is twice the longest wait of a Client.
+	ReturnTime time.Duration
 }
 
 // Server is the node agent's end. It holds the wanted set of pods; each ztunnel
@@ -56,7 +61,9 @@ type Server struct {
 	sessions []*session     // guarded by mu; the newest last
 	// listeners are the sockets that listen in the pods, by uid: held so that they
 	// outlive the ztunnel that opened them. Guarded by mu.
-	listeners map[string][]int
+	listeners map[string]kept
+
+	order *order
 }
 
 // pod is one wanted pod; ns is nil for one that is only to be kept.
@@ -93,11 +100,14 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	if cfg.RetryMax == 0 {
 		cfg.RetryMax = 30 * time.Second
 	}
+	if cfg.ReturnTime == 0 {
+		cfg.ReturnTime = 2 * time.Second
+	}
 	m, err := newMetrics(cfg.Registerer)
 	if err != nil {
 		return nil, fmt.Errorf("zds server: %w", err)
 	}
-	return &Server{cfg: cfg, metrics: m, pods: make(map[string]pod), listeners: make(map[string][]int)}, nil
+	return &Server{cfg: cfg, metrics: m, pods: make(map[string]pod), listeners: make(map[string]kept), order: newOrder()}, nil
 }
 
 // Set wants a pod to be proxied. The caller keeps ns open until Remove, or until
@@ -114,7 +124,7 @@ func (s *Server) Set(uid string, w Workload, ns *netns.Namespace) error {
 	defer s.mu.Unlock()
 	now := pod{info: w, ns: ns}
 	if s.pods[uid].id() != now.id() {
-		s.keepLocked(uid, nil) // they listen in another namespace
+		s.keepLocked(uid, nil, nil) // they listen in another namespace
 	}
 	s.pods[uid] = now
 	if n := len(s.sessions); n > 0 {
@@ -131,7 +141,7 @@ func (s *Server) Remove(uid string) {
 		return
 	}
 	delete(s.pods, uid)
-	s.keepLocked(uid, nil)
+	s.keepLocked(uid, nil, nil)
 	for _, sess := range s.sessions {
 		sess.enqueue(entry{uid: uid, op: opDel})
 	}
@@ -159,6 +169,7 @@ func (s *Server) Run(ctx context.Context) error {
 	defer wg.Wait()
 	defer cancel()
 
+	defer s.order.begin(s.cfg.ReturnTime)()
 	limit := rate.NewLimiter(acceptRate, acceptRate)
 	for {
 		if err := limit.Wait(ctx); err != nil {
@@ -183,7 +194,7 @@ func (s *Server) letGo() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for uid := range s.listeners {
-		s.keepLocked(uid, nil)
+		s.keepLocked(uid, nil, nil)
 	}
 }
 
@@ -192,14 +203,14 @@ func (s *Server) serve(ctx context.Context, c *conn) {
 	defer c.close()
 	stop := context.AfterFunc(ctx, c.close)
 	defer stop()
-	handsOver, err := awaitHello(c)
+	hello, err := awaitHello(c)
 	if err != nil {
 		if ctx.Err() == nil {
 			s.cfg.Logger.Warn("refused a ZDS connection", zap.Error(err))
 		}
 		return
 	}
-	sess := s.register(c, handsOver)
+	sess := s.register(c, hello)
 	err = sess.run(ctx)
 	s.unregister(sess)
 	switch {
@@ -211,26 +222,31 @@ func (s *Server) serve(ctx context.Context, c *conn) {
 	}
 }
 
-func awaitHello(c *conn) (handsOver bool, err error) {
+func awaitHello(c *conn) (*zdsapi.ZdsHello, error) {
 	if err := c.unix.SetReadDeadline(time.Now().Add(Timeout)); err != nil {
-		return false, err
+		return nil, err
 	}
 	packet, fds, err := c.receive()
 	if err != nil {
-		return false, fmt.Errorf("read ZDS hello: %w", err)
+		return nil, fmt.Errorf("read ZDS hello: %w", err)
 	}
 	defer closeAll(fds)
-	if handsOver, err = decodeHello(packet, len(fds)); err != nil {
-		return false, err
+	hello, err := decodeHello(packet, len(fds))
+	if err != nil {
+		return nil, err
 	}
-	return handsOver, c.unix.SetReadDeadline(time.Time{})
+	return hello, c.unix.SetReadDeadline(time.Time{})
 }
 
 // register makes the connection the newest and lines up its snapshot, so that no
 // later change can overtake it.
-func (s *Server) register(c *conn, handsOver bool) *session {
+func (s *Server) register(c *conn, hello *zdsapi.ZdsHello) *session {
 	s.mu.Lock()
-	sess := newSession(s, c, handsOver)
+	sess := newSession(s, c, hello.GetHandsOver())
+	sess.waits = sess.handsOver && !hello.GetServes() && len(s.pods) > 0
+	if sess.handsOver && hello.GetServes() {
+		sess.told = s.order.serves()
+	}
 	for uid := range s.pods {
 		sess.enqueue(entry{uid: uid, op: opAdd})
 	}
@@ -257,6 +273,7 @@ func (s *Server) unregister(sess *session) {
 				heir.enqueue(entry{uid: uid, op: opAdd})
 			}
 		}
+		s.inheritLocked(sess, heir)
 	}
 	s.mu.Unlock()
 	s.metrics.connected.Dec()

@@ -38,6 +38,10 @@ type session struct {
 	wake   chan struct{} // capacity 1
 	// handsOver says that the ztunnel takes listening sockets over.
 	handsOver bool
+	// waits says that it is given pods only when it is its turn (order).
+	waits bool
+	// told is called when it was told of all pods, or has gone.
+	told func()
 
 	queue []entry             // guarded by Server.mu
 	acked map[string]netns.ID // guarded by Server.mu
@@ -46,7 +50,7 @@ type session struct {
 }
 
 func newSession(s *Server, c *conn, handsOver bool) *session {
-	return &session{server: s, conn: c, handsOver: handsOver, wake: make(chan struct{}, 1), acked: make(map[string]netns.ID)}
+	return &session{server: s, conn: c, handsOver: handsOver, wake: make(chan struct{}, 1), told: func() {}, acked: make(map[string]netns.ID)}
 }
 
 // enqueue appends a request; Server.mu is held.
@@ -78,7 +82,13 @@ func (s *session) run(ctx context.Context) error {
 		cancel()
 		s.conn.close()
 		<-readerDone
+		s.told()
 	}()
+	if s.waits {
+		if err := s.server.order.await(ctx, answers); err != nil {
+			return err
+		}
+	}
 	for {
 		e, err := s.next(ctx, answers)
 		if err != nil {
@@ -255,6 +265,9 @@ func (s *session) answered(e entry, p pod, a answer) {
 	}
 	s.server.metrics.ack(err)
 	log := s.server.cfg.Logger.With(zap.String("uid", e.uid))
+	if e.op == opSnapshotSent {
+		s.told()
+	}
 	switch {
 	case e.op != opAdd:
 		if err != nil {

@@ -163,8 +163,14 @@ func (r *results) count(uid string, ok bool) int {
 
 func newServer(t *testing.T, path string) (*zds.Server, *results) {
 	t.Helper()
+	return newServerAfter(t, path, time.Millisecond)
+}
+
+// newServerAfter is newServer with a wait for ztunnels that serve pods already.
+func newServerAfter(t *testing.T, path string, wait time.Duration) (*zds.Server, *results) {
+	t.Helper()
 	r := &results{}
-	s, err := zds.NewServer(zds.ServerConfig{Path: path, OnResult: r.add, RetryMin: 10 * time.Millisecond, RetryMax: 50 * time.Millisecond})
+	s, err := zds.NewServer(zds.ServerConfig{Path: path, OnResult: r.add, RetryMin: 10 * time.Millisecond, RetryMax: 50 * time.Millisecond, ReturnTime: wait})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,11 +20,12 @@ func main() {
 		"serve":    serve,   // in the server's pod
 		"relay":    relay,   // in both pods: what Ambit is compared with
 		"load":     load,    // in the client's pod
+		"link":     link,    // between the nodes
 		"hold":     hold,    // keeps a pod alive
 		"waypoint": l7.Main, // beside a proxy that is measured
 	}
 	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: bench run | serve | relay | load | hold")
+		fmt.Fprintln(os.Stderr, "usage: bench run | serve | relay | load | link | hold")
 		os.Exit(2)
 	}
 	if err := commands[os.Args[1]](ctx, os.Args[2:]); err != nil && ctx.Err() == nil {

@@ -32,6 +32,7 @@ var chainNames = []string{direct, tcp, tlsPer, ambit}
 type bench struct {
 	self, cli, dir string
 	name           string
+	transport      string // annotation of the namespace; "" for none
 	duration       time.Duration
 	workloads      []workload
 	chains         []string
@@ -44,7 +45,7 @@ func run(ctx context.Context, args []string) error {
 	cli := f.String("ambit", "bin/ambit", "the ambit program")
 	rounds := f.Int("rounds", 3, "rounds; the median counts")
 	duration := f.Duration("duration", 4*time.Second, "of each measurement")
-	only := f.String("only", "", "data, idle, mesh, or waypoint: one part of it; flags of waypoint come after --")
+	only := f.String("only", "", "data, links, idle, mesh, or waypoint: one part of it; flags of waypoint come after --")
 	chains := f.String("chains", "", "of the data path only the chains that this regular expression finds")
 	loads := f.String("loads", "", "of the data path only the rows that this regular expression finds")
 	if err := f.Parse(args); err != nil {
@@ -100,7 +101,7 @@ func (b *bench) dataPath(ctx context.Context, rounds int, only string) error {
 		return err
 	}
 	defer func() { _ = b.ambit(context.WithoutCancel(ctx), "local", "down", "--name", b.name) }()
-	if only != "idle" {
+	if only == "" || only == "data" {
 		for round := range rounds {
 			fmt.Fprintf(os.Stderr, "round %d of %d\n", round+1, rounds)
 			if err := b.round(ctx); err != nil {
@@ -109,7 +110,13 @@ func (b *bench) dataPath(ctx context.Context, rounds int, only string) error {
 		}
 		b.print()
 	}
-	if only == "data" {
+	if only == "" || only == "links" {
+		if err := b.links(ctx, rounds); err != nil {
+			return err
+		}
+		b.transport = ""
+	}
+	if only == "data" || only == "links" {
 		return nil
 	}
 	if err := b.enrol(ctx, true); err != nil {
@@ -294,6 +301,10 @@ func (b *bench) manifests(enrolled bool) error {
 	if enrolled {
 		label = "ambient"
 	}
+	annotations := ""
+	if b.transport != "" {
+		annotations = "  annotations: {ambit-mesh.io/transport: " + b.transport + "}\n"
+	}
 	container := func(name string, args ...string) string {
 		quoted := make([]string, len(args))
 		for i, a := range args {
@@ -314,7 +325,7 @@ func (b *bench) manifests(enrolled bool) error {
 		server.WriteString(container(fmt.Sprintf("tls-%d", port), "relay", "--listen", fmt.Sprintf(":%d", 200+port), "--to", local(0), "--tls", "server", "--certs", b.dir))
 	}
 	files := map[string]string{
-		"namespace.yaml": "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: bench\n  labels: {ambit-mesh.io/dataplane-mode: " + label + "}\n",
+		"namespace.yaml": "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: bench\n  labels: {ambit-mesh.io/dataplane-mode: " + label + "}\n" + annotations,
 		"service.yaml":   "apiVersion: v1\nkind: Service\nmetadata: {name: server, namespace: bench}\nspec:\n  clusterIP: None\n  selector: {app: server}\n  ports: [{name: echo, port: 7000}, {name: sink, port: 7001}, {name: datagrams, port: 7002, protocol: UDP}]\n",
 		"client.yaml":    "apiVersion: v1\nkind: Pod\nmetadata: {name: client, namespace: bench, labels: {app: client}}\nspec:\n  nodeName: n1\n  containers:\n" + client.String(),
 		"server.yaml":    "apiVersion: v1\nkind: Pod\nmetadata: {name: server, namespace: bench, labels: {app: server}}\nspec:\n  nodeName: n2\n  containers:\n" + server.String(),
@@ -334,13 +345,5 @@ func (b *bench) manifests(enrolled bool) error {
 
 // median of a value of the results of a row and chain.
 func (b *bench) median(row, chain string, value func(result) float64) float64 {
-	var all []float64
-	for _, r := range b.results[row][chain] {
-		all = append(all, value(r))
-	}
-	slices.Sort(all)
-	if len(all) == 0 {
-		return 0
-	}
-	return all[len(all)/2]
+	return medianOf(b.results[row][chain], value)
 }

@@ -53,7 +53,7 @@ func (c *cluster) initNode(n node) error {
 // second mount of them would confuse who looks for the first.
 func ownSys(n node) error {
 	keep := filepath.Join(n.Dir, "cgroup")
-	if err := os.Mkdir(keep, 0o755); err != nil {
+	if err := os.MkdirAll(keep, 0o755); err != nil {
 		return err
 	}
 	if err := unix.Mount(cgroups, keep, "", unix.MS_MOVE, ""); err != nil {
@@ -169,7 +169,11 @@ func install(n node) error {
 			return err
 		}
 	}
-	return copyFile(filepath.Join(n.Dir, "10-ptp.conflist"), "/etc/cni/net.d/10-ptp.conflist", 0o644)
+	const conf = "/etc/cni/net.d/10-ptp.conflist"
+	if _, err := os.Stat(conf); err == nil {
+		return nil // of before its power failed; others may have changed it since
+	}
+	return copyFile(filepath.Join(n.Dir, "10-ptp.conflist"), conf, 0o644)
 }
 
 func copyFile(from, to string, mode os.FileMode) error {

@@ -48,7 +48,7 @@ func execute(ctx context.Context) error {
 		return err
 	}
 	root := &cobra.Command{Use: "cluster", Short: "Run a Kubernetes of two nodes on this machine", SilenceUsage: true, SilenceErrors: true}
-	root.AddCommand(c.upCommand(), c.downCommand(), c.buildCommand(), c.statusCommand(), c.loadCommand())
+	root.AddCommand(c.upCommand(), c.downCommand(), c.buildCommand(), c.checkCommand(), c.statusCommand(), c.loadCommand())
 	root.AddCommand(
 		c.inside("kubectl ARGS...", "Run kubectl as the administrator", func(args []string) (box.Box, string, []string, error) {
 			return c.control, box.Network, append([]string{c.program("kubectl"), "--kubeconfig", c.kubeconfig("admin")}, args...), nil
@@ -97,6 +97,12 @@ func (c *cluster) buildCommand() *cobra.Command {
 	return &cobra.Command{Use: "build", Short: "Build the programs of Kubernetes, once", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
 		_, err := binaries.Build(cmd.Context(), c.root, os.Stderr)
 		return err
+	}}
+}
+
+func (c *cluster) checkCommand() *cobra.Command {
+	return &cobra.Command{Use: "check", Short: "Say what keeps this machine from running a cluster", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
+		return c.check()
 	}}
 }
 

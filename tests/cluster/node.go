@@ -17,10 +17,7 @@ func (c *cluster) startNode(ctx context.Context, n node) error {
 	if _, err := n.Pid(); err == nil {
 		return c.importAll(n)
 	}
-	// What a node that was killed has left does not belong to the new one.
-	if err := os.RemoveAll(n.Dir); err != nil {
-		return err
-	}
+	// A node whose power has failed comes back with its disk. Its programs and pods are gone, and so is /run.
 	if err := os.MkdirAll(n.Dir, 0o755); err != nil {
 		return err
 	}

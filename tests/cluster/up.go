@@ -77,12 +77,7 @@ func (c *cluster) packages() error {
 	if os.Geteuid() != 0 {
 		return errors.New("a cluster needs root: run it as root, or through sudo")
 	}
-	var missing []string
-	for file, pkg := range needed() {
-		if _, err := os.Stat(file); err != nil {
-			missing = append(missing, pkg)
-		}
-	}
+	missing := missingPackages()
 	if len(missing) == 0 {
 		return nil
 	}

@@ -47,6 +47,7 @@ func steps() []step {
 		{"Read the traffic between the nodes again", (*demo).readCiphertext},
 		{"Ask both ends who they talked to", (*demo).identities},
 		{"Replace both ztunnels in the middle of a download", (*demo).replace},
+		{"Ask both ends about datagrams, too", (*demo).datagrams},
 		{"Let one service account in and another not", (*demo).policy},
 		{"Ask for a waypoint", (*demo).waypoint},
 		{"Show a new cart to testers only", (*demo).testers},

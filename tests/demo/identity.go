@@ -55,23 +55,42 @@ func (d *demo) awaitEnds(ctx context.Context, want func(source, destination acce
 
 func (d *demo) identities(ctx context.Context) error {
 	for _, pair := range [][2]string{{"web", "cart"}, {"cart", "catalog"}, {"cart", "stock"}} {
-		client, server := "/sa/"+pair[0], "/sa/"+pair[1]
-		s, t, err := d.awaitEnds(ctx, func(s, t access) bool {
-			return s.Error == "" && strings.HasSuffix(s.SrcIdentity, client) && strings.HasSuffix(s.DstIdentity, server)
-		})
+		s, err := d.agree(ctx, pair[0], pair[1])
 		if err != nil {
-			return fmt.Errorf("%s to %s: %w", pair[0], pair[1], err)
+			return err
 		}
-		if s.SrcIdentity != t.SrcIdentity || s.DstIdentity != t.DstIdentity || s.Security != "mutual_tls" || t.Security != "mutual_tls" {
-			return fmt.Errorf("the two ends do not agree: %s and %s", s, t)
-		}
-		d.say("%s: %s", s.Node, s)
-		d.say("%s: %s", t.Node, t)
 		if pair[0] == "web" {
 			d.prove("both ends know each other's identity", "%s and %s", s.SrcIdentity, s.DstIdentity)
 		}
 	}
 	return nil
+}
+
+// datagrams comes some steps later: a session over UDP is logged when nothing was
+// said for ten seconds.
+func (d *demo) datagrams(ctx context.Context) error {
+	s, err := d.agree(ctx, "web", "rates")
+	if err != nil {
+		return err
+	}
+	d.prove("they do over UDP, too", "%s and %s", s.SrcIdentity, s.DstIdentity)
+	return nil
+}
+
+// agree checks that both ends of a connection, or session, tell the same.
+func (d *demo) agree(ctx context.Context, client, server string) (access, error) {
+	s, t, err := d.awaitEnds(ctx, func(s, t access) bool {
+		return s.Error == "" && strings.HasSuffix(s.SrcIdentity, "/sa/"+client) && strings.HasSuffix(s.DstIdentity, "/sa/"+server)
+	})
+	if err != nil {
+		return s, fmt.Errorf("%s to %s: %w", client, server, err)
+	}
+	if s.SrcIdentity != t.SrcIdentity || s.DstIdentity != t.DstIdentity || s.Security != "mutual_tls" || t.Security != "mutual_tls" {
+		return s, fmt.Errorf("the two ends do not agree: %s and %s", s, t)
+	}
+	d.say("%s: %s", s.Node, s)
+	d.say("%s: %s", t.Node, t)
+	return s, nil
 }
 
 // String gives what matters here.

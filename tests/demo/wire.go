@@ -18,6 +18,7 @@ var needles = [...]string{
 	"220 Welcome to the stock",           // raw TCP, said by the server first
 	"Ambit mug, 9.90 EUR",                // gRPC
 	"paid with card 4111-1111-1111-1111", // HTTP, behind the front
+	"RATE one euro is",                   // UDP
 }
 
 // window is how long the wire is read for one report.
@@ -135,8 +136,9 @@ func (d *demo) readCiphertext(ctx context.Context) error {
 		}
 		d.say("%d bytes of connections from before the label are still on their way: %v", r.OpenBytes, r.OpenFlows)
 	}
-	t := r.TLS
+	t, q := r.TLS, r.QUIC
 	d.say("%d bytes to and from port 15008: %d TLS handshake records, %d application data records, %d others", r.MeshBytes, t.Handshake, t.ApplicationData, t.Other)
+	d.say("and over UDP %d QUIC handshake datagrams and %d protected ones", q.Handshake, q.Protected)
 	switch {
 	case r.OpenBytes > 0:
 		return fmt.Errorf("%d bytes do not go by tunnel: %v", r.OpenBytes, r.OpenFlows)
@@ -144,11 +146,14 @@ func (d *demo) readCiphertext(ctx context.Context) error {
 		return fmt.Errorf("known texts are readable on the wire: %v", slices.Sorted(maps.Keys(r.Found)))
 	case r.MeshBytes == 0 || t.ApplicationData == 0:
 		return fmt.Errorf("nothing goes by tunnel")
-	case t.Foreign > 0 || r.Unread > 0:
-		return fmt.Errorf("%d bytes to port 15008 are no TLS and %d cannot be told", t.Foreign, r.Unread)
+	case q.Protected == 0:
+		return fmt.Errorf("no datagram goes by tunnel")
+	case t.Foreign > 0 || q.Foreign > 0 || r.Unread > 0:
+		return fmt.Errorf("of the bytes to port 15008 %d are no TLS, %d no QUIC and %d cannot be told", t.Foreign, q.Foreign, r.Unread)
 	}
 	d.prove("after: none of it is readable", "0 of %d known texts in %d bytes", len(needles), r.MeshBytes)
-	d.prove("after: nothing but TLS records on port 15008", "%d records, 0 bytes beside them", t.ApplicationData+t.Handshake+t.Other)
+	d.prove("after: nothing but TLS records on tcp port 15008", "%d records, 0 bytes beside them", t.ApplicationData+t.Handshake+t.Other)
+	d.prove("after: UDP goes by tunnel, nothing but QUIC on udp port 15008", "%d datagrams, 0 bytes beside them", q.Handshake+q.Protected)
 	return nil
 }
 

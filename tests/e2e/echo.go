@@ -3,7 +3,7 @@ package e2e
 import "fmt"
 
 // echoApp is a Deployment of tests/e2e/echo on a node, with a Service of the same name: HTTP at 80, gRPC at 7070, TCP at
-// 9090. A node of "" lets the scheduler decide.
+// 9090, UDP at 9091. A node of "" lets the scheduler decide.
 func echoApp(name, node string) string {
 	return fmt.Sprintf(`
 apiVersion: v1
@@ -25,7 +25,7 @@ spec:
       - name: echo
         image: ambit.test/echo:dev
         imagePullPolicy: Never
-        args: [--port=8080, --grpc=7070, --tcp=9090, --version=%[1]s]
+        args: [--port=8080, --grpc=7070, --tcp=9090, --udp=9091, --version=%[1]s]
         readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
 ---
 apiVersion: v1
@@ -37,6 +37,7 @@ spec:
   - {name: http, port: 80, targetPort: 8080, appProtocol: http}
   - {name: grpc, port: 7070, appProtocol: kubernetes.io/h2c}
   - {name: tcp, port: 9090}
+  - {name: udp, port: 9091, protocol: UDP}
 ---
 `, name, node)
 }

@@ -23,6 +23,7 @@ type attacker struct {
 	ca     *testkit.CA
 	id     identity.ID
 	good   *tls.Config // of a client that may come in
+	good3  *tls.Config // the same over QUIC
 }
 
 func newAttacker(t *testing.T, in *inside) *attacker {
@@ -33,7 +34,11 @@ func newAttacker(t *testing.T, in *inside) *attacker {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &attacker{victim: in.Victim, ca: ca, id: me.ID, good: good}
+	good3, err := me.QUICClientConfig(ca.Workload("in", "server-n2").ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &attacker{victim: in.Victim, ca: ca, id: me.ID, good: good, good3: good3}
 }
 
 func (a *attacker) at(port string) string { return net.JoinHostPort(a.victim, port) }
@@ -75,16 +80,19 @@ func attackHandshakes(t *testing.T, a *attacker) {
 	t.Run("good", func(t *testing.T) { a.peer(t).Accepted(1, a.at("8080")) })
 }
 
-func attackRequests(t *testing.T, a *attacker) {
+// badRequest is a request that is answered otherwise than by 200.
+type badRequest struct {
+	name   string
+	fields []string
+	status string
+	reason string // in Proxy-Status
+}
+
+// badRequests are those of either transport.
+func (a *attacker) badRequests() []badRequest {
 	connect := func(authority string) []string { return []string{":method", "CONNECT", ":authority", authority} }
-	for _, tc := range []struct {
-		name   string
-		fields []string
-		status string
-		reason string // in Proxy-Status
-	}{
+	return []badRequest{
 		{"GET", []string{":method", "GET", ":scheme", "https", ":path", "/", ":authority", a.at("8080")}, "400", "http_request_error; details=\"method must be CONNECT\""},
-		{"no authority", []string{":method", "CONNECT"}, "400", "http_request_error; details=\"no authority\""},
 		{"authority without port", connect(a.victim), "400", "http_request_error; details=\"authority"},
 		{"authority that is none", connect("a@b/c"), "400", "http_request_error; details=\"authority"},
 		{"port 0", connect(a.at("0")), "400", "port 0"},
@@ -98,8 +106,15 @@ func attackRequests(t *testing.T, a *attacker) {
 		{"inbound capture", connect(a.at("15006")), "503", "destination_ip_prohibited; details=\"port 15006 is the proxy's own\""},
 		{"tunnel in a tunnel", connect(a.at("15008")), "503", "destination_ip_prohibited; details=\"port 15008 is the proxy's own\""},
 		{"nobody listens", connect(a.at("9999")), "503", "connection_refused"},
-		{"oversize headers", append(connect(a.at("8080")), "baggage", strings.Repeat("a", 17<<10)), "431", "http_request_error; details=\"header fields too large\""},
-	} {
+	}
+}
+
+func attackRequests(t *testing.T, a *attacker) {
+	connect := func(authority string) []string { return []string{":method", "CONNECT", ":authority", authority} }
+	for _, tc := range append(a.badRequests(),
+		badRequest{"no authority", []string{":method", "CONNECT"}, "400", "http_request_error; details=\"no authority\""},
+		badRequest{"oversize headers", append(connect(a.at("8080")), "baggage", strings.Repeat("a", 17<<10)), "431", "http_request_error; details=\"header fields too large\""},
+	) {
 		t.Run(tc.name, func(t *testing.T) {
 			p := a.peer(t)
 			p.OK(p.Headers(1, false, tc.fields...))

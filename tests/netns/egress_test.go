@@ -119,7 +119,7 @@ func resolves(t *testing.T, _ *inside) {
 			} {
 				began := time.Now()
 				got, err := resolve(host)
-				if took := time.Since(began); took > 3*time.Second {
+				if took := time.Since(began); took >= 5*time.Second {
 					t.Errorf("%s: took %s, as long as a resolver waits for an answer", host, took)
 				}
 				if err != nil || !slices.ContainsFunc(got, func(a string) bool { return strings.HasPrefix(a, want) }) {
@@ -127,7 +127,7 @@ func resolves(t *testing.T, _ *inside) {
 				}
 			}
 			began := time.Now()
-			if got, err := resolve("nobody.in.svc.cluster.local"); err == nil || time.Since(began) > 3*time.Second {
+			if got, err := resolve("nobody.in.svc.cluster.local"); err == nil || time.Since(began) >= 5*time.Second {
 				t.Errorf("a service that does not exist is at %v, %v after %s", got, err, time.Since(began))
 			}
 		})

@@ -20,6 +20,11 @@ var attacks = map[string]func(*testing.T, *attacker){
 	"floods":             attackFloods,
 	"windows":            attackWindows,
 	"endless handshakes": attackEndlessHandshakes,
+
+	"QUIC handshakes":         attackQUICHandshakes,
+	"QUIC requests":           attackQUICRequests,
+	"QUIC floods":             attackQUICFloods,
+	"endless QUIC handshakes": attackEndlessQUICHandshakes,
 }
 
 // Bounds of what an attack may cost the ztunnel, which is built with the race
@@ -72,6 +77,18 @@ func TestHostilePeers(t *testing.T) {
 		t.Errorf("another pod on the same ztunnel: %d connections worked, failures: %s", ok, failures)
 	}
 	m.attacksAreLogged()
+	m.turnedAway("address_unproved", "source_limit", "unfinished")
+}
+
+// turnedAway wants handshakes over QUIC counted by each of the reasons.
+func (m *mesh) turnedAway(reasons ...string) {
+	m.t.Helper()
+	metrics := m.fetch("n2", "http://127.0.0.1:15020/metrics")
+	for _, why := range reasons {
+		if n := number(m.t, metrics, fmt.Sprintf(`ambit_tunnel_handshakes_turned_away_total{reason=%q,transport="h3"} `, why)); n == 0 {
+			m.t.Errorf("no handshake over QUIC was counted as %s", why)
+		}
+	}
 }
 
 // attacksAreLogged looks for the reason of each kind of refusal at the attacked end.
@@ -82,7 +99,7 @@ func (m *mesh) attacksAreLogged() {
 	})
 	for _, want := range []string{
 		"didn't provide a certificate", "certificate has expired", "unknown authority", "another trust domain",
-		"unsupported versions", "does not speak h2", "is not this pod", "port 15008 is the proxy's own",
+		"unsupported versions", "does not speak h2", "unsupported application protocols", "is not this pod", "port 15008 is the proxy's own",
 	} {
 		found := false
 		for _, l := range lines {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +20,10 @@ import (
 // roleEnv makes the test binary a probe: its arguments are the role.
 const roleEnv = "AMBIT_TEST_PROBE"
 
+// binEnv is a directory with programs of the mesh that are built already.
+const binEnv = "AMBIT_TEST_BIN"
+
+// binDir is where the programs of the mesh are.
 var binDir string
 
 func TestMain(m *testing.M) {
@@ -34,6 +39,9 @@ func TestMain(m *testing.M) {
 }
 
 func runTests(m *testing.M) int {
+	if binDir = os.Getenv(binEnv); binDir != "" {
+		return m.Run()
+	}
 	dir, err := os.MkdirTemp("", "ambit-netns-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -81,14 +89,16 @@ type status struct {
 		Pids      map[string]int `json:"pids"`
 		State     string         `json:"state"`
 	} `json:"pods"`
-	Components []struct {
-		Name     string `json:"name"`
-		Pid      int    `json:"pid"`
-		Restarts int    `json:"restarts"`
-		Ready    bool   `json:"ready"`
-		Draining int    `json:"draining"`
-	} `json:"components"`
-	Problems []string `json:"problems"`
+	Components []statusComponent `json:"components"`
+	Problems   []string          `json:"problems"`
+}
+
+type statusComponent struct {
+	Name     string `json:"name"`
+	Pid      int    `json:"pid"`
+	Restarts int    `json:"restarts"`
+	Ready    bool   `json:"ready"`
+	Draining int    `json:"draining"`
 }
 
 // start brings up a mesh with the manifests, and takes it down with the test.
@@ -122,7 +132,7 @@ func start(t *testing.T, manifests map[string]string, args ...string) *mesh {
 // meshName is short, and not that of another run of the same test.
 func meshName(test string) string {
 	h := fnv.New32a()
-	_, _ = h.Write([]byte(binDir + test))
+	_, _ = fmt.Fprint(h, binDir, os.Getpid(), test)
 	return fmt.Sprintf("test-%08x", h.Sum32())
 }
 
@@ -257,6 +267,36 @@ func (m *mesh) accessLog(match func(map[string]any) bool) []map[string]any {
 	return found
 }
 
+// ends are the addresses of a connection in the error of its client.
+var ends = regexp.MustCompile(`(\S+:\d+)->\S+:\d+`)
+
+// linesOf gives what the ztunnels at both ends logged of the connections that a
+// client's failures name.
+func (m *mesh) linesOf(failures string) string {
+	m.t.Helper()
+	of := make(map[any]bool) // source addresses, and trace IDs
+	for _, found := range ends.FindAllStringSubmatch(failures, -1) {
+		of[found[1]] = true
+	}
+	trace := func(l map[string]any) string {
+		text, _ := l["traceparent"].(string)
+		_, text, _ = strings.Cut(text, "-")
+		id, _, _ := strings.Cut(text, "-")
+		return id
+	}
+	for _, l := range m.accessLog(func(l map[string]any) bool { return of[l["src.addr"]] }) {
+		if id := trace(l); id != "" {
+			of[id] = true
+		}
+	}
+	var all strings.Builder
+	for _, l := range m.accessLog(func(l map[string]any) bool { return of[l["src.addr"]] || of[trace(l)] }) {
+		line, _ := json.Marshal(l)
+		fmt.Fprintf(&all, "%s\n", line)
+	}
+	return all.String()
+}
+
 // steady is a client that opens connection after connection.
 type steady struct {
 	cmd *exec.Cmd
@@ -316,7 +356,13 @@ func (h *held) end() {
 
 func (m *mesh) hold(namespace, pod, addr string) *held {
 	m.t.Helper()
-	cmd := m.probe(m.t.Context(), namespace, pod, "hold", addr)
+	return m.holdOver("tcp", namespace, pod, addr)
+}
+
+// holdOver is hold over a network, "tcp" or "udp"; of UDP no datagram may be lost.
+func (m *mesh) holdOver(network, namespace, pod, addr string) *held {
+	m.t.Helper()
+	cmd := m.probe(m.t.Context(), namespace, pod, "hold", network, addr)
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		m.t.Fatal(err)

@@ -74,13 +74,19 @@ func probe(args []string) int {
 	case "fetch":
 		err = probeFetch(args[1])
 	case "hold":
-		err = probeHold(args[1])
+		err = probeHold(args[1], args[2])
 	case "waypoint":
 		err = probeWaypoint(args[1:])
 	case "slow":
 		err = probeSlow(args[1], args[2])
 	case "sniff":
 		err = probeSniff(args[1])
+	case "chaos":
+		err = probeChaos(args[1])
+	case "cut":
+		err = probeCut(args[1:])
+	case "mend":
+		err = probeMend(args[1:])
 	case "meddle":
 		err = probeMeddle(args[1:])
 	default:
@@ -403,8 +409,8 @@ func probeSteady(addr string) error {
 
 // probeHold opens one connection, sends a byte for each line of standard input and
 // prints what came of it.
-func probeHold(addr string) error {
-	c, err := net.DialTimeout("tcp", addr, 10*time.Second)
+func probeHold(network, addr string) error {
+	c, err := net.DialTimeout(network, addr, 10*time.Second)
 	if err != nil {
 		return err
 	}

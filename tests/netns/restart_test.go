@@ -95,14 +95,15 @@ func (m *mesh) encryptedBetween(addr string) {
 	m.until("the connection is in the access log as mutual TLS", func() bool { return count() > before })
 }
 
-// Certificates of seconds: many renewals, the authority killed in between, and its
+// Certificates of seconds, but of so many that a busy machine starts the authority
+// again within half of them: many renewals, the authority killed in between, and its
 // root replaced, with no connection failed.
 func TestCertificatesOfSeconds(t *testing.T) {
-	m := start(t, world(), "--component-arg", "controlplane=--cert-ttl=6s", "--component-arg", "controlplane=--ca-rotation-overlap=7s", "--component-arg", "ztunnel=--cert-ttl=6s")
+	m := start(t, world(), "--component-arg", "controlplane=--cert-ttl=12s", "--component-arg", "controlplane=--ca-rotation-overlap=13s", "--component-arg", "ztunnel=--cert-ttl=12s")
 	m.captured("in")
 	load := m.steady("in", "client", "server-n2.in.svc.cluster.local:8080")
 	open := m.hold("in", "client", "server-n2.in.svc.cluster.local:8085")
-	m.until("certificates were renewed often", func() bool { return m.renewals("n2") >= 8 })
+	m.until("certificates were renewed often", func() bool { return m.renewals("n2") >= 4 })
 	open.beat()
 	m.kill("controlplane")
 	before := m.renewals("n1")
@@ -178,7 +179,7 @@ func (m *mesh) fetch(node, url string) string {
 // The authority answers nothing until just before the first certificate expires, and
 // no connection fails.
 func TestAuthorityAwayUntilJustBeforeExpiry(t *testing.T) {
-	const life, left = 15 * time.Second, 3 * time.Second
+	const life, left = 30 * time.Second, 10 * time.Second
 	m := start(t, world(), "--component-arg", "controlplane=--cert-ttl="+life.String(), "--component-arg", "ztunnel=--cert-ttl="+life.String())
 	m.captured("in")
 	load := m.steady("in", "client", "server-n2.in.svc.cluster.local:8080")

@@ -2,6 +2,7 @@ package netns_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -9,33 +10,76 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // probeGraceful is an application as it should be: told to end, it takes no more
-// connections and finishes those that it has.
+// connections and finishes those that it has. Those that wait for it to accept them
+// it has too: the close of a listening socket would reset them.
 func probeGraceful() error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	l, err := net.Listen("tcp", fmt.Sprintf(":%d", servers["echo"].port))
+	l, err := net.ListenTCP("tcp", &net.TCPAddr{Port: servers["echo"].port})
 	if err != nil {
 		return err
 	}
-	context.AfterFunc(ctx, func() { _ = l.Close() })
+	defer l.Close()
+	context.AfterFunc(ctx, func() { _ = l.SetDeadline(time.Now()) })
 	var serving sync.WaitGroup
 	defer serving.Wait()
-	for {
-		c, err := l.Accept()
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
+	serve := func(c *net.TCPConn) {
 		serving.Go(func() {
 			defer c.Close()
-			serveEcho(c.(*net.TCPConn))
+			serveEcho(c)
 		})
 	}
+	for {
+		c, err := l.AcceptTCP()
+		if err == nil {
+			serve(c)
+			continue
+		}
+		if ctx.Err() == nil {
+			return err
+		}
+		waiting, err := queued(l)
+		for _, c := range waiting {
+			serve(c)
+		}
+		return errors.Join(err, l.Close())
+	}
+}
+
+// queued gives the connections that wait to be accepted, whatever the deadline of
+// the listener.
+func queued(l *net.TCPListener) (conns []*net.TCPConn, err error) {
+	raw, err := l.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var errs []error
+	err = raw.Control(func(listener uintptr) {
+		for {
+			fd, _, err := syscall.Accept4(int(listener), syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC)
+			switch {
+			case errors.Is(err, syscall.EAGAIN):
+				return
+			case errors.Is(err, syscall.EINTR), errors.Is(err, syscall.ECONNABORTED):
+				continue
+			case err != nil:
+				errs = append(errs, fmt.Errorf("accept: %w", err))
+				return
+			}
+			f := os.NewFile(uintptr(fd), "connection")
+			c, err := net.FileConn(f)
+			if err = errors.Join(err, f.Close()); err != nil {
+				errs = append(errs, err)
+				return
+			}
+			conns = append(conns, c.(*net.TCPConn))
+		}
+	})
+	return conns, errors.Join(append(errs, err)...)
 }
 
 // rolling is a Deployment on n2, and its Service; a new generation replaces all pods.
@@ -130,7 +174,7 @@ func TestRollingReplacements(t *testing.T) {
 		ok, failures := l.end()
 		total += ok
 		if failures != "" || ok < 100 {
-			t.Errorf("client %d: %d connections worked, failures: %s", i, ok, failures)
+			t.Errorf("client %d: %d connections worked, failures: %s\n%s", i, ok, failures, m.linesOf(failures))
 		}
 	}
 	t.Logf("%d pods, %d addresses used by more than one, %d connections", len(pods), reused, total)

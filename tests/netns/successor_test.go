@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // A ztunnel is replaced again and again, at either end, by the command and by a plain
@@ -46,6 +47,61 @@ func TestZtunnelIsReplaced(t *testing.T) {
 		return m.component("n1/ztunnel").draining+m.component("n2/ztunnel").draining == 0
 	})
 	m.encryptedBetween(far + ":8080")
+}
+
+// The same with tunnels over QUIC: what comes to their port is of several processes.
+func TestZtunnelIsReplacedOverQUIC(t *testing.T) {
+	files := world()
+	files["in.yaml"] = strings.Replace(files["in.yaml"], "metadata:\n  name: in\n", "metadata:\n  name: in\n  annotations: {ambit-mesh.io/transport: h3}\n", 1)
+	m := start(t, files)
+	m.captured("in")
+	const far = "server-n2.in.svc.cluster.local"
+	load := m.steady("in", "client", far+":8080")
+	idle := m.hold("in", "client", far+":8085")
+	datagrams := m.holdOver("udp", "in", "client", far+":"+strconv.Itoa(datagramPort))
+	download := m.download("in", "client", far+":8080", 1<<28)
+	m.until("bytes go over HTTP/3", func() bool {
+		return len(m.accessLog(func(l map[string]any) bool { return l["tunnel"] == "h3" && l["direction"] == "outbound" })) > 0
+	})
+	for _, c := range []string{"n2/ztunnel", "n1/ztunnel", "n2/ztunnel"} {
+		m.replace(c, func() {
+			if out, err := m.command(t.Context(), "restart", c).CombinedOutput(); err != nil {
+				t.Fatalf("restart %s: %v\n%s", c, err, out)
+			}
+		})
+		idle.beat()
+		datagrams.beat()
+	}
+	if m.component("n2/ztunnel").draining == 0 {
+		t.Error("no ztunnel is left to carry the old connections: they proved nothing")
+	}
+	download()
+	idle.beat()
+	idle.end()
+	datagrams.beat()
+	if ok, failures := load.end(); failures != "" || ok < 100 {
+		t.Errorf("%d connections worked, failures: %s", ok, failures)
+	}
+	if n := len(m.accessLog(func(l map[string]any) bool { return l["tunnel"] == "h2" })); n > 0 {
+		t.Errorf("%d connections went over HTTP/2", n)
+	}
+}
+
+// A ztunnel that is killed leaves nobody waiting for it: the next one tells the peers of
+// its tunnels over QUIC that they are gone.
+func TestZtunnelIsKilledOverQUIC(t *testing.T) {
+	m := start(t, world())
+	m.captured("in")
+	udp := []check{{Kind: "udp", Addr: "server-n2.in.svc.cluster.local:" + strconv.Itoa(datagramPort), Network: "udp4", Size: 100}}
+	m.succeed("in", "client", udp)
+	m.replace("n2/ztunnel", func() { m.signal("n2/ztunnel", "KILL") })
+	// The first finds out, where there is no more than one datagram to find it out with.
+	m.checks("in", "client", udp)
+	began := time.Now()
+	m.until("datagrams arrive again", func() bool { return m.checks("in", "client", udp)[0].Error == "" })
+	if took := time.Since(began); took > 15*time.Second {
+		t.Errorf("it took %s", took)
+	}
 }
 
 // replace waits until a component that is told to stop has a successor that is ready.

@@ -170,25 +170,8 @@ func TestRoutesChangeUnderLoad(t *testing.T) {
 		defer close(acked)
 		m.run("wire", changes, &acks, "acknowledged")
 	}()
+	end := m.load("http://churn/", 4)
 	const pace = time.Minute / 1000
-	stop := make(chan struct{})
-	done := make(chan loaded, 2)
-	for _, h2 := range []bool{false, true} {
-		go func() {
-			var total loaded
-			for over := false; !over; {
-				var out loaded
-				m.run("client", loadSpec{URL: "http://churn/", Clients: 4, For: 3 * time.Second, HTTP2: h2, Stamp: true}, &out, "load")
-				total.add(out)
-				select {
-				case <-stop:
-					over = true
-				default:
-				}
-			}
-			done <- total
-		}()
-	}
 	begin := time.Now()
 	tick := time.NewTicker(pace)
 	defer tick.Stop()
@@ -198,13 +181,12 @@ func TestRoutesChangeUnderLoad(t *testing.T) {
 	}
 	took := time.Since(begin)
 	<-acked
-	close(stop)
 	t.Logf("%d changes in %s, of which %d were seen to be acknowledged", changes, took.Round(time.Millisecond), len(acks))
 	if len(acks) < 5 {
 		t.Errorf("%d states only were seen to be acknowledged", len(acks))
 	}
-	for range 2 {
-		got := <-done
+	m.until("the last state is in force", request{URL: "http://churn/"}, func(r response) bool { return r.Header.Get("x-state") == fmt.Sprint(changes) })
+	for _, got := range end() {
 		if len(got.Failures) > 0 || got.Requests == 0 || got.Versions["v1"] == 0 || got.Versions["v2"] == 0 {
 			t.Errorf("%d requests by version %v: %v", got.Requests, got.Versions, got.Failures)
 		}
@@ -219,5 +201,4 @@ func TestRoutesChangeUnderLoad(t *testing.T) {
 		}
 		t.Logf("%d requests, %d stale answers", got.Requests, stale)
 	}
-	m.until("the last state is in force", request{URL: "http://churn/"}, func(r response) bool { return r.Header.Get("x-state") == fmt.Sprint(changes) })
 }

@@ -36,7 +36,7 @@ func TestOutlierDetection(t *testing.T) {
 	m.apply(many("outlier") + many("outlier-rpc") + policy("OutlierDetectionPolicy", "outlier", `
 targetRefs: [{kind: Service, name: outlier}, {kind: Service, name: outlier-rpc}]
 consecutiveFailures: 3
-baseEjection: 2s
+baseEjection: 15s
 `) + policy("LoadBalancingPolicy", "outlier", `
 targetRefs: [{kind: Service, name: outlier}, {kind: Service, name: outlier-rpc}]
 algorithm: RoundRobin
@@ -66,8 +66,8 @@ func TestHealthCheck(t *testing.T) {
 targetRefs: [{kind: Service, name: checked}]
 type: HTTP
 http: {path: /healthz}
-interval: 200ms
-timeout: 100ms
+interval: 1s
+timeout: 1s
 unhealthyThreshold: 2
 healthyThreshold: 1
 `))
@@ -91,7 +91,7 @@ maxConnections: 2
 maxPendingRequests: 3
 `))
 	burst := func(name string) request {
-		return request{URL: "http://" + name + "/?delay=400", Times: 10, Parallel: 10}
+		return request{URL: "http://" + name + "/?delay=2000", Times: 10, Parallel: 10}
 	}
 	m.until("requests are bounded", burst("bounded"), func(r response) bool { return r.Statuses[200] == 4 && r.Statuses[503] == 6 })
 	m.until("connections and those who wait for one are", burst("queued"), func(r response) bool { return r.Statuses[200] == 5 && r.Statuses[503] == 5 })

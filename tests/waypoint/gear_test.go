@@ -77,13 +77,11 @@ func interopClient(addr string, cases []string) error {
 	return json.NewEncoder(os.Stdout).Encode(response{Status: 200})
 }
 
-// loadSpec is a load that goes on for a while.
+// loadSpec is a load that goes on until the input behind it ends.
 type loadSpec struct {
-	URL     string        `json:"url"`
-	Clients int           `json:"clients"`
-	For     time.Duration `json:"for"`
-	HTTP2   bool          `json:"http2"`
-	Stamp   bool          `json:"stamp"` // say of each answer which state gave it
+	URL     string `json:"url"`
+	Clients int    `json:"clients"`
+	HTTP2   bool   `json:"http2"`
 }
 
 // loaded is what became of it.
@@ -91,22 +89,11 @@ type loaded struct {
 	Requests int            `json:"requests"`
 	Failures map[string]int `json:"failures"`
 	Versions map[string]int `json:"versions"`
-	Stamps   []stated       `json:"stamps"`
+	Stamps   []stated       `json:"stamps"` // of answers that say which state gave them
 }
 
-func (l *loaded) add(more loaded) {
-	if l.Failures == nil {
-		l.Failures, l.Versions = map[string]int{}, map[string]int{}
-	}
-	l.Requests += more.Requests
-	for k, n := range more.Failures {
-		l.Failures[k] += n
-	}
-	for k, n := range more.Versions {
-		l.Versions[k] += n
-	}
-	l.Stamps = append(l.Stamps, more.Stamps...)
-}
+// loadBegun is what load prints once a request has been answered.
+const loadBegun = "begun"
 
 func load(in io.Reader, out io.Writer) error {
 	var spec loadSpec
@@ -115,8 +102,11 @@ func load(in io.Reader, out io.Writer) error {
 	}
 	t := transport(spec.HTTP2)
 	t.MaxIdleConnsPerHost = spec.Clients
-	ctx, cancel := context.WithTimeout(context.Background(), spec.For)
-	defer cancel()
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		_, _ = io.Copy(io.Discard, in)
+		cancel()
+	}()
 	total := loaded{Failures: map[string]int{}, Versions: map[string]int{}}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
@@ -126,10 +116,12 @@ func load(in io.Reader, out io.Writer) error {
 				begin := time.Now()
 				r := once(t, request{URL: spec.URL})
 				mu.Lock()
-				if state, err := strconv.Atoi(r.Header.Get("x-state")); err == nil && spec.Stamp {
+				if state, err := strconv.Atoi(r.Header.Get("x-state")); err == nil {
 					total.Stamps = append(total.Stamps, stated{begin, state})
 				}
-				total.Requests++
+				if total.Requests++; total.Requests == 1 {
+					fmt.Fprintln(out, loadBegun)
+				}
 				if r.Error != "" || r.Status != http.StatusOK {
 					total.Failures[fmt.Sprintf("%d %s %s", r.Status, r.Error, r.Header.Get("proxy-status"))]++
 				}

@@ -1,9 +1,11 @@
 package waypoint_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -94,10 +96,17 @@ func (b *bed) up() error {
 	return nil
 }
 
+// binEnv is a directory with programs of the mesh that are built already.
+const binEnv = "AMBIT_TEST_BIN"
+
 // build makes the mesh's programs, with the race detector if that is possible.
 func (b *bed) build() error {
 	_, err := exec.LookPath("gcc")
 	b.race = err == nil && os.Getenv("CGO_ENABLED") != "0"
+	if dir := os.Getenv(binEnv); dir != "" {
+		b.bin = dir
+		return nil
+	}
 	for _, name := range []string{"ambit", "controlplane", "nodeagent", "ztunnel", "waypoint"} {
 		out := filepath.Join(b.bin, "ambit-"+name)
 		args := []string{"build", "-o", out}
@@ -220,6 +229,67 @@ spec:
 // run runs a role in a pod with in as its input, and reads its output.
 func (m *mesh) run(pod string, in, out any, args ...string) {
 	m.t.Helper()
+	text, err := json.Marshal(in)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	cmd := m.program(pod, args...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(text), &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		m.t.Fatalf("%s %v: %v\n%s", pod, args, err, stderr.String())
+	}
+	if err := json.Unmarshal(stdout.Bytes(), out); err != nil {
+		m.t.Fatalf("%s %v: %v\n%s", pod, args, err, stdout.String())
+	}
+}
+
+// converse runs a role that goes on until its input ends, and returns when it says
+// that it is where it should be. What it gives ends the input and reads the output.
+func (m *mesh) converse(pod string, in any, ready string, out any, args ...string) (end func()) {
+	m.t.Helper()
+	text, err := json.Marshal(in)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	cmd := m.program(pod, args...)
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	if err := cmd.Start(); err != nil {
+		m.t.Fatal(err)
+	}
+	said := bufio.NewReader(stdout)
+	_, err = stdin.Write(text)
+	if err == nil {
+		var line string
+		if line, err = said.ReadString('\n'); err == nil && strings.TrimSpace(line) != ready {
+			err = fmt.Errorf("it says %q instead of %q", line, ready)
+		}
+	}
+	if err != nil {
+		_ = stdin.Close()
+		m.t.Fatalf("%s %v: %v\n%s", pod, args, errors.Join(err, cmd.Wait()), stderr.String())
+	}
+	return func() {
+		m.t.Helper()
+		err := errors.Join(stdin.Close(), json.NewDecoder(said).Decode(out), cmd.Wait())
+		if err != nil {
+			m.t.Fatalf("%s %v: %v\n%s", pod, args, err, stderr.String())
+		}
+	}
+}
+
+// program is a role in a pod, not started yet.
+func (m *mesh) program(pod string, args ...string) *exec.Cmd {
+	m.t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		m.t.Fatal(err)
@@ -235,19 +305,7 @@ func (m *mesh) run(pod string, in, out any, args ...string) {
 	case "n1", "n2", "wire":
 		target, namespace = pod, ""
 	}
-	text, err := json.Marshal(in)
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	cmd := m.command(m.t.Context(), append([]string{"exec", target, "-n", namespace, "--", "/usr/bin/env", roleEnv + "=1", self}, args...)...)
-	var stdout, stderr bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(text), &stdout, &stderr
-	if err := cmd.Run(); err != nil {
-		m.t.Fatalf("%s %v: %v\n%s", pod, args, err, stderr.String())
-	}
-	if err := json.Unmarshal(stdout.Bytes(), out); err != nil {
-		m.t.Fatalf("%s %v: %v\n%s", pod, args, err, stdout.String())
-	}
+	return m.command(m.t.Context(), append([]string{"exec", target, "-n", namespace, "--", "/usr/bin/env", roleEnv + "=1", self}, args...)...)
 }
 
 // ask sends requests from the client pod, one after the other.
@@ -272,14 +330,14 @@ func (m *mesh) until(what string, r request, want func(response) bool) response 
 
 func (m *mesh) untilFrom(pod, what string, r request, want func(response) bool) response {
 	m.t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		got := m.askFrom(pod, r)[0]
 		if want(got) {
 			return got
 		}
 		if time.Now().After(deadline) {
-			m.t.Fatalf("not within 20 s: %s; last %+v\n%s", what, got, m.logs())
+			m.t.Fatalf("not within a minute: %s; last %+v\n%s", what, got, m.logs())
 		}
 		pause(m.t)
 	}
@@ -345,41 +403,51 @@ func (m *mesh) logged(words ...string) string {
 	return m.lineOf(words, []string{m.waypointPod(), "-n", "app"})
 }
 
+// ztunnelLogs are the access logs of both nodes.
+var ztunnelLogs = [][]string{{"n1/access"}, {"n2/access"}}
+
 // accessLog waits for an access log line of a ztunnel that has all of words.
 func (m *mesh) accessLog(words ...string) string {
 	m.t.Helper()
-	return m.lineOf(words, []string{"n1/access"}, []string{"n2/access"})
+	return m.lineOf(words, ztunnelLogs...)
 }
 
 func (m *mesh) lineOf(words []string, logs ...[]string) string {
 	m.t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
-		var all []byte
-		for _, log := range logs {
-			out, _ := m.command(m.t.Context(), append([]string{"logs"}, log...)...).CombinedOutput()
-			all = append(all, out...)
-		}
-	lines:
-		for line := range strings.Lines(string(all)) {
-			for _, w := range words {
-				if !strings.Contains(line, w) {
-					continue lines
-				}
-			}
+		line, near := m.find(words, logs...)
+		if line != "" {
 			return line
 		}
 		if time.Now().After(deadline) {
-			var near []byte
-			for line := range bytes.Lines(all) {
-				if bytes.Contains(line, []byte(words[0])) {
-					near = append(near, line...)
-				}
-			}
 			m.t.Fatalf("no line with %q; with the first:\n%s", words, tail(near, 6000))
 		}
 		pause(m.t)
 	}
+}
+
+// find gives the first line with all of words, or else those with the first.
+func (m *mesh) find(words []string, logs ...[]string) (line string, near []byte) {
+	m.t.Helper()
+	var all []byte
+	for _, log := range logs {
+		out, _ := m.command(m.t.Context(), append([]string{"logs"}, log...)...).CombinedOutput()
+		all = append(all, out...)
+	}
+lines:
+	for line := range strings.Lines(string(all)) {
+		for i, w := range words {
+			if !strings.Contains(line, w) {
+				if i > 0 {
+					near = append(near, line...)
+				}
+				continue lines
+			}
+		}
+		return line, nil
+	}
+	return "", near
 }
 
 // counted waits until a metric of the waypoint, with labels that have all of

@@ -131,7 +131,7 @@ func TestServerSpeaksFirst(t *testing.T) {
 	if out.Body != "hello from v1\nwell met\n" {
 		t.Errorf("%q", out.Body)
 	}
-	if out.Took > time.Second {
+	if out.Took > 10*time.Second { // held up, it would wait for the client, which waits for it
 		t.Errorf("the greeting took %s", out.Took)
 	}
 }

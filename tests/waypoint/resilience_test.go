@@ -41,14 +41,14 @@ func TestTimeouts(t *testing.T) {
 	m := use(t)
 	m.apply(service("slow", "v1") + route("slow", "slow", `
   - matches: [{path: {value: /bounded}}]
-    timeouts: {request: 200ms}
+    timeouts: {request: 2s}
     backendRefs: [{name: slow, port: 80}]
   - matches: [{path: {value: /free}}]
     backendRefs: [{name: slow, port: 80}]
 `))
 	m.until("the route is in force", request{URL: "http://slow/neither"}, status(404))
-	got := m.ask(request{URL: "http://slow/bounded?delay=5000"}, request{URL: "http://slow/bounded?delay=1"}, request{URL: "http://slow/free?delay=500"})
-	if got[0].Status != 504 || got[0].Took > 3*time.Second {
+	got := m.ask(request{URL: "http://slow/bounded?delay=60000"}, request{URL: "http://slow/bounded?delay=1"}, request{URL: "http://slow/free?delay=3000"})
+	if got[0].Status != 504 || got[0].Took >= time.Minute {
 		t.Errorf("a slow answer: %d after %s", got[0].Status, got[0].Took)
 	}
 	if got[1].Status != 200 || got[2].Status != 200 {
@@ -101,7 +101,7 @@ func TestRetryPolicy(t *testing.T) {
 attempts: 2
 retryOn: [Reset, Timeout]
 codes: [503]
-perTryTimeout: 300ms
+perTryTimeout: 2s
 backoff: {base: 5ms, max: 10ms}
 `) + service("again-rpc", "v1") + retries("again-rpc", `
 attempts: 2
@@ -121,7 +121,7 @@ unsafeMethods: true
 	got := m.ask(
 		request{URL: "http://again/?key=p1&fail=2"}, request{URL: "http://again/?key=p2&fail=3"},
 		request{URL: "http://again/?key=p3&reset=2"}, request{URL: "http://again/?key=p4&reset=1", Method: "POST", Body: 10},
-		request{URL: "http://again/?key=p5&slow=2&delay=2000"}, request{URL: "http://again-never/?key=p6&fail=1"},
+		request{URL: "http://again/?key=p5&slow=2&delay=60000"}, request{URL: "http://again-never/?key=p6&fail=1"},
 		request{URL: "http://again-unsafe/?key=p7&reset=1", Method: "POST", Body: 10},
 	)
 	for i, want := range []struct{ status, count int }{{200, 3}, {503, 3}, {200, 3}, {503, 0}, {200, 3}, {503, 1}, {200, 2}} {
@@ -173,8 +173,8 @@ func TestTimeoutPolicy(t *testing.T) {
 	m := use(t)
 	m.apply(service("patience", "v1") + policy("TimeoutPolicy", "patience", `
 targetRefs: [{kind: Service, name: patience}]
-request: 600ms
-backendRequest: 200ms
+request: 3s
+backendRequest: 1s
 `) + policy("RetryPolicy", "patience", `
 targetRefs: [{kind: Service, name: patience}]
 attempts: 9
@@ -182,20 +182,20 @@ retryOn: [Timeout]
 backoff: {base: 1ms, max: 2ms}
 `) + service("drip", "v1") + policy("TimeoutPolicy", "drip", `
 targetRefs: [{kind: Service, name: drip}]
-idle: 300ms
+idle: 3s
 `))
-	m.until("the policy is in force", request{URL: "http://patience/?delay=5000"}, status(504))
-	got := m.ask(request{URL: "http://patience/?delay=5000&key=t1"}, request{URL: "http://patience/?key=t1"}, request{URL: "http://patience/?slow=1&delay=5000&key=t2"})
-	if got[0].Status != 504 || got[0].Took < 500*time.Millisecond || got[0].Took > 1500*time.Millisecond {
+	m.until("the policy is in force", request{URL: "http://patience/?delay=60000"}, status(504))
+	got := m.ask(request{URL: "http://patience/?delay=60000&key=t1"}, request{URL: "http://patience/?key=t1"}, request{URL: "http://patience/?slow=1&delay=60000&key=t2"})
+	if got[0].Status != 504 || got[0].Took < 2500*time.Millisecond || got[0].Took >= time.Minute {
 		t.Errorf("all of a request: %d after %s", got[0].Status, got[0].Took)
 	}
 	if n := got[1].Seen.Count; n < 3 || n > 5 {
-		t.Errorf("600 ms have room for three tries of 200 ms; there were %d", n-1)
+		t.Errorf("3 s have room for three tries of 1 s; there were %d", n-1)
 	}
 	if got[2].Status != 200 || got[2].Seen.Count != 2 {
 		t.Errorf("a second try: %d, %d", got[2].Status, got[2].Seen.Count)
 	}
-	m.until("pauses are bounded", request{URL: "http://drip/?size=200000&pause=2000"}, func(r response) bool { return r.Status == 200 && r.Error != "" })
+	m.until("pauses are bounded", request{URL: "http://drip/?size=200000&pause=20000"}, func(r response) bool { return r.Status == 200 && r.Error != "" })
 	if r := m.get("http://drip/?size=2000000&pause=50"); r.Error != "" || r.Size != 2000000 {
 		t.Errorf("pauses within the bound: %d bytes, %s", r.Size, r.Error)
 	}

@@ -153,7 +153,7 @@ type seen struct {
 // echo serves HTTP on 8080, gRPC on 7070, a protocol in which the server speaks
 // first on 9090, and TLS on 8443.
 func echo() error {
-	e := &echoServer{toggles: newToggles(), counts: make(map[string]int), version: os.Getenv("VERSION")}
+	e := &echoServer{toggles: newToggles(), counts: make(map[string]int), gates: make(map[string]chan struct{}), version: os.Getenv("VERSION")}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
@@ -179,9 +179,10 @@ type echoServer struct {
 	version string
 	toggles *toggles
 	mu      sync.Mutex
-	counts  map[string]int // guarded by mu
-	ill     atomic.Int32   // the status of all answers; 0 when well
-	total   atomic.Int64   // requests, but for those to /total
+	counts  map[string]int           // guarded by mu
+	gates   map[string]chan struct{} // of requests that stall; guarded by mu
+	ill     atomic.Int32             // the status of all answers; 0 when well
+	total   atomic.Int64             // requests, but for those to /total
 }
 
 func (e *echoServer) count(key string) int {
@@ -191,10 +192,37 @@ func (e *echoServer) count(key string) int {
 	return e.counts[key]
 }
 
+// gate is closed once requests that stall with the key go on.
+func (e *echoServer) gate(key string) <-chan struct{} {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.gateOf(key)
+}
+
+// open lets requests go on that stall with the key.
+func (e *echoServer) open(key string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	select {
+	case <-e.gateOf(key):
+	default:
+		close(e.gateOf(key))
+	}
+}
+
+// gateOf needs mu.
+func (e *echoServer) gateOf(key string) chan struct{} {
+	if e.gates[key] == nil {
+		e.gates[key] = make(chan struct{})
+	}
+	return e.gates[key]
+}
+
 // ServeHTTP answers with what it has seen. The query asks for other answers:
 // status, delay (ms), size (bytes), fail=n (503 for the first n with that key),
 // reset=n (the connection is broken off), slow=n (only the first n are delayed),
-// pause (ms, between the pieces of size), trailer. gRPC is answered with a status
+// pause (ms, between the pieces of size), trailer, stall=key (the body of the
+// request is read only after a request for /go?key=key). gRPC is answered with a status
 // only, UNAVAILABLE for a failure. On /ill?status=n this server
 // answers everything with n until it is told another.
 func (e *echoServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -222,6 +250,10 @@ func (e *echoServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_ = json.NewEncoder(w).Encode(seen{Count: int(e.total.Load())})
 		return
 	}
+	if r.URL.Path == "/go" {
+		e.open(q.Get("key"))
+		return
+	}
 	e.total.Add(1)
 	if r.URL.Path == "/ill" {
 		e.ill.Store(int32(num("status")))
@@ -242,11 +274,8 @@ func (e *echoServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if key := q.Get("key"); key != "" {
 		count = e.count(key)
 	}
-	if ms := num("stall"); ms > 0 {
-		select {
-		case <-time.After(time.Duration(ms) * time.Millisecond):
-		case <-r.Context().Done():
-		}
+	if key := q.Get("stall"); key != "" {
+		<-e.gate(key)
 	}
 	sum := sha256.New()
 	size, err := io.Copy(sum, r.Body)

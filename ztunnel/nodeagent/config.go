@@ -52,6 +52,9 @@ type Config struct {
 	// UninstallDrain bounds how long connections go on through ztunnel in pods
 	// that are released because the agent is taken off the node; 30 s if zero.
 	UninstallDrain time.Duration
+	// ZtunnelSnapshot is the file that ztunnel keeps beside the socket, which Uninstall
+	// removes; none if empty.
+	ZtunnelSnapshot string
 
 	// DNSLeftAlone leaves the DNS queries of all pods to their resolvers.
 	DNSLeftAlone bool

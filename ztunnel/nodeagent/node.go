@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"syscall"
 	"time"
 
@@ -170,7 +171,17 @@ func uninstallAlone(cfg Config) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(removeFile(cfg.EnrolledFile), removeFile(cfg.CNISocket), removeFile(cfg.ZDSSocket), book.Remove())
+	err = errors.Join(removeFile(cfg.EnrolledFile), removeFile(cfg.CNISocket), removeFile(cfg.ZDSSocket), book.Remove())
+	if cfg.ZtunnelSnapshot != "" {
+		err = errors.Join(err, removeFile(cfg.ZtunnelSnapshot))
+	}
+	for _, dir := range []string{filepath.Dir(cfg.CNISocket), filepath.Dir(cfg.ZDSSocket), cfg.StateDir, filepath.Dir(cfg.StateDir)} {
+		// A folder with something else in it stays, and so does one that a container has as a mount.
+		if err := os.Remove(dir); err == nil {
+			cfg.Log.Info("folder is removed", zap.String("folder", dir))
+		}
+	}
+	return err
 }
 
 // releaseAll takes our rules out of the network namespaces that the ledger knows,

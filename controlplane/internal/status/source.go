@@ -17,7 +17,7 @@ import (
 // Kinds are all that have a status of the mesh's.
 func Kinds() []schema.GroupKind {
 	kinds := []schema.GroupKind{
-		{Kind: "Service"},
+		{Kind: "Service"}, {Kind: "Namespace"},
 		{Group: gatewayv1.GroupName, Kind: "GatewayClass"}, {Group: gatewayv1.GroupName, Kind: "Gateway"},
 		{Group: gatewayxv1alpha1.GroupName, Kind: "XMesh"}, {Group: gatewayxv1alpha1.GroupName, Kind: graph.KindXBackendTrafficPolicy},
 	}
@@ -106,6 +106,8 @@ func (s source) Glance(k graph.Key) (Wanted, bool) {
 		return Wanted{Parents: &parents}, true
 	case k.Group == "" && k.Kind == "Service":
 		return Wanted{Conditions: have.Policy.Conditions, Types: []string{compile.ConditionWaypointBound}}, true
+	case k.Group == "" && k.Kind == "Namespace":
+		return Wanted{Conditions: have.Policy.Conditions, Types: []string{string(graph.ConditionWaypointBound)}}, true
 	case k.Group == meshv1alpha1.GroupName && k.Kind == meshv1alpha1.KindExternalService:
 		if have.External == nil {
 			return Wanted{}, false

@@ -104,7 +104,7 @@ func TestChangesAreCoalescedWhileAClientIsSlow(t *testing.T) {
 
 func TestClientThatDoesNotAcknowledgeIsDisconnected(t *testing.T) {
 	reg := prometheus.NewRegistry()
-	h := serve(t, xds.Config{StallTimeout: 50 * time.Millisecond, Metrics: reg})
+	h := serve(t, xds.Config{StallTimeout: 3 * time.Second, Metrics: reg})
 	p := h.connect("n1")
 	p.send(wildcard(compile.TypeAddress))
 	p.next()
@@ -120,7 +120,7 @@ func TestClientThatDoesNotAcknowledgeIsDisconnected(t *testing.T) {
 }
 
 func TestClientThatDoesNotReadIsDisconnected(t *testing.T) {
-	h := serve(t, xds.Config{StallTimeout: 100 * time.Millisecond, ChunkBytes: 64 << 10})
+	h := serve(t, xds.Config{StallTimeout: 3 * time.Second, ChunkBytes: 64 << 10})
 	var rs []*compile.Resource
 	for i := range 500 {
 		rs = append(rs, opaque(fmt.Sprint(i), "1", 10_000))
@@ -212,6 +212,21 @@ func TestReconnectStorm(t *testing.T) {
 	}
 }
 
+// acked waits until a node has acknowledged what there was up to a version.
+func (h *harness) acked(node string, version uint64) {
+	h.t.Helper()
+	testkit.Until(h.t, node+" has acknowledged", func() bool {
+		for _, c := range h.Clients() {
+			for _, st := range c.Types {
+				if c.Node == node && st.Type == compile.TypeAddress && st.Acked >= version {
+					return true
+				}
+			}
+		}
+		return false
+	})
+}
+
 func TestAckedBy(t *testing.T) {
 	h := serve(t, xds.Config{})
 	fast, slow, agent := h.connect("n1"), h.connect("n2"), h.connect("n3")
@@ -224,6 +239,7 @@ func TestAckedBy(t *testing.T) {
 	v := h.update(pod("a", "1", "10.0.0.1", "n1"))
 	fast.next()
 	pending := slow.unanswered()
+	h.acked("n1", v)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	behind, err := h.AckedBy(ctx, compile.TypeAddress, v)
@@ -272,6 +288,7 @@ func TestKnownToWaitsForNodesThatAreAway(t *testing.T) {
 	testkit.Until(t, "the stream is gone", func() bool { return len(h.Clients()) == 2 })
 	v := h.update(pod("a", "1", "10.0.0.1", "n1"))
 	here.next()
+	h.acked("n1", v)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	if behind, err := h.KnownTo(ctx, compile.TypeAddress, v); !errors.Is(err, context.DeadlineExceeded) || !slices.Equal(behind, []string{"n2"}) {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -56,8 +58,25 @@ func agentOf(manifest string) (*appsv1.DaemonSet, error) {
 	}
 }
 
+// lastGrace is what pods have to end, in seconds, when the mesh is uninstalled. Every pod of the cluster is released by
+// then, and only a ztunnel that was replaced earlier may still have a connection.
+const lastGrace = 30
+
 // ended waits until no pod of the release runs any more.
 func (i *Installer) ended(ctx context.Context, timeout time.Duration) error {
+	pods := i.Cluster.CoreV1().Pods(i.Cluster.System)
+	list, err := pods.List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/part-of=ambit"})
+	if err != nil {
+		return err
+	}
+	for _, p := range list.Items {
+		if p.DeletionGracePeriodSeconds == nil || *p.DeletionGracePeriodSeconds <= lastGrace {
+			continue
+		}
+		if err := pods.Delete(ctx, p.Name, metav1.DeleteOptions{GracePeriodSeconds: new(int64(lastGrace))}); err != nil && !apierrors.IsNotFound(err) {
+			return err
+		}
+	}
 	return i.gone(ctx, timeout, "app.kubernetes.io/part-of=ambit")
 }
 
@@ -147,8 +166,32 @@ func cleaner(agent *appsv1.DaemonSet, node string) *corev1.Pod {
 	c.ReadinessProbe, c.LivenessProbe, c.StartupProbe, c.Ports = nil, nil, nil, nil
 	c.VolumeMounts = slices.DeleteFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == "ambit" })
 	spec.Volumes = slices.DeleteFunc(spec.Volumes, func(v corev1.Volume) bool { return v.Name == "ambit" })
+	mountParents(spec)
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: nameCleaner + "-", Labels: map[string]string{labelName: nameCleaner, graph.LabelDataplaneMode: graph.ModeNone}},
 		Spec:       *spec,
+	}
+}
+
+// mountParents has the pod see the parents of the agent's own folders on the node at the same places as the agent sees
+// these: a folder that is a mount of its own could not be removed.
+func mountParents(spec *corev1.PodSpec) {
+	c := &spec.Containers[0]
+	at := make(map[string]string) // volumes of parents, by where they are mounted
+	gone := make(map[string]bool)
+	for _, v := range spec.Volumes {
+		i := slices.IndexFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == v.Name })
+		if v.HostPath == nil || i < 0 || !slices.Contains([]string{"zds", "cni-socket", "state"}, v.Name) || path.Base(v.HostPath.Path) != path.Base(c.VolumeMounts[i].MountPath) {
+			continue
+		}
+		gone[v.Name] = true
+		at[path.Dir(c.VolumeMounts[i].MountPath)] = path.Dir(v.HostPath.Path)
+	}
+	spec.Volumes = slices.DeleteFunc(spec.Volumes, func(v corev1.Volume) bool { return gone[v.Name] })
+	c.VolumeMounts = slices.DeleteFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return gone[m.Name] })
+	for i, mount := range slices.Sorted(maps.Keys(at)) {
+		name := fmt.Sprintf("parent-%d", i)
+		spec.Volumes = append(spec.Volumes, corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: at[mount]}}})
+		c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: name, MountPath: mount})
 	}
 }

@@ -68,7 +68,11 @@ func (i *Installer) Components(ctx context.Context) ([]Component, error) {
 		return nil, err
 	}
 	for _, d := range sets.Items {
-		out = append(out, daemonSet(&d))
+		now, err := i.succeeded(ctx, &d)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, daemonSet(&d, now))
 	}
 	for n := range out {
 		if c := &out[n]; !c.Done() {
@@ -98,8 +102,40 @@ func deployment(d *appsv1.Deployment) Component {
 	return c
 }
 
-func daemonSet(d *appsv1.DaemonSet) Component {
+// succeeded counts the nodes of a DaemonSet by the pods that are not ending. The status of the DaemonSet counts the oldest
+// pod of each node, also while that drains and the next one serves already, which may be an hour for a ztunnel.
+func (i *Installer) succeeded(ctx context.Context, d *appsv1.DaemonSet) (appsv1.DaemonSetStatus, error) {
 	s := d.Status
+	generation, ok := d.Annotations[appsv1.DeprecatedTemplateGeneration]
+	if !ok || s.ObservedGeneration < d.Generation || s.UpdatedNumberScheduled >= s.DesiredNumberScheduled && s.NumberAvailable >= s.DesiredNumberScheduled {
+		return s, nil
+	}
+	pods, err := i.Cluster.CoreV1().Pods(d.Namespace).List(ctx, metav1.ListOptions{LabelSelector: metav1.FormatLabelSelector(d.Spec.Selector)})
+	if err != nil {
+		return s, err
+	}
+	updated, ready := make(map[string]bool), make(map[string]bool)
+	for _, p := range pods.Items {
+		if p.DeletionTimestamp != nil || p.Labels[templateGeneration] != generation {
+			continue
+		}
+		updated[p.Spec.NodeName] = true
+		if slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
+			return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+		}) {
+			ready[p.Spec.NodeName] = true
+		}
+	}
+	if len(updated) == int(s.DesiredNumberScheduled) {
+		s.UpdatedNumberScheduled, s.NumberReady, s.NumberAvailable = int32(len(updated)), int32(len(ready)), int32(len(ready)) //nolint:gosec // at most the number of nodes
+	}
+	return s, nil
+}
+
+// templateGeneration is the label by which a DaemonSet knows its new pods.
+const templateGeneration = "pod-template-generation"
+
+func daemonSet(d *appsv1.DaemonSet, s appsv1.DaemonSetStatus) Component {
 	c := Component{Kind: "DaemonSet", Name: d.Name, Desired: s.DesiredNumberScheduled, Updated: s.UpdatedNumberScheduled, Ready: s.NumberReady}
 	c.of(&d.Spec.Template, d.Spec.Selector)
 	switch {

@@ -48,16 +48,29 @@ func (e *Edge) Secured() string {
 }
 
 // Edges gathers calls.
-type Edges struct{ all map[[2]Node]*Edge }
+type Edges struct {
+	all map[[2]Node]*Edge
+	// behind has the services by which each workload was addressed.
+	behind map[Node]map[Node]struct{}
+}
 
 // NewEdges gives none.
-func NewEdges() *Edges { return &Edges{all: make(map[[2]Node]*Edge)} }
+func NewEdges() *Edges {
+	return &Edges{all: make(map[[2]Node]*Edge), behind: make(map[Node]map[Node]struct{})}
+}
 
 // Add counts a call.
 func (s *Edges) Add(l *Line) {
 	key := [2]Node{l.Source.node(), l.Destination.node()}
 	if l.Service != nil {
+		workload := key[1]
 		key[1] = Node{Namespace: l.Service.Namespace, Name: l.Service.Name, Kind: "service"}
+		if workload.Kind == "workload" {
+			if s.behind[workload] == nil {
+				s.behind[workload] = make(map[Node]struct{})
+			}
+			s.behind[workload][key[1]] = struct{}{}
+		}
 	}
 	e := s.all[key]
 	if e == nil {
@@ -89,14 +102,60 @@ func (s *Edges) Add(l *Line) {
 	}
 }
 
-// List gives the edges by name.
+// List gives the edges by name. Who knows only the destination's side of a call, as
+// when the client's node has forgotten it, does not know the Service: such a call
+// counts where its like do, or a pair would have two edges.
 func (s *Edges) List() []Edge {
-	all := make([]Edge, 0, len(s.all))
-	for _, e := range s.all {
+	merged := make(map[[2]Node]*Edge, len(s.all))
+	for key, e := range s.all {
+		if svc, ok := s.serviceOf(key[0], key[1]); ok {
+			key[1] = svc
+		}
+		if merged[key] == nil {
+			merged[key] = &Edge{Source: key[0], Destination: key[1]}
+		}
+		merged[key].add(e)
+	}
+	all := make([]Edge, 0, len(merged))
+	for _, e := range merged {
 		all = append(all, *e)
 	}
 	slices.SortFunc(all, func(a, b Edge) int { return cmp.Or(a.Source.compare(b.Source), a.Destination.compare(b.Destination)) })
 	return all
+}
+
+// serviceOf gives the one service by which a source also addresses a workload; false
+// if that is none or several.
+func (s *Edges) serviceOf(source, workload Node) (found Node, ok bool) {
+	for svc := range s.behind[workload] {
+		if s.all[[2]Node{source, svc}] == nil {
+			continue
+		}
+		if ok {
+			return Node{}, false
+		}
+		found, ok = svc, true
+	}
+	return found, ok
+}
+
+// add takes the calls of another edge in.
+func (e *Edge) add(o *Edge) {
+	e.Encrypted += o.Encrypted
+	e.Plaintext += o.Plaintext
+	e.Connections += o.Connections
+	e.Requests += o.Requests
+	e.Errors += o.Errors
+	e.Denied += o.Denied
+	e.Sent += o.Sent
+	e.Received += o.Received
+	older, newer := *o, *e
+	if e.LastSeen.Before(o.LastSeen) {
+		older, newer = *e, *o
+	}
+	e.LastSeen = newer.LastSeen
+	e.Source.Identity = cmp.Or(newer.Source.Identity, older.Source.Identity)
+	e.Destination.Identity = cmp.Or(newer.Destination.Identity, older.Destination.Identity)
 }
 
 func (n Node) compare(o Node) int {

@@ -186,6 +186,23 @@ func TestEdges(t *testing.T) {
 	}
 }
 
+// A call of which only the destination's side is known is one of the pair's, and no
+// pair of its own; one from a source that did not address the service stays.
+func TestEdgesOfOneSide(t *testing.T) {
+	s := NewEdges()
+	for _, c := range []join.Call{
+		{Destination: record(t, atEnd)},
+		{Source: record(t, atStart), Destination: record(t, atEnd)},
+		{Waypoint: record(t, between+get)},
+	} {
+		s.Add(Of(c))
+	}
+	got := s.List()
+	if len(got) != 1 || got[0].Destination.Kind != "service" || got[0].Connections != 2 || got[0].Requests != 1 || got[0].Encrypted != 3 {
+		t.Errorf("%+v", got)
+	}
+}
+
 func TestBytes(t *testing.T) {
 	for n, want := range map[uint64]string{0: "0B", 999: "999B", 1000: "1.0kB", 1_500_000: "1.5MB", 18446744073709551615: "18446.7PB"} {
 		if got := Bytes(n); got != want {

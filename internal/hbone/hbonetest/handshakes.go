@@ -18,8 +18,19 @@ import (
 type BadHandshake struct {
 	Name string
 	cfg  *tls.Config
-	want string // in the error of the client: the alert that the server answers
+	// alert is what the server answers; 0 where it closes the connection in order.
+	alert tls.AlertError
 }
+
+// Alerts, RFC 8446 section 6.
+const (
+	alertBadCertificate tls.AlertError = 42
+	alertExpired        tls.AlertError = 45
+	alertUnknownCA      tls.AlertError = 48
+	alertVersion        tls.AlertError = 70
+	alertRequired       tls.AlertError = 116
+	alertNoProtocol     tls.AlertError = 120
+)
 
 // BadHandshakes are what becomes of the good configuration of the client id, whose
 // certificates ca issues.
@@ -36,21 +47,21 @@ func BadHandshakes(t testing.TB, ca *testkit.CA, id identity.ID, good *tls.Confi
 	return []BadHandshake{
 		{"no certificate", without(func(c *tls.Config) {
 			c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &tls.Certificate{}, nil }
-		}), "remote error: tls: certificate required"},
-		{"expired certificate", ours(func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Second) }), "remote error: tls: expired certificate"},
-		{"certificate of the future", ours(func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Minute) }), "remote error: tls: expired certificate"},
-		{"foreign root", Presenting(good, testkit.NewCA(t), id, nil), "remote error: tls: unknown certificate authority"},
-		{"other trust domain", Presenting(good, ca, foreign, nil), "remote error: tls: bad certificate"},
-		{"no URI", ours(uris()), "remote error: tls: bad certificate"},
-		{"two URIs", ours(uris(self, self)), "remote error: tls: bad certificate"},
-		{"URI of another scheme", ours(uris("https://cluster.local/ns/shop/sa/client")), "remote error: tls: bad certificate"},
-		{"URI of another shape", ours(uris("spiffe://cluster.local/shop/client")), "remote error: tls: bad certificate"},
-		{"certificate authority as workload", ours(func(c *x509.Certificate) { c.IsCA, c.BasicConstraintsValid = true, true }), "remote error: tls: bad certificate"},
-		{"certificate for servers only", ours(func(c *x509.Certificate) { c.ExtKeyUsage = c.ExtKeyUsage[:1] }), "remote error: tls: bad certificate"},
-		{"TLS 1.2", without(func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS12, tls.VersionTLS12 }), "remote error: tls: protocol version not supported"},
-		{"ALPN http/1.1", without(func(c *tls.Config) { c.NextProtos = []string{"http/1.1"} }), "remote error: tls: no application protocol"},
+		}), alertRequired},
+		{"expired certificate", ours(func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Second) }), alertExpired},
+		{"certificate of the future", ours(func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Minute) }), alertExpired},
+		{"foreign root", Presenting(good, testkit.NewCA(t), id, nil), alertUnknownCA},
+		{"other trust domain", Presenting(good, ca, foreign, nil), alertBadCertificate},
+		{"no URI", ours(uris()), alertBadCertificate},
+		{"two URIs", ours(uris(self, self)), alertBadCertificate},
+		{"URI of another scheme", ours(uris("https://cluster.local/ns/shop/sa/client")), alertBadCertificate},
+		{"URI of another shape", ours(uris("spiffe://cluster.local/shop/client")), alertBadCertificate},
+		{"certificate authority as workload", ours(func(c *x509.Certificate) { c.IsCA, c.BasicConstraintsValid = true, true }), alertBadCertificate},
+		{"certificate for servers only", ours(func(c *x509.Certificate) { c.ExtKeyUsage = c.ExtKeyUsage[:1] }), alertBadCertificate},
+		{"TLS 1.2", without(func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS12, tls.VersionTLS12 }), alertVersion},
+		{"ALPN http/1.1", without(func(c *tls.Config) { c.NextProtos = []string{"http/1.1"} }), alertNoProtocol},
 		// Nothing was offered that could be refused: the connection is closed in order.
-		{"no ALPN", without(func(c *tls.Config) { c.NextProtos = nil }), io.EOF.Error()},
+		{"no ALPN", without(func(c *tls.Config) { c.NextProtos = nil }), 0},
 	}
 }
 
@@ -66,8 +77,12 @@ func (h BadHandshake) Refused(t testing.TB, sock net.Conn) {
 		_, _ = c.Write([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))
 		_, err = io.ReadFull(c, make([]byte, 1))
 	}
-	if err == nil || !strings.Contains(err.Error(), h.want) {
-		t.Fatalf("got %v, want %s", err, h.want)
+	want := io.EOF.Error()
+	if h.alert != 0 {
+		want = "remote error: " + h.alert.Error()
+	}
+	if err == nil || !strings.Contains(err.Error(), want) {
+		t.Fatalf("got %v, want %s", err, want)
 	}
 }
 

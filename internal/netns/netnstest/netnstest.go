@@ -188,7 +188,7 @@ func Sysctl(t testing.TB, ns *netns.Namespace, name, value string) {
 // Eventually polls until cond holds, or fails the test with what was awaited.
 func Eventually(t testing.TB, what string, cond func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for !cond() {
 		if time.Now().After(deadline) {
 			t.Fatalf("timed out waiting until %s", what)

@@ -14,7 +14,7 @@ type Config struct {
 	Interface string
 	// Needles are known plaintext.
 	Needles []string
-	// MeshPort is the port that carries TLS.
+	// MeshPort is the port that carries TLS, and QUIC over UDP.
 	MeshPort uint16
 	// Ignore are addresses whose traffic is not between the nodes' pods.
 	Ignore []netip.Addr
@@ -22,7 +22,8 @@ type Config struct {
 
 // Report is what was seen since the report before.
 type Report struct {
-	// Segments and Bytes count TCP segments with a payload.
+	// Segments and Bytes count TCP segments and UDP datagrams with a payload. DNS,
+	// which asks for names in the open, is not among them.
 	Segments int `json:"segments"`
 	Bytes    int `json:"bytes"`
 	// MeshBytes are those to or from the mesh port.
@@ -34,6 +35,7 @@ type Report struct {
 	Found    map[string]int    `json:"found"`
 	Excerpts map[string]string `json:"excerpts"`
 	TLS      TLS               `json:"tls"`
+	QUIC     QUIC              `json:"quic"`
 	// Unread are bytes of mesh connections whose beginning was not seen, or that
 	// the capture lost.
 	Unread int `json:"unreadBytes"`
@@ -59,6 +61,9 @@ type stream struct {
 	early   map[uint32][]byte
 }
 
+// portDNS is where names are asked for.
+const portDNS = 53
+
 // maxEarly bounds what is kept of segments that came before their time.
 const maxEarly = 64
 
@@ -83,6 +88,10 @@ func (a *analysis) frame(f []byte) {
 	if !ok || slices.Contains(a.cfg.Ignore, s.src.Addr()) || slices.Contains(a.cfg.Ignore, s.dst.Addr()) {
 		return
 	}
+	if s.udp {
+		a.datagram(s)
+		return
+	}
 	d := direction{s.src, s.dst}
 	st := a.streams[d]
 	if st == nil || s.syn {
@@ -99,6 +108,17 @@ func (a *analysis) frame(f []byte) {
 	}
 	if s.fin || s.rst {
 		delete(a.streams, d)
+	}
+}
+
+func (a *analysis) datagram(s segment) {
+	if len(s.payload) == 0 || s.src.Port() == portDNS || s.dst.Port() == portDNS {
+		return
+	}
+	a.count(s)
+	a.search(&stream{}, s)
+	if a.mesh(s) {
+		a.report.QUIC.add(s.payload)
 	}
 }
 
@@ -119,7 +139,11 @@ func (a *analysis) count(s segment) {
 	if s.src.Port() < s.dst.Port() {
 		server = s.src
 	}
-	a.report.OpenFlows[fmt.Sprintf("port %d", server.Port())] += len(s.payload)
+	port := fmt.Sprintf("port %d", server.Port())
+	if s.udp {
+		port = "udp " + port
+	}
+	a.report.OpenFlows[port] += len(s.payload)
 }
 
 // order hands on what is next in the stream, and keeps what came too early.

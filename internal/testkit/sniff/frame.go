@@ -5,10 +5,11 @@ import (
 	"net/netip"
 )
 
-// segment is a TCP segment.
+// segment is a TCP segment, or a UDP datagram.
 type segment struct {
 	src, dst netip.AddrPort
-	seq      uint32
+	udp      bool
+	seq      uint32 // of TCP, as the flags are
 	syn, fin bool
 	rst      bool
 	payload  []byte
@@ -18,10 +19,11 @@ const (
 	etherIPv4 = 0x0800
 	etherIPv6 = 0x86dd
 	protoTCP  = 6
+	protoUDP  = 17
 )
 
-// parseFrame finds the TCP segment of an Ethernet frame; false for anything
-// else. The payload is a part of the frame.
+// parseFrame finds the TCP segment or UDP datagram of an Ethernet frame; false for
+// anything else. The payload is a part of the frame.
 func parseFrame(f []byte) (segment, bool) {
 	if len(f) < 14 {
 		return segment{}, false
@@ -36,7 +38,7 @@ func parseFrame(f []byte) (segment, bool) {
 }
 
 func parseIPv4(p []byte) (segment, bool) {
-	if len(p) < 20 || p[0]>>4 != 4 || p[9] != protoTCP {
+	if len(p) < 20 || p[0]>>4 != 4 {
 		return segment{}, false
 	}
 	header := int(p[0]&0xf) * 4
@@ -48,7 +50,7 @@ func parseIPv4(p []byte) (segment, bool) {
 	if header < 20 || fragmented || total < header || total > len(p) {
 		return segment{}, false
 	}
-	return parseTCP(p[header:total], netip.AddrFrom4([4]byte(p[12:16])), netip.AddrFrom4([4]byte(p[16:20])))
+	return parseTransport(p[9], p[header:total], netip.AddrFrom4([4]byte(p[12:16])), netip.AddrFrom4([4]byte(p[16:20])))
 }
 
 func parseIPv6(p []byte) (segment, bool) {
@@ -67,10 +69,31 @@ func parseIPv6(p []byte) (segment, bool) {
 		}
 		next, rest = rest[0], rest[8+int(rest[1])*8:]
 	}
-	if next != protoTCP {
+	return parseTransport(next, rest, netip.AddrFrom16([16]byte(p[8:24])), netip.AddrFrom16([16]byte(p[24:40])))
+}
+
+func parseTransport(protocol byte, b []byte, src, dst netip.Addr) (segment, bool) {
+	switch protocol {
+	case protoTCP:
+		return parseTCP(b, src, dst)
+	case protoUDP:
+		return parseUDP(b, src, dst)
+	}
+	return segment{}, false
+}
+
+// parseUDP takes what a link carries of a datagram, which is more than its length
+// says where offloading has put several together.
+func parseUDP(u []byte, src, dst netip.Addr) (segment, bool) {
+	if len(u) < 8 {
 		return segment{}, false
 	}
-	return parseTCP(rest, netip.AddrFrom16([16]byte(p[8:24])), netip.AddrFrom16([16]byte(p[24:40])))
+	return segment{
+		src:     netip.AddrPortFrom(src, binary.BigEndian.Uint16(u[0:])),
+		dst:     netip.AddrPortFrom(dst, binary.BigEndian.Uint16(u[2:])),
+		udp:     true,
+		payload: u[8:],
+	}, true
 }
 
 func parseTCP(t []byte, src, dst netip.Addr) (segment, bool) {

@@ -45,6 +45,27 @@ func frame(src, dst string, seq uint32, flags byte, payload string) []byte {
 	return bytes.Join([][]byte{eth, ip, tcp}, nil)
 }
 
+// datagram makes an Ethernet frame with a UDP datagram.
+func datagram(src, dst string, payload []byte) []byte {
+	s, d := netip.MustParseAddrPort(src), netip.MustParseAddrPort(dst)
+	// The addresses and ports stand where TCP has them.
+	f := frame(src, dst, 0, 0, "")
+	f = f[:len(f)-20]
+	udp := make([]byte, 8)
+	binary.BigEndian.PutUint16(udp[0:], s.Port())
+	binary.BigEndian.PutUint16(udp[2:], d.Port())
+	binary.BigEndian.PutUint16(udp[4:], uint16(8+len(payload)))
+	f = append(append(f, udp...), payload...)
+	if s.Addr().Is4() {
+		f[14+9] = protoUDP
+		binary.BigEndian.PutUint16(f[14+2:], uint16(len(f)-14))
+	} else {
+		f[14+6] = protoUDP
+		binary.BigEndian.PutUint16(f[14+4:], uint16(len(f)-14-40))
+	}
+	return f
+}
+
 const (
 	syn = 0x02
 	fin = 0x01
@@ -84,6 +105,31 @@ func TestKnownTextIsFound(t *testing.T) {
 				t.Errorf("the next report begins with %+v", again)
 			}
 		})
+	}
+}
+
+func TestDatagrams(t *testing.T) {
+	for _, hosts := range [][2]string{{"10.0.0.1", "10.0.0.2"}, {"[fd00::1]", "[fd00::2]"}} {
+		a := newTest("secret")
+		client, server := hosts[0]+":50000", hosts[1]
+		a.frame(datagram(client, server+":9100", []byte("say secret word")))
+		a.frame(datagram(client, server+":53", []byte("secret")))
+		a.frame(datagram(client, server+":15008", []byte{0xc3, 0, 0, 0, 1, 8}))
+		a.frame(datagram(server+":15008", client, []byte{0x41, 7, 7}))
+		r := a.take()
+		if r.Found["secret"] != 1 || r.OpenBytes != 15 || r.OpenFlows["udp port 9100"] != 15 || r.MeshBytes != 9 || r.Segments != 3 {
+			t.Errorf("%+v", r)
+		}
+		if want := (QUIC{Handshake: 1, Protected: 1}); r.QUIC != want {
+			t.Errorf("%+v, want %+v", r.QUIC, want)
+		}
+		for _, foreign := range [][]byte{[]byte("secret"), {0x01}, {0xc3, 0, 0, 0}, {0xc3, 0, 0, 0, 9, 8}} {
+			a.frame(datagram(client, server+":15008", foreign))
+			// A text is a protected packet to who cannot decrypt it; the rest is nothing.
+			if r := a.take(); foreign[0] != 's' && r.QUIC.Foreign != len(foreign) {
+				t.Errorf("%x: %+v", foreign, r.QUIC)
+			}
+		}
 	}
 }
 

@@ -15,7 +15,7 @@ type State map[string]string
 func probes() map[string]string {
 	return map[string]string{
 		"nftables":         `nft list tables | grep -v kube-proxy || true`,
-		"nftables of mesh": `nft list ruleset | grep -i ambit || true`,
+		"nftables of mesh": `nft list tables | grep -v kube-proxy | while read -r _ family name; do nft list table "$family" "$name"; done | grep -i ambit || true`,
 		"ip rules":         `ip rule; ip -6 rule`,
 		"routes":           `ip route show table all dev eth0 | sort; ip route show table local type local dev eth0`,
 		"links":            `ip -br link | grep -v '^veth' | awk '{print $1}'`,

@@ -1,13 +1,11 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -30,13 +28,15 @@ type request struct {
 	timeout  time.Duration
 	duration time.Duration
 	every    time.Duration
+	retry    time.Duration
 	keep     bool
+	untilEOF bool
 }
 
 // errStatus is a call that was answered with a failure. It is printed like any other answer.
 var errStatus = errors.New("status")
 
-func call(ctx context.Context, args []string, out io.Writer) error {
+func call(ctx context.Context, args []string, in io.Reader, out io.Writer) error {
 	r, err := parse(args)
 	if err != nil {
 		return err
@@ -46,11 +46,11 @@ func call(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	defer done()
-	if r.duration > 0 {
-		return r.load(ctx, do, out)
+	if r.untilEOF || r.duration > 0 {
+		return r.load(ctx, do, in, out)
 	}
 	for i := range r.count {
-		text, err := r.once(ctx, do)
+		text, err := r.insist(ctx, do)
 		if err != nil && !errors.Is(err, errStatus) {
 			return fmt.Errorf("request %d: %w", i, err)
 		}
@@ -68,12 +68,14 @@ func parse(args []string) (request, error) {
 	f.DurationVar(&r.timeout, "timeout", 10*time.Second, "time for each request")
 	f.DurationVar(&r.duration, "duration", 0, "send requests for so long, and print only how many there were and which failed")
 	f.DurationVar(&r.every, "interval", 10*time.Millisecond, "with --duration, between requests")
-	f.BoolVar(&r.keep, "keep-alive", false, "use connections again")
+	f.BoolVar(&r.untilEOF, "until-eof", false, "the same until the standard input ends")
+	f.DurationVar(&r.retry, "retry", 0, "for so long, try again what failed")
+	f.BoolVar(&r.keep, "keep-alive", false, "use connections again; of tcp, one for all")
 	if err := f.Parse(args); err != nil {
 		return request{}, err
 	}
 	if f.NArg() != 1 {
-		return request{}, errors.New("name one URL: http://, https://, grpc:// or tcp://")
+		return request{}, errors.New("name one URL: http://, https://, grpc://, tcp://, udp:// or dns://")
 	}
 	u, err := url.Parse(f.Arg(0))
 	if err != nil {
@@ -102,9 +104,29 @@ func (r request) caller() (do func(context.Context) (string, error), done func()
 		}
 		return func(ctx context.Context) (string, error) { return r.grpc(ctx, conn) }, func() { conn.Close() }, nil
 	case "tcp":
-		return r.tcp, func() {}, nil
+		l := &line{host: r.url.Host, keep: r.keep}
+		return l.call, l.close, nil
+	case "udp":
+		return r.udp, func() {}, nil
+	case "dns":
+		return r.dns, func() {}, nil
 	}
-	return nil, nil, fmt.Errorf("%s: unknown scheme: it is http, https, grpc or tcp", r.url)
+	return nil, nil, fmt.Errorf("%s: unknown scheme: it is http, https, grpc, tcp, udp or dns", r.url)
+}
+
+// insist calls until there is an answer, for as long as it may.
+func (r request) insist(ctx context.Context, do func(context.Context) (string, error)) (string, error) {
+	end := time.Now().Add(r.retry)
+	for {
+		text, err := r.once(ctx, do)
+		if err == nil || ctx.Err() != nil || time.Now().After(end) {
+			return text, err
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(r.every):
+		}
+	}
 }
 
 func (r request) once(ctx context.Context, do func(context.Context) (string, error)) (string, error) {
@@ -170,37 +192,6 @@ func (r request) grpc(ctx context.Context, conn *grpc.ClientConn) (string, error
 	return strings.Join(out, "\n"), nil
 }
 
-// tcp takes the server's line, and gets back what it sends.
-func (r request) tcp(ctx context.Context) (string, error) {
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", r.url.Host)
-	if err != nil {
-		return "", err
-	}
-	defer conn.Close()
-	if at, ok := ctx.Deadline(); ok {
-		if err := conn.SetDeadline(at); err != nil {
-			return "", err
-		}
-	}
-	in := bufio.NewReader(conn)
-	greeting, err := in.ReadString('\n')
-	if err != nil {
-		return "", fmt.Errorf("greeting: %w", err)
-	}
-	const said = "what the client says\n"
-	if _, err := io.WriteString(conn, said); err != nil {
-		return "", err
-	}
-	back, err := in.ReadString('\n')
-	if err != nil {
-		return "", fmt.Errorf("echo: %w", err)
-	}
-	if back != said {
-		return "", fmt.Errorf("echo: %q came back as %q", said, back)
-	}
-	return "Url=" + r.url.String() + "\nStatusCode=200\n" + bodyMark + strings.ReplaceAll(strings.TrimSpace(greeting), " ", "\n"+bodyMark), nil
-}
-
 // print1 prints an answer, and a blank line after it.
 func print1(out io.Writer, i int, text string) {
 	for line := range strings.Lines(text) {
@@ -214,31 +205,39 @@ func print1(out io.Writer, i int, text string) {
 }
 
 // load calls one after the other for a time. It fails if a call failed.
-func (r request) load(ctx context.Context, do func(context.Context) (string, error), out io.Writer) error {
-	end := time.NewTimer(r.duration)
-	defer end.Stop()
+func (r request) load(ctx context.Context, do func(context.Context) (string, error), in io.Reader, out io.Writer) error {
+	end := make(chan struct{})
+	if r.untilEOF {
+		go func() {
+			defer close(end)
+			_, _ = io.Copy(io.Discard, in) //nolint:errcheck // an error is an end too
+		}()
+	} else {
+		timer := time.AfterFunc(r.duration, func() { close(end) })
+		defer timer.Stop()
+	}
 	tick := time.NewTicker(r.every)
 	defer tick.Stop()
 	all, failed := 0, 0
 	report := func() error {
 		fmt.Fprintf(out, "Requests=%d\nFailed=%d\n", all, failed)
-		if failed > 0 || all == 0 {
+		if failed > 0 {
 			return fmt.Errorf("%d of %d requests failed", failed, all)
 		}
 		return nil
 	}
 	for {
-		select {
-		case <-ctx.Done():
-			return report()
-		case <-end.C:
-			return report()
-		case <-tick.C:
-		}
 		all++
 		if _, err := r.once(ctx, do); err != nil {
 			failed++
 			fmt.Fprintf(out, "%s Error=%v\n", time.Now().UTC().Format(time.RFC3339Nano), err)
+		}
+		select {
+		case <-ctx.Done():
+			return report()
+		case <-end:
+			return report()
+		case <-tick.C:
 		}
 	}
 }

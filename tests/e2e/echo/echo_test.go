@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"testing"
@@ -26,14 +27,14 @@ func free(t *testing.T) int {
 
 // The client prints what the server saw, for each protocol, in the form that the conformance suite reads.
 func TestEcho(t *testing.T) {
-	plain, secure, rpc, raw := free(t), free(t), free(t), free(t)
+	plain, secure, rpc, raw, datagrams := free(t), free(t), free(t), free(t), free(t)
 	ctx, stop := context.WithCancel(t.Context())
 	started, ended := make(chan string, 16), make(chan error, 1)
 	go func() {
-		s := settings{http: []int{plain, secure}, tls: []int{secure}, grpc: []int{rpc}, tcp: []int{raw}, host: "pod-1", version: "v1"}
+		s := settings{http: []int{plain, secure}, tls: []int{secure}, grpc: []int{rpc}, tcp: []int{raw}, udp: []int{datagrams}, host: "pod-1", version: "v1", count: &counter{seen: map[string]int{}}}
 		ended <- s.run(ctx, lines(started))
 	}()
-	for range 4 {
+	for range 5 {
 		<-started
 	}
 	for url, wants := range map[string][]string{
@@ -41,13 +42,16 @@ func TestEcho(t *testing.T) {
 			"StatusCode=200", "ResponseHeader=Content-Type:text/plain", "[1 body] Hostname=pod-1", "[1 body] URL=/path?x=1", "[1 body] Host=shop\n",
 			"[1 body] RequestHeader=X-A:b", "[1 body] IP=127.0.0.1", "[1 body] ServiceVersion=v1", "[1 body] Method=GET", fmt.Sprintf("[1 body] ServicePort=%d", plain),
 		},
-		fmt.Sprintf("http://127.0.0.1:%d/?status=503", plain): {"StatusCode=503"},
-		fmt.Sprintf("https://127.0.0.1:%d/", secure):          {"StatusCode=200", "Hostname=pod-1"},
-		fmt.Sprintf("grpc://127.0.0.1:%d", rpc):               {"StatusCode=200", "[1 body] Hostname=pod-1", "[1 body] RequestHeader=x-a:b"},
-		fmt.Sprintf("tcp://127.0.0.1:%d", raw):                {"StatusCode=200", "[1 body] Hostname=pod-1", "[1 body] IP=127.0.0.1"},
+		fmt.Sprintf("http://127.0.0.1:%d/?status=503", plain):               {"StatusCode=503"},
+		fmt.Sprintf("http://127.0.0.1:%d/?key=k&first=1&status=503", plain): {"[0] StatusCode=503", "[0 body] Seen=1", "[1] StatusCode=200", "[1 body] Seen=2"},
+		fmt.Sprintf("udp://127.0.0.1:%d?say=x", datagrams):                  {"StatusCode=200", "[1 body] Hostname=pod-1", "[1 body] IP=127.0.0.1"},
+		"dns://127.0.0.1": {"[1 body] Address=127.0.0.1"},
+		fmt.Sprintf("https://127.0.0.1:%d/", secure): {"StatusCode=200", "Hostname=pod-1"},
+		fmt.Sprintf("grpc://127.0.0.1:%d", rpc):      {"StatusCode=200", "[1 body] Hostname=pod-1", "[1 body] RequestHeader=x-a:b"},
+		fmt.Sprintf("tcp://127.0.0.1:%d", raw):       {"StatusCode=200", "[1 body] Hostname=pod-1", "[1 body] IP=127.0.0.1"},
 	} {
 		var out bytes.Buffer
-		if err := call(t.Context(), []string{url, "-H", "X-A:b", "-H", "Host:shop", "--count=2"}, &out); err != nil {
+		if err := call(t.Context(), []string{url, "-H", "X-A:b", "-H", "Host:shop", "--count=2"}, nil, &out); err != nil {
 			t.Errorf("%s: %v", url, err)
 		}
 		if n := len(strings.Split(strings.TrimSpace(out.String()), "\n\n")); n != 2 {
@@ -60,14 +64,29 @@ func TestEcho(t *testing.T) {
 		}
 	}
 	var out bytes.Buffer
-	if err := call(t.Context(), []string{fmt.Sprintf("http://127.0.0.1:%d/?status=500", plain), "--duration=50ms", "--interval=5ms"}, &out); err == nil {
+	if err := call(t.Context(), []string{fmt.Sprintf("http://127.0.0.1:%d/?status=500", plain), "--duration=50ms", "--interval=5ms"}, nil, &out); err == nil {
 		t.Errorf("requests that fail are not counted:\n%s", &out)
+	}
+	out.Reset()
+	once := fmt.Sprintf("http://127.0.0.1:%d/?key=retried&first=1&status=503", plain)
+	if err := call(t.Context(), []string{once, "--retry=1m"}, nil, &out); err != nil || !strings.Contains(out.String(), "Seen=2") {
+		t.Errorf("what failed is not tried again: %v\n%s", err, &out)
+	}
+	held, release := io.Pipe()
+	loaded := make(chan error, 1)
+	go func() {
+		loaded <- call(t.Context(), []string{fmt.Sprintf("tcp://127.0.0.1:%d", raw), "--until-eof", "--keep-alive", "--interval=1ms"}, held, &out)
+	}()
+	release.Write([]byte("x")) // it has begun
+	release.Close()
+	if err := <-loaded; err != nil {
+		t.Errorf("one connection for all: %v\n%s", err, &out)
 	}
 	stop()
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	if err := call(t.Context(), []string{fmt.Sprintf("http://127.0.0.1:%d/", plain)}, &out); err == nil {
+	if err := call(t.Context(), []string{fmt.Sprintf("http://127.0.0.1:%d/", plain)}, nil, &out); err == nil {
 		t.Error("a server that is gone has answered")
 	}
 }

@@ -21,7 +21,7 @@ func main() {
 	case "server":
 		err = serve(ctx, args, os.Stdout)
 	case "client":
-		err = call(ctx, args, os.Stdout)
+		err = call(ctx, args, os.Stdin, os.Stdout)
 	default:
 		err = fmt.Errorf("%q is neither server nor client", name)
 	}

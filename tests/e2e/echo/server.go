@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -26,9 +27,10 @@ import (
 
 // settings of the server.
 type settings struct {
-	http, tls, grpc, tcp []int
-	cert, key            string
-	version, host        string
+	http, tls, grpc, tcp, udp []int
+	cert, key                 string
+	version, host             string
+	count                     *counter
 }
 
 func serve(ctx context.Context, args []string, log io.Writer) error {
@@ -36,12 +38,13 @@ func serve(ctx context.Context, args []string, log io.Writer) error {
 	if err != nil {
 		return err
 	}
-	s := settings{host: host}
+	s := settings{host: host, count: &counter{seen: map[string]int{}}}
 	f := pflag.NewFlagSet("server", pflag.ContinueOnError)
 	f.IntSliceVar(&s.http, "port", []int{8080}, "ports for HTTP/1.1 and HTTP/2 without TLS")
 	f.IntSliceVar(&s.tls, "tls", nil, "those of --port that have TLS")
 	f.IntSliceVar(&s.grpc, "grpc", nil, "ports for gRPC")
 	f.IntSliceVar(&s.tcp, "tcp", nil, "ports that send a line with the name of the server, then whatever they get")
+	f.IntSliceVar(&s.udp, "udp", nil, "ports that answer a datagram with the name of the server and what it said")
 	f.StringVar(&s.cert, "crt", "", "certificate for TLS; one of its own without the file")
 	f.StringVar(&s.key, "key", "", "its key")
 	f.StringVar(&s.version, "version", os.Getenv("VERSION"), "version that answers name")
@@ -78,6 +81,14 @@ func (s settings) run(ctx context.Context, log io.Writer) error {
 			return err
 		}
 	}
+	for _, p := range s.udp {
+		conn, err := (&net.ListenConfig{}).ListenPacket(ctx, "udp", net.JoinHostPort("", strconv.Itoa(p)))
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(log, "listening on", conn.LocalAddr())
+		g.Go(func() error { return s.serveUDP(ctx, conn) })
+	}
 	return g.Wait()
 }
 
@@ -87,7 +98,9 @@ func (s settings) serveHTTP(ctx context.Context, l net.Listener, port int) error
 	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(true)
 	srv := &http.Server{Handler: s.handler(port), Protocols: protocols, ReadHeaderTimeout: 10 * time.Second}
-	stop := context.AfterFunc(ctx, func() { srv.Close() })
+	// What has been begun is answered.
+	ended := make(chan error, 1)
+	stop := context.AfterFunc(ctx, func() { ended <- srv.Shutdown(context.WithoutCancel(ctx)) })
 	defer stop()
 	var err error
 	if slices.Contains(s.tls, port) {
@@ -99,21 +112,45 @@ func (s settings) serveHTTP(ctx context.Context, l net.Listener, port int) error
 		err = srv.Serve(l)
 	}
 	if errors.Is(err, http.ErrServerClosed) {
-		return nil
+		return <-ended
 	}
 	return err
 }
 
-// handler answers with what it sees of the request.
+// counter counts the requests that have the same key.
+type counter struct {
+	mu   sync.Mutex
+	seen map[string]int // guarded by mu
+}
+
+func (c *counter) add(key string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.seen[key]++
+	return c.seen[key]
+}
+
+// handler answers with what it sees of the request. The query decides about the answer: status is its code, of the first
+// requests with the same key alone if there is first=N.
 func (s settings) handler(port int) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body) //nolint:errcheck // what comes does not matter
 		from, _, _ := net.SplitHostPort(r.RemoteAddr)
 		w.Header().Set("Content-Type", "text/plain")
-		if status, err := strconv.Atoi(r.URL.Query().Get("status")); err == nil && status >= 200 && status < 600 {
+		q := r.URL.Query()
+		seen := 0
+		if key := q.Get("key"); key != "" {
+			seen = s.count.add(key)
+		}
+		first, err := strconv.Atoi(q.Get("first"))
+		fails := err != nil || seen <= first
+		if status, err := strconv.Atoi(q.Get("status")); err == nil && fails && status >= 200 && status < 600 {
 			w.WriteHeader(status)
 		}
 		out := s.common(port, from)
+		if seen > 0 {
+			out = append(out, "Seen="+strconv.Itoa(seen))
+		}
 		out = append(out, "Host="+r.Host, "URL="+r.URL.RequestURI(), "Method="+r.Method, "Proto="+r.Proto)
 		for _, name := range names(r.Header) {
 			for _, v := range r.Header[name] {
@@ -165,6 +202,24 @@ func (s settings) serveTCP(ctx context.Context, l net.Listener) error {
 				_, _ = io.Copy(conn, conn) //nolint:errcheck // the other end may leave when it likes
 			}
 		}()
+	}
+}
+
+// serveUDP answers each datagram.
+func (s settings) serveUDP(ctx context.Context, conn net.PacketConn) error {
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	buf := make([]byte, 64<<10)
+	for {
+		n, from, err := conn.ReadFrom(buf)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+		host, _, _ := net.SplitHostPort(from.String())
+		_, _ = conn.WriteTo(fmt.Appendf(nil, "Hostname=%s IP=%s\n%s", s.host, host, buf[:n]), from) //nolint:errcheck // a datagram may be lost
 	}
 }
 

@@ -3,6 +3,8 @@ package proxy
 import (
 	"encoding/binary"
 	"net"
+	"net/netip"
+	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -13,7 +15,8 @@ import (
 // together.
 type burst struct {
 	c     *net.UDPConn
-	buf   []byte
+	buf   []byte // of burstPool while something is in it
+	oob   []byte
 	size  int  // of each datagram but the last
 	n     int  // datagrams in buf
 	plain bool // the kernel or the path does not take them together
@@ -22,8 +25,16 @@ type burst struct {
 // What the kernel takes together.
 const maxSegments, maxBurst = 64, 60000
 
-// add takes a datagram; more says that others follow at once.
+var burstPool = sync.Pool{New: func() any { b := make([]byte, 0, maxBurst); return &b }}
+
+// add takes a datagram; more says that others follow at once. nil is none.
 func (b *burst) add(p []byte, more bool) (err error) {
+	if p == nil {
+		if b.n > 0 && !more {
+			err = b.flush()
+		}
+		return err
+	}
 	if b.n > 0 && (len(p) == 0 || len(p) > b.size || b.n == maxSegments || len(b.buf)+len(p) > maxBurst) {
 		err = b.flush()
 	}
@@ -32,7 +43,7 @@ func (b *burst) add(p []byte, more bool) (err error) {
 		return firstOf(err, werr)
 	}
 	if b.n == 0 {
-		b.size = len(p)
+		b.size, b.buf = len(p), *burstPool.Get().(*[]byte)
 	}
 	b.buf = append(b.buf, p...)
 	b.n++
@@ -52,27 +63,32 @@ func firstOf(a, b error) error {
 
 func (b *burst) flush() error {
 	buf, n := b.buf, b.n
-	b.buf, b.n = b.buf[:0], 0
+	b.buf, b.n = nil, 0
+	defer func() {
+		buf = buf[:0]
+		burstPool.Put(&buf)
+	}()
 	if n == 1 {
 		_, err := b.c.Write(buf)
 		return err
 	}
-	_, _, err := b.c.WriteMsgUDP(buf, segments(b.size), nil)
+	b.oob = segments(b.oob[:0], b.size)
+	_, _, err := b.c.WriteMsgUDPAddrPort(buf, b.oob, netip.AddrPort{})
 	if err == nil || isGone(err) {
 		return err
 	}
 	b.plain = true
-	for len(buf) > 0 {
-		m := min(b.size, len(buf))
-		_, err = b.c.Write(buf[:m])
-		buf = buf[m:]
+	for rest := buf; len(rest) > 0; {
+		m := min(b.size, len(rest))
+		_, err = b.c.Write(rest[:m])
+		rest = rest[m:]
 	}
 	return err
 }
 
-// segments is the control message that says how large each datagram is.
-func segments(size int) []byte {
-	oob := make([]byte, unix.CmsgSpace(2))
+// segments appends the control message that says how large each datagram is.
+func segments(oob []byte, size int) []byte {
+	oob = append(oob, make([]byte, unix.CmsgSpace(2))...)
 	h := (*unix.Cmsghdr)(unsafe.Pointer(&oob[0]))
 	h.Level, h.Type = unix.IPPROTO_UDP, unix.UDP_SEGMENT
 	h.SetLen(unix.CmsgLen(2))

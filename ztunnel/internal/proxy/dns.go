@@ -22,7 +22,7 @@ type dnsListeners struct {
 	streams []*netns.Listener
 }
 
-func openDNS(ns *netns.Namespace, given inherited) (*dnsListeners, error) {
+func openDNS(ns *netns.Namespace, given *inherited) (*dnsListeners, error) {
 	l := &dnsListeners{}
 	for _, a := range []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()} {
 		at := netip.AddrPortFrom(a, portDNS)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/ambit-mesh/ambit/internal/authz"
 	"github.com/ambit-mesh/ambit/internal/hbone"
+	"github.com/ambit-mesh/ambit/internal/hbone3"
 	"github.com/ambit-mesh/ambit/internal/identity"
 	"github.com/ambit-mesh/ambit/internal/masque"
 	"github.com/ambit-mesh/ambit/internal/netns"
@@ -38,6 +39,7 @@ func (p *Pod) serveTunnel(ctx context.Context, sock *netns.Conn) {
 	select {
 	case p.handshakes <- struct{}{}:
 	default:
+		p.cfg.Metrics.turnedAway(transportH2, string(hbone3.TurnedFull))
 		p.log.Warn("too many handshakes at a time; connection dropped", zap.Stringer("from", sock.RemoteAddr()))
 		return
 	}
@@ -168,35 +170,11 @@ func (p *Pod) decide(ctx context.Context, a *ask, c *connection) error {
 // pod does, for its client.
 func (p *Pod) identify(fields []hbone.Field, c *connection) error {
 	c.peerID = c.srcID
-	if !p.believes(c.peerID, c.dst) {
+	if !p.cfg.Store.SpeaksFor(c.peerID, c.dst) {
 		return nil
 	}
 	c.peerAddr = c.srcAddr
 	return c.onBehalf(fields)
-}
-
-// linger is for how long a waypoint that has spoken for clients is believed after
-// it was unbound: it serves on those who have not heard of that yet.
-const linger = 5 * time.Second
-
-// believes reports whether the peer is of the waypoint of this pod, or was a
-// moment ago.
-func (p *Pod) believes(peer identity.ID, w *wds.Workload) bool {
-	now, bound := time.Now(), p.cfg.Store.SpeaksFor(peer, w)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !bound {
-		last, spoke := p.spoke[peer]
-		if spoke && now.Sub(last) > linger {
-			delete(p.spoke, peer)
-		}
-		return spoke && now.Sub(last) <= linger
-	}
-	if p.spoke == nil {
-		p.spoke = make(map[identity.ID]time.Time)
-	}
-	p.spoke[peer] = now
-	return true
 }
 
 // authorize registers the connection and asks the policies.

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ambit-mesh/ambit/internal/netns"
+	"github.com/ambit-mesh/ambit/internal/relay/end"
 )
 
 // place is a listener of a pod and its port.
@@ -27,34 +28,42 @@ type socket struct {
 	at      netip.AddrPort
 }
 
-// inherited are the descriptors that another ztunnel has handed over.
-type inherited map[socket]int
+// inherited are the descriptors that another ztunnel has handed over: those of
+// sockets, and of relays to it and its predecessors.
+type inherited struct {
+	sockets map[socket]int
+	relays  []int
+}
 
 // inherit looks at descriptors. Those that are of no use are closed.
-func inherit(ns *netns.Namespace, fds []int) inherited {
-	given := make(inherited, len(fds))
+func inherit(ns *netns.Namespace, fds []int) *inherited {
+	given := &inherited{sockets: make(map[socket]int, len(fds))}
 	for _, fd := range fds {
+		if end.Is(fd) {
+			given.relays = append(given.relays, fd)
+			continue
+		}
 		network, at, err := netns.ListenerAddr(ns, fd)
 		if at.Addr().IsUnspecified() {
 			at = netip.AddrPortFrom(netip.IPv6Unspecified(), at.Port()) // as it is asked for
 		}
 		of := socket{network, at}
-		if _, twice := given[of]; err != nil || twice {
+		if _, twice := given.sockets[of]; err != nil || twice {
 			_ = unix.Close(fd)
 			continue
 		}
-		given[of] = fd
+		given.sockets[of] = fd
 	}
 	return given
 }
 
 // listener adopts a socket that was handed over, or opens one.
-func (g inherited) listener(ns *netns.Namespace, network string, at netip.AddrPort, opts netns.ListenOptions) (l *netns.Listener, adopted bool, err error) {
-	if fd, ok := g[socket{"tcp", at}]; ok {
+func (g *inherited) listener(ns *netns.Namespace, network string, at netip.AddrPort, opts netns.ListenOptions) (l *netns.Listener, adopted bool, err error) {
+	if fd, ok := g.sockets[socket{"tcp", at}]; ok {
 		if l, err = netns.Adopt(ns, fd, opts); err != nil {
 			return nil, false, err
 		}
-		delete(g, socket{"tcp", at})
+		delete(g.sockets, socket{"tcp", at})
 		return l, true, nil
 	}
 	if l, err = netns.Listen(ns, network, at, opts); err != nil {
@@ -64,11 +73,11 @@ func (g inherited) listener(ns *netns.Namespace, network string, at netip.AddrPo
 }
 
 // datagrams does the same for UDP.
-func (g inherited) datagrams(ns *netns.Namespace, at netip.AddrPort, opts netns.UDPOptions) (*net.UDPConn, error) {
-	if fd, ok := g[socket{"udp", at}]; ok {
+func (g *inherited) datagrams(ns *netns.Namespace, at netip.AddrPort, opts netns.UDPOptions) (*net.UDPConn, error) {
+	if fd, ok := g.sockets[socket{"udp", at}]; ok {
 		c, err := netns.AdoptUDP(ns, fd)
 		if err == nil {
-			delete(g, socket{"udp", at})
+			delete(g.sockets, socket{"udp", at})
 		}
 		return c, err
 	}
@@ -80,10 +89,14 @@ func (g inherited) datagrams(ns *netns.Namespace, at netip.AddrPort, opts netns.
 }
 
 // close closes what nothing was made of, such as that of a port that another version had.
-func (g inherited) close() {
-	for _, fd := range g {
+func (g *inherited) close() {
+	for _, fd := range g.sockets {
 		_ = unix.Close(fd)
 	}
+	for _, fd := range g.relays {
+		_ = unix.Close(fd)
+	}
+	g.sockets, g.relays = nil, nil
 }
 
 // listen opens what the pod listens on, or adopts what there is.
@@ -155,7 +168,8 @@ func (p *Pod) Listeners() (fds []int, err error) {
 		}
 		fds = append(fds, fd)
 	}
-	return fds, nil
+	relays, err := p.quicSocket.FDs()
+	return append(fds, relays...), err
 }
 
 func (p *Pod) closeListeners() {

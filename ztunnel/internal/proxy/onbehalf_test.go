@@ -123,8 +123,9 @@ func TestWhoIsBelieved(t *testing.T) {
 	}
 }
 
-// A waypoint that is no longer bound is believed a little longer, if it was just
-// now, so that what is on its way through it stays what it is.
+// A waypoint that is no longer bound is believed a little longer, whether or not it
+// has spoken to this pod lately, so that what is on its way through it stays what it
+// is.
 func TestBelievedForAMoment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := wds.New()
@@ -153,22 +154,26 @@ func TestBelievedForAMoment(t *testing.T) {
 			}
 		})
 		p := &Pod{cfg: Config{Store: s}}
-		web := s.WorkloadByName("shop", "web")
 		want := func(when string, want bool) {
 			t.Helper()
-			if got := p.believes(waypointID, web); got != want {
-				t.Errorf("%s: believed %v", when, got)
+			c := &connection{srcID: waypointID, dst: s.WorkloadByName("shop", "web")}
+			err := p.identify([]hbone.Field{{Name: fieldSource, Value: clientID.String()}}, c)
+			if got := c.srcID == clientID; got != want || err != nil {
+				t.Errorf("%s: believed %v, %v", when, got, err)
 			}
 		}
 		bind("")
 		want("never bound", false)
 		bind("wp")
-		want("bound", true)
+		time.Sleep(time.Hour) // it is bound, and has nothing to say
 		bind("")
 		want("just unbound", true)
-		time.Sleep(linger)
+		bind("") // something else changed
+		time.Sleep(wds.Linger - time.Millisecond)
 		want("still on its way", true)
 		time.Sleep(time.Millisecond)
 		want("unbound for a while, having asked meanwhile", false)
+		bind("wp")
+		want("bound again", true)
 	})
 }

@@ -18,7 +18,8 @@ type packets interface {
 	// one goroutine at a time.
 	send(p []byte, more bool) error
 	// receive calls f for each datagram until the way ends; nil when the peer ended
-	// it. p is valid until f returns.
+	// it. p is valid until f returns; it is nil where there is nothing but that no
+	// other follows, after all.
 	receive(f func(p []byte, more bool)) error
 	// close ends the way: receive returns.
 	close(orderly bool)
@@ -53,21 +54,22 @@ func (o *overQUIC) send(p []byte, more bool) error {
 func (o *overQUIC) flush() error { return o.s.SendPayload(o.b.Take()) }
 
 func (o *overQUIC) receive(f func(p []byte, more bool)) error {
-	return o.s.ReceivePayloads(func(b []byte) error { return eachOf(b, f) })
+	return o.s.ReceivePayloads(func(b []byte, more bool) error { return eachOf(b, more, f) })
 }
 
-// eachOf tells the last datagram of a payload from those before it.
-func eachOf(payload []byte, f func(p []byte, more bool)) error {
+// eachOf tells the last datagram of a payload, behind which no other payload follows
+// at once, from those before it.
+func eachOf(payload []byte, follows bool, f func(p []byte, more bool)) error {
 	var held []byte
-	have := false
+	have := false // a datagram may be empty, and is not nil then
 	err := masque.Each(payload, func(p []byte) {
 		if have {
 			f(held, true)
 		}
 		held, have = p, true
 	})
-	if have {
-		f(held, false)
+	if have || !follows {
+		f(held, follows)
 	}
 	return err
 }
@@ -105,7 +107,7 @@ func (o *overHTTP2) receive(f func(p []byte, more bool)) error {
 		if err != nil {
 			return err
 		}
-		if err := eachOf(payload, f); err != nil {
+		if err := eachOf(payload, r.Buffered(), f); err != nil {
 			return err
 		}
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/identity"
 	"github.com/ambit-mesh/ambit/internal/masque"
 	"github.com/ambit-mesh/ambit/internal/netns"
+	"github.com/ambit-mesh/ambit/internal/relay"
 	"github.com/ambit-mesh/ambit/internal/wds"
 	"github.com/ambit-mesh/ambit/ztunnel/internal/dns"
 )
@@ -96,6 +97,7 @@ type Pod struct {
 	pool                         *hbone.Pool[poolKey]
 	pool3                        *hbone3.Pool[poolKey]
 	udpOutbound, udpPlaintext    *net.UDPConn
+	quicSocket                   *relay.Socket
 	quic                         *hbone3.Server  // tunnels from other nodes
 	quicOwn                      *quic.Transport // tunnels to other nodes
 	conns                        *registry
@@ -113,7 +115,6 @@ type Pod struct {
 	// Sessions of datagrams that came through tunnels: all, and by client. Guarded by mu.
 	udpCount int
 	udpFrom  map[netip.Addr]int
-	spoke    map[identity.ID]time.Time // waypoints, by when each last spoke for a client; guarded by mu
 }
 
 // Open opens the pod's listeners, all or none. Run has to be called next; it owns

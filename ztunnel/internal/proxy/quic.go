@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"net"
 	"net/netip"
+	"time"
 
 	"github.com/quic-go/quic-go"
 
@@ -13,21 +15,34 @@ import (
 	"github.com/ambit-mesh/ambit/internal/hbone3"
 	"github.com/ambit-mesh/ambit/internal/identity"
 	"github.com/ambit-mesh/ambit/internal/netns"
+	"github.com/ambit-mesh/ambit/internal/relay"
 	"github.com/ambit-mesh/ambit/internal/wds"
 )
 
-// openQUIC opens the pod's socket for tunnels over QUIC, and one to open them.
-func (p *Pod) openQUIC() error {
+// openQUIC opens the pod's socket for tunnels over QUIC, and one to open them. The
+// first is not inherited, because each process needs to receive at one of its own; the
+// kernel gives what comes to the newest, which hands on what is of others.
+func (p *Pod) openQUIC(given *inherited) error {
 	sock, err := netns.ListenUDP(p.ns, netip.AddrPortFrom(netip.IPv6Unspecified(), PortHBONE), netns.UDPOptions{Mark: Mark, Shared: true, ReceiveBuffer: quicBuffer})
 	if err != nil {
 		return fmt.Errorf("pod %s/%s: listen on UDP %d: %w", p.info.Namespace, p.info.Name, PortHBONE, err)
 	}
+	relays := given.relays
+	given.relays = nil
+	if p.quicSocket, err = relay.Open(sock, relays...); err != nil {
+		return fmt.Errorf("pod %s/%s: %w", p.info.Namespace, p.info.Name, err)
+	}
+	cfg := p.cfg.HBONE3
+	cfg.ConnectionIDs, cfg.ResetKey = p.quicSocket.ConnectionIDs(), p.quicSocket.ResetKey()
 	server := identity.QUICServerConfig(func() (*identity.Certificate, error) {
 		ctx, cancel := context.WithTimeout(context.Background(), certTimeout)
 		defer cancel()
 		return p.source.Get(ctx)
 	})
-	p.quic, err = hbone3.NewServer(sock, server, p.cfg.HBONE3, func(ctx context.Context, in *hbone3.Incoming) { p.serve(ctx, askHTTP3(in)) })
+	cfg.MaxHandshakes = maxHandshakes
+	cfg.OnTurned = func(why hbone3.Turned) { p.cfg.Metrics.turnedAway(transportH3, string(why)) }
+	cfg.OnFailed = p.handshakeFailed
+	p.quic, err = hbone3.NewServer(p.quicSocket, server, cfg, func(ctx context.Context, in *hbone3.Incoming) { p.serve(ctx, askHTTP3(in)) })
 	if err != nil {
 		return fmt.Errorf("pod %s/%s: %w", p.info.Namespace, p.info.Name, err)
 	}
@@ -37,6 +52,16 @@ func (p *Pod) openQUIC() error {
 	}
 	p.quicOwn = &quic.Transport{Conn: own}
 	return nil
+}
+
+// handshakeFailed notes a peer that has not got through the handshake.
+func (p *Pod) handshakeFailed(from net.Addr, err error) {
+	c := &connection{direction: Inbound, start: time.Now(), tunnel: true, transport: transportH3, dstID: p.source.ID(), dst: p.workload()}
+	if udp, ok := from.(*net.UDPAddr); ok {
+		c.srcAddr = netip.AddrPortFrom(udp.AddrPort().Addr().Unmap(), udp.AddrPort().Port())
+	}
+	c.src = p.cfg.Store.Workload(c.srcAddr.Addr())
+	p.finished(c, err)
 }
 
 // quicBuffer is asked for the sockets of tunnels, in bytes: what quic-go asks for.
@@ -105,7 +130,7 @@ func (p *Pod) openTunnel(ctx context.Context, c *connection, r *wds.Route, req h
 			c.transport = transportH3
 			return s, nil
 		}
-		if !hbone3.Unreachable(err) {
+		if !hbone3.Unavailable(err) {
 			return nil, err
 		}
 	}

@@ -55,6 +55,7 @@ type Metrics struct {
 	denials                                *prometheus.CounterVec
 	plaintext                              *prometheus.CounterVec
 	drops                                  *prometheus.CounterVec
+	turned                                 *prometheus.CounterVec
 
 	mu     sync.RWMutex
 	series map[labelSet]*series // guarded by mu
@@ -82,6 +83,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		denials:   vec("ambit_policy_denials_total", "Connections refused by policy.", "policy_namespace", "policy", "rule", "source_principal", "destination_workload", "destination_workload_namespace"),
 		plaintext: vec("ambit_plaintext_connections_total", "Connections of captured pods that were not encrypted.", "direction", "source_workload", "source_workload_namespace", "destination_workload", "destination_workload_namespace"),
 		drops:     vec("ambit_udp_datagrams_dropped_total", "Datagrams that were not carried.", "direction", "reason"),
+		turned:    vec("ambit_tunnel_handshakes_turned_away_total", "Handshakes of tunnels to pods that were not gone on with: beyond what a pod or an address has at a time, unfinished, or asked first to prove the address.", "transport", "reason"),
 		series:    make(map[labelSet]*series),
 	}
 }
@@ -164,6 +166,11 @@ func (m *Metrics) plaintextSeen(c *connection) {
 // dropped counts a datagram that was not carried.
 func (m *Metrics) dropped(d Direction, reason string) {
 	m.drops.WithLabelValues(string(d), reason).Inc()
+}
+
+// turnedAway counts a handshake that was not gone on with.
+func (m *Metrics) turnedAway(transport, reason string) {
+	m.turned.WithLabelValues(transport, reason).Inc()
 }
 
 func (m *Metrics) denied(c *connection, d *authz.Decision) {

@@ -77,6 +77,16 @@ func (s *session) touch() {
 	s.n.Add(1)
 }
 
+// moved is touch for datagrams of which others follow at once: one look at the clock
+// for all of them.
+func (s *session) moved(more bool) {
+	if more {
+		s.n.Add(1)
+		return
+	}
+	s.touch()
+}
+
 // quiet is for how long nothing has moved.
 func (s *session) quiet(now time.Time) time.Duration { return now.Sub(time.Unix(0, s.last.Load())) }
 
@@ -246,9 +256,8 @@ func dropReason(err error) string {
 	return dropDelivered
 }
 
-// openUDP opens the pod's sockets for datagrams. Those for tunnels over QUIC are not
-// inherited: their connections belong to a process.
-func (p *Pod) openUDP(given inherited) error {
+// openUDP opens the pod's sockets for datagrams.
+func (p *Pod) openUDP(given *inherited) error {
 	for _, l := range []struct {
 		dst  **net.UDPConn
 		port uint16
@@ -261,7 +270,7 @@ func (p *Pod) openUDP(given inherited) error {
 			return err
 		}
 	}
-	return p.openQUIC()
+	return p.openQUIC(given)
 }
 
 // udpGrace is for how long sessions go on when the pod was released: a question that

@@ -72,7 +72,7 @@ func (p *Pod) deliver(c *connection, way packets, app *net.UDPConn) error {
 	back := make(chan error, 1)
 	go func() {
 		err := readApp(app, func(b []byte, more bool) {
-			s.touch()
+			s.moved(more)
 			if drop := dropReason(way.send(b, more)); drop != "" {
 				p.cfg.Metrics.dropped(Inbound, drop)
 			}
@@ -82,7 +82,7 @@ func (p *Pod) deliver(c *connection, way packets, app *net.UDPConn) error {
 	}()
 	out := &burst{c: app}
 	err := way.receive(func(b []byte, more bool) {
-		s.touch()
+		s.moved(more)
 		if werr := out.add(b, more); werr != nil && !isGone(werr) {
 			p.cfg.Metrics.dropped(Inbound, dropReason(werr))
 		}

@@ -108,7 +108,7 @@ func (p *Pod) askUDP(ctx context.Context, c *connection, r *wds.Route, req hbone
 			c.moved, c.transport = s.Transferred, transportH3
 			return &overQUIC{s: s, batch: resp.Get(masque.BatchField) == masque.BatchValue}, nil
 		}
-		if !hbone3.Unreachable(err) {
+		if !hbone3.Unavailable(err) {
 			return nil, err
 		}
 	}
@@ -132,7 +132,7 @@ func (p *Pod) exchange(s *session, way packets, app sender, own *net.UDPConn) er
 	}
 	dir := c.direction
 	send := func(b []byte, more bool) {
-		s.touch()
+		s.moved(more)
 		if drop := dropReason(g.send(b, more)); drop != "" {
 			p.cfg.Metrics.dropped(dir, drop)
 		}
@@ -154,12 +154,18 @@ func (p *Pod) exchange(s *session, way packets, app sender, own *net.UDPConn) er
 			back <- err
 		}()
 	}
-	answer := func(b []byte, _ bool) error { _, err := app.Write(b); return err }
+	answer := func(b []byte, _ bool) error {
+		if b == nil {
+			return nil
+		}
+		_, err := app.Write(b)
+		return err
+	}
 	if own != nil {
 		answer = (&burst{c: own}).add
 	}
 	err := way.receive(func(b []byte, more bool) {
-		s.touch()
+		s.moved(more)
 		c.toSrc.Add(int64(len(b)))
 		if werr := answer(b, more); werr != nil && !isGone(werr) {
 			p.cfg.Metrics.dropped(dir, dropReason(werr))

@@ -32,7 +32,7 @@ func trim(v any) (any, error) {
 		o.Spec, o.Status = corev1.NodeSpec{}, corev1.NodeStatus{}
 	case *corev1.Namespace:
 		trimMeta(&o.ObjectMeta)
-		o.Spec, o.Status = corev1.NamespaceSpec{}, corev1.NamespaceStatus{}
+		trimNamespace(o)
 	case *corev1.Service:
 		trimMeta(&o.ObjectMeta)
 		o.Status = corev1.ServiceStatus{}
@@ -61,6 +61,17 @@ func trimMeta(m *metav1.ObjectMeta) {
 		}
 	}
 	m.OwnerReferences = nil
+}
+
+// trimNamespace keeps the condition by which its waypoint stays bound.
+func trimNamespace(ns *corev1.Namespace) {
+	var kept []corev1.NamespaceCondition
+	for _, c := range ns.Status.Conditions {
+		if c.Type == graph.ConditionWaypointBound {
+			kept = append(kept, corev1.NamespaceCondition{Type: c.Type, Status: c.Status, Message: c.Message})
+		}
+	}
+	ns.Spec, ns.Status = corev1.NamespaceSpec{}, corev1.NamespaceStatus{Conditions: kept}
 }
 
 func trimPod(p *corev1.Pod) {

@@ -1,0 +1,98 @@
+package netns_test
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"testing"
+	"time"
+
+	"golang.org/x/net/ipv4"
+)
+
+// What a flood may take of a ztunnel, which is built with the race detector: at most,
+// with all the sessions that a pod may have, and when it is over.
+const peakFlooded, leftFlooded = 768 << 20, 24 << 20
+
+// A pod that floods another with datagrams, in few sessions and in as many as it
+// gets, takes nothing of what others have through the same two ztunnels.
+func TestDatagramFlood(t *testing.T) {
+	if in := insideOf(t); in != nil {
+		t.Run("flood", func(t *testing.T) { floodDatagrams(t, net.JoinHostPort(in.Victim, fmt.Sprint(datagramPort))) })
+		return
+	}
+	files := world()
+	files["tenant.yaml"] = namespace("tenant", true) + "---\n" + pod("tenant", "neighbour", "n2") + "---\n" + services("tenant", "neighbour")
+	m := start(t, files)
+	m.captured("in", "tenant")
+	in := &inside{Victim: m.ip("in", "server-n2")}
+	asked := []check{
+		{Kind: "udp", Addr: fmt.Sprintf("neighbour.tenant.svc.cluster.local:%d", datagramPort), Network: "udp4", Size: 1000},
+		{Kind: "echo", Addr: "neighbour.tenant.svc.cluster.local:8080", Network: "tcp4", Size: 100_000},
+	}
+	m.succeed("in", "server-n1", asked)
+	before := map[string]expense{"n1/ztunnel": m.expense("n1/ztunnel"), "n2/ztunnel": m.expense("n2/ztunnel")}
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		m.runInside("in", "client", "flood", in)
+	}()
+	rounds := 0
+	for flooding := true; flooding; rounds++ {
+		select {
+		case <-over:
+			flooding = false
+		default:
+		}
+		m.succeed("in", "server-n1", asked)
+	}
+	t.Logf("%d rounds during the flood", rounds)
+	// The victim's other clients, too.
+	m.succeed("in", "server-n1", []check{{Kind: "udp", Addr: fmt.Sprintf("server-n2.in.svc.cluster.local:%d", datagramPort), Network: "udp4", Size: 1000}})
+	for component, b := range before {
+		var after expense
+		m.until("what the flood took of "+component+" is given back", func() bool {
+			after = m.expense(component)
+			// The sessions of those who asked meanwhile, and the four that flooded, live on
+			// for their two minutes.
+			return after.goroutines <= b.goroutines+leftGoroutines+4*(rounds+4) && after.heap <= b.heap+leftFlooded
+		})
+		if after.peak > b.resident+peakFlooded {
+			t.Errorf("%s had %d MB at its peak, %d MB before", component, after.peak>>20, b.resident>>20)
+		}
+		t.Logf("%s: goroutines %d → %d, heap %d → %d KB, resident %d MB, at most %d MB", component, b.goroutines, after.goroutines, b.heap>>10, after.heap>>10, b.resident>>20, after.peak>>20)
+	}
+}
+
+// floodDatagrams sends as fast as it can.
+func floodDatagrams(t *testing.T, target string) {
+	msgs := make([]ipv4.Message, 32)
+	for i := range msgs {
+		msgs[i].Buffers = [][]byte{make([]byte, 1000)}
+	}
+	for range 4 {
+		c, err := net.Dial("udp", target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		pc := ipv4.NewPacketConn(c.(*net.UDPConn))
+		go func() {
+			for {
+				if _, err := pc.WriteBatch(msgs, 0); errors.Is(err, net.ErrClosed) {
+					return
+				}
+			}
+		}()
+	}
+	// Meanwhile sessions, more than a pod has.
+	end := time.Now().Add(3 * time.Second)
+	for i := 0; i < 6000 || time.Now().Before(end); i++ {
+		c, err := net.Dial("udp", target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = c.Write([]byte("x"))
+		c.Close()
+	}
+}
