@@ -170,8 +170,8 @@ func TestRoutesChangeUnderLoad(t *testing.T) {
 		defer close(acked)
 		m.run("wire", changes, &acks, "acknowledged")
 	}()
+	end := m.load("http://churn/", 4)
 	const pace = time.Minute / 1000
-	end := m.loadWith(loadSpec{URL: "http://churn/", Clients: 4, Stamp: true})
 	begin := time.Now()
 	tick := time.NewTicker(pace)
 	defer tick.Stop()

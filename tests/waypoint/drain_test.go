@@ -22,7 +22,7 @@ import (
 )
 
 // drainTime is what the waypoints of the mesh have to end requests.
-const drainTime = 5 * time.Second
+const drainTime = 8 * time.Second
 
 // farewell is what clients see of a waypoint that stops.
 type farewell struct {
@@ -51,19 +51,22 @@ type sentFrame struct {
 // drained has connections of each kind when the waypoint is told to stop, and reads
 // them to their ends.
 func drained(in io.Reader, out io.Writer) error {
-	var host string
-	if err := json.NewDecoder(in).Decode(&host); err != nil {
+	var to struct{ Host, Pod string }
+	if err := json.NewDecoder(in).Decode(&to); err != nil {
 		return err
 	}
+	host := to.Host
 	var f farewell
 	errs := make(chan error, 1)
 	var wg sync.WaitGroup
 	wg.Go(func() { f.Idle = leftoverOf(host, "/", "") })
-	wg.Go(func() { f.Busy = leftoverOf(host, "", "/?delay=2500") })
+	wg.Go(func() { f.Busy = leftoverOf(host, "", "/?stall=drain") })
 	wg.Go(func() { f.Long = leftoverOf(host, "", "/?size=100000000&pause=200") })
 	wg.Go(func() {
 		var err error
-		f.Frames, err = framesUntilEnd(host)
+		f.Frames, err = framesUntilEnd(host, func() {
+			once(transport(false), request{URL: "http://" + to.Pod + ":8080/go?key=drain"})
+		})
 		f.Ended = time.Now()
 		errs <- err
 	})
@@ -104,7 +107,7 @@ func leftoverOf(host, first, then string) (l leftover) {
 
 // framesUntilEnd has a long answer coming. When it is told to go away it asks once
 // more, before it lets on that it has heard, and once afterwards.
-func framesUntilEnd(host string) (frames []sentFrame, err error) {
+func framesUntilEnd(host string, told func()) (frames []sentFrame, err error) {
 	c, err := net.Dial("tcp", host+":80")
 	if err != nil {
 		return nil, err
@@ -148,7 +151,9 @@ func framesUntilEnd(host string) (frames []sentFrame, err error) {
 				err = fr.WritePing(true, f.Data)
 			}
 		case *http2.GoAwayFrame:
-			goAways++
+			if goAways++; goAways == 1 {
+				told()
+			}
 			err = ask(uint32(2*goAways+1), "/")
 		}
 	}
@@ -165,12 +170,18 @@ func TestDrain(t *testing.T) {
 	m.apply(bind(strings.ReplaceAll(service("leaving", ""), "app: echo", "app: leaving"), "ambit-mesh.io/use-waypoint: leaving-wp", "") +
 		pod.String() + gateway("app", "leaving-wp", "", "Same"))
 	m.until("the waypoint serves", request{URL: "http://leaving/"}, status(200))
+	var at string
+	for _, a := range m.v4("app", "leaving-") {
+		if !slices.Contains(m.v4("app", "leaving-wp-"), a) {
+			at = a
+		}
+	}
 	before := m.total("leaving")
 	var f farewell
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		m.run("client", "leaving", &f, "drained")
+		m.run("client", map[string]string{"Host": "leaving", "Pod": at}, &f, "drained")
 	}()
 	for m.total("leaving") < before+4 {
 		select {

@@ -82,7 +82,6 @@ type loadSpec struct {
 	URL     string `json:"url"`
 	Clients int    `json:"clients"`
 	HTTP2   bool   `json:"http2"`
-	Stamp   bool   `json:"stamp"` // say of each answer which state gave it
 }
 
 // loaded is what became of it.
@@ -90,7 +89,7 @@ type loaded struct {
 	Requests int            `json:"requests"`
 	Failures map[string]int `json:"failures"`
 	Versions map[string]int `json:"versions"`
-	Stamps   []stated       `json:"stamps"`
+	Stamps   []stated       `json:"stamps"` // of answers that say which state gave them
 }
 
 // loadBegun is what load prints once a request has been answered.
@@ -117,7 +116,7 @@ func load(in io.Reader, out io.Writer) error {
 				begin := time.Now()
 				r := once(t, request{URL: spec.URL})
 				mu.Lock()
-				if state, err := strconv.Atoi(r.Header.Get("x-state")); err == nil && spec.Stamp {
+				if state, err := strconv.Atoi(r.Header.Get("x-state")); err == nil {
 					total.Stamps = append(total.Stamps, stated{begin, state})
 				}
 				if total.Requests++; total.Requests == 1 {

@@ -69,8 +69,8 @@ func TestHealthCheckGRPC(t *testing.T) {
 targetRefs: [{kind: Service, name: %s}]
 type: GRPC
 %s
-interval: 200ms
-timeout: 150ms
+interval: 1s
+timeout: 1s
 unhealthyThreshold: 2
 healthyThreshold: 1
 `, name, grpc))
@@ -105,8 +105,8 @@ func TestHealthCheckTCP(t *testing.T) {
 	m.apply(second("opened") + second("opened-unchecked") + policy("HealthCheckPolicy", "opened", `
 targetRefs: [{kind: Service, name: opened}]
 type: TCP
-interval: 200ms
-timeout: 150ms
+interval: 1s
+timeout: 1s
 unhealthyThreshold: 2
 healthyThreshold: 1
 `))

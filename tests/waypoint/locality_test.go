@@ -53,8 +53,8 @@ metadata: {name: n2, labels: {topology.kubernetes.io/region: r, topology.kuberne
 targetRefs: [{kind: Service, name: zoned}, {kind: Service, name: noded}, {kind: Service, name: anywhere}]
 type: HTTP
 http: {path: /healthz}
-interval: 200ms
-timeout: 150ms
+interval: 1s
+timeout: 1s
 unhealthyThreshold: 2
 healthyThreshold: 1
 `) + policy("LoadBalancingPolicy", "zoned", `

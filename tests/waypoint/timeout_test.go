@@ -62,7 +62,7 @@ func converseWith(v conversation) (r recall) {
 			_ = c.(*net.TCPConn).CloseWrite()
 		}
 	}()
-	_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+	_ = c.SetReadDeadline(time.Now().Add(time.Minute))
 	all, err := io.ReadAll(c)
 	r.Heard, r.Ended = string(all), !errors.Is(err, os.ErrDeadlineExceeded)
 	if err != nil {
@@ -78,13 +78,13 @@ func TestEachTimeout(t *testing.T) {
 	timeout := func(name, spec string) string {
 		return service(name, "v1") + policy("TimeoutPolicy", name, "targetRefs: [{kind: Service, name: "+name+"}]\n"+spec)
 	}
-	m.apply(helpers + timeout("late-request", "request: 300ms") + timeout("late-backend", "backendRequest: 300ms") + timeout("late-idle", "idle: 700ms") +
+	m.apply(helpers + timeout("late-request", "request: 2s") + timeout("late-backend", "backendRequest: 2s") + timeout("late-idle", "idle: 2s") +
 		service("late-try", "v1") + policy("RetryPolicy", "late-try", `
 targetRefs: [{kind: Service, name: late-try}]
 attempts: 1
-perTryTimeout: 300ms
+perTryTimeout: 2s
 retryOn: [Timeout]
-`) + strings.ReplaceAll(strings.ReplaceAll(timeout("late-connect", "connect: 300ms"), "app: echo, version: v1", "app: helper"), "targetPort: 8080", "targetPort: 9393"))
+`) + strings.ReplaceAll(strings.ReplaceAll(timeout("late-connect", "connect: 1s"), "app: echo, version: v1", "app: helper"), "targetPort: 8080", "targetPort: 9393"))
 	for name, want := range map[string]struct {
 		status int
 		kind   string
@@ -95,8 +95,8 @@ retryOn: [Timeout]
 		"late-try": {504, "http_response_timeout", "try", "UT"}, "late-idle": {504, "http_response_timeout", "idle", "UT"},
 		"late-connect": {503, "connection_timeout", "connect", "UF"},
 	} {
-		r := m.until(name+" has its status", request{URL: "http://" + name + "/?delay=8000"}, status(want.status))
-		if !strings.Contains(r.Header.Get("proxy-status"), "error="+want.kind) || r.Took > 5*time.Second {
+		r := m.until(name+" has its status", request{URL: "http://" + name + "/?delay=60000"}, status(want.status))
+		if !strings.Contains(r.Header.Get("proxy-status"), "error="+want.kind) || r.Took >= time.Minute {
 			t.Errorf("%s: %q after %s", name, r.Header.Get("proxy-status"), r.Took)
 		}
 		m.counted("ambit_timeouts_total", "app/"+name+".", `timeout="`+want.name+`"`)
@@ -115,24 +115,24 @@ func TestIdleTimeout(t *testing.T) {
 	m := use(t)
 	m.apply(service("silent", "v1") + policy("TimeoutPolicy", "silent", `
 targetRefs: [{kind: Service, name: silent}]
-idle: 1s
+idle: 4s
 `))
-	m.until("the policy is in force", request{URL: "http://silent/?delay=8000"}, status(504))
+	m.until("the policy is in force", request{URL: "http://silent/?delay=60000"}, status(504))
 	const upgrade = "GET /upgrade HTTP/1.1\r\nHost: silent\r\nConnection: Upgrade\r\nUpgrade: lines\r\n\r\n"
 	const post = "POST / HTTP/1.1\r\nHost: silent\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
 	var got []recall
 	m.run("client", []conversation{
 		{Addr: "silent:9090"}, // its server speaks first
-		{Addr: "silent:9090", Beat: "x\n", Every: 300 * time.Millisecond, Beats: 8},
+		{Addr: "silent:9090", Beat: "x\n", Every: 600 * time.Millisecond, Beats: 8},
 		{Addr: "silent:80", Say: upgrade},
-		{Addr: "silent:80", Say: upgrade, Beat: "x\n", Every: 300 * time.Millisecond, Beats: 8},
+		{Addr: "silent:80", Say: upgrade, Beat: "x\n", Every: 600 * time.Millisecond, Beats: 8},
 		{Addr: "silent:80", Say: post + "1\r\nx\r\n"},
-		{Addr: "silent:80", Say: post, Beat: "1\r\nx\r\n", Every: 300 * time.Millisecond, Beats: 8},
+		{Addr: "silent:80", Say: post, Beat: "1\r\nx\r\n", Every: 600 * time.Millisecond, Beats: 8},
 	}, &got, "converse")
 	for i, want := range []string{"hello from v1\n", "hello from v1\n" + strings.Repeat("x\n", 8), "HTTP/1.1 101", "x\nx\nx\nx\nx\nx\nx\nx\n", "HTTP/1.1 504", "HTTP/1.1 504"} {
-		least := time.Second
+		least := 4 * time.Second
 		if i%2 == 1 {
-			least += 8 * 300 * time.Millisecond
+			least += 8 * 600 * time.Millisecond
 		}
 		if r := got[i]; !r.Ended || !strings.Contains(r.Heard, want) || r.Took < least-100*time.Millisecond {
 			t.Errorf("conversation %d: ended %v after %s (%s), want %q after %s: %q", i, r.Ended, r.Took, r.Error, want, least, r.Heard)
