@@ -2,12 +2,9 @@ package kubernetes
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"slices"
 	"strings"
@@ -58,30 +55,26 @@ func find(t *testing.T, r *replica, token string) *loot {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = cc.Close() })
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, newKey(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &loot{t: t, cc: cc, csr: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))}
+	return &loot{t: t, cc: cc, csr: encode("CERTIFICATE REQUEST", der)}
 }
 
-// certificate asks for an identity.
-func (l *loot) certificate(id string) error {
-	_, err := capb.NewIstioCertificateServiceClient(l.cc).CreateCertificate(l.t.Context(), &capb.IstioCertificateRequest{
+// certificate asks for an identity and gives the chain.
+func (l *loot) certificate(id string) ([]string, error) {
+	answer, err := capb.NewIstioCertificateServiceClient(l.cc).CreateCertificate(l.t.Context(), &capb.IstioCertificateRequest{
 		Csr: l.csr, Metadata: &structpb.Struct{Fields: map[string]*structpb.Value{"ImpersonatedIdentity": structpb.NewStringValue(id)}},
 	})
-	return err
+	return answer.GetCertChain(), err
 }
 
 // refused asks for identities that must not be had, each with the reason.
 func (l *loot) refused(code codes.Code, identities map[string]string) {
 	l.t.Helper()
 	for id, why := range identities {
-		if err := l.certificate(id); status.Code(err) != code || !strings.Contains(err.Error(), why) {
+		if _, err := l.certificate(id); status.Code(err) != code || !strings.Contains(err.Error(), why) {
 			l.t.Errorf("%s: %v; want %s that says %q", id, err, code, why)
 		}
 	}
@@ -236,7 +229,7 @@ func TestTakenOver(t *testing.T) {
 		t.Run("node by "+program.account, func(t *testing.T) {
 			stolen := token(t, client, root, program.account, program.pod, "ambit-mesh.io")
 			l := find(t, r, stolen)
-			if err := l.certificate(id("shop", "web")); err != nil {
+			if _, err := l.certificate(id("shop", "web")); err != nil {
 				t.Errorf("a pod that runs there: %v", err)
 			}
 			l.refused(codes.PermissionDenied, map[string]string{
@@ -274,7 +267,7 @@ func TestTakenOver(t *testing.T) {
 	t.Run("waypoint", func(t *testing.T) {
 		stolen := token(t, client, "shop", "wp", "wp-1", "ambit-mesh.io")
 		l := find(t, r, stolen)
-		if err := l.certificate(id("shop", "wp")); err != nil {
+		if _, err := l.certificate(id("shop", "wp")); err != nil {
 			t.Errorf("its own identity: %v", err)
 		}
 		l.refused(codes.PermissionDenied, map[string]string{
@@ -320,7 +313,8 @@ func TestTakenOver(t *testing.T) {
 		l := find(t, r, token(t, client, root, "ambit-ztunnel", "ztunnel", "ambit-mesh.io"))
 		kubectl(t, s, "", "delete", "pod", "-n", "shop", "web", "--force", "--grace-period=0")
 		testkit.Until(t, "the identity of a pod that is gone is refused", func() bool {
-			return status.Code(l.certificate(id("shop", "web"))) == codes.PermissionDenied
+			_, err := l.certificate(id("shop", "web"))
+			return status.Code(err) == codes.PermissionDenied
 		})
 		kubectl(t, s, "", "delete", "pod", "-n", root, "ztunnel", "--force", "--grace-period=0")
 		testkit.Until(t, "the token of a ztunnel that is gone is of no use", func() bool {
@@ -328,8 +322,9 @@ func TestTakenOver(t *testing.T) {
 			return err != nil
 		})
 		// It is not asked what for: nobody is calling any more.
-		if code := status.Code(l.certificate(id("shop", "web"))); code != codes.Unauthenticated && code != codes.Unavailable {
-			t.Errorf("a certificate by it: %s", code)
+		_, err := l.certificate(id("shop", "web"))
+		if code := status.Code(err); code != codes.Unauthenticated && code != codes.Unavailable {
+			t.Errorf("a certificate by it: %v", err)
 		}
 	})
 }
