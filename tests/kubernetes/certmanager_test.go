@@ -270,7 +270,13 @@ func TestCertManager(t *testing.T) {
 		return err == nil && strings.TrimSpace(out) == strings.TrimSpace(encode("CERTIFICATE", m.root.cert.Raw))
 	})
 	second := m.fulfil(root, "ambit-issuing-ca")
-	testkit.Until(t, "what was renewed issues", func() bool { return issued(second) })
+	testkit.Until(t, "what was renewed is taken", func() bool {
+		var status struct{ CA struct{ IssuerSerial string } }
+		return r.get("http://"+r.AdminAddr().String()+"/debug/status", &status) && status.CA.IssuerSerial == second.SerialNumber.Text(16)
+	})
+	if !issued(second) {
+		t.Error("what was renewed does not issue")
+	}
 	if out, err := s.Kubectl("", "get", "secret", "-n", root, "ambit-ca"); err == nil {
 		t.Errorf("an authority of its own was made as well: %s", out)
 	}
