@@ -18,15 +18,15 @@ var forgeries = []struct {
 	status, reason           string
 }{
 	{"the waypoint of the service, for whom it likes", "in", "wp", []string{"ambit-source", "spiffe://cluster.local/ns/in/sa/boss", "forwarded", `for="10.9.9.9:4000"`}, "200", ""},
-	{"the same, for itself", "in", "wp", nil, "403", "only-boss"},
-	{"the same, for somebody who may not", "in", "wp", []string{"ambit-source", "spiffe://cluster.local/ns/in/sa/client"}, "403", "only-boss"},
+	{"the same, for itself", "in", "wp", nil, "401", "only-boss"},
+	{"the same, for somebody who may not", "in", "wp", []string{"ambit-source", "spiffe://cluster.local/ns/in/sa/client"}, "401", "only-boss"},
 	{"the same, for two", "in", "wp", []string{"ambit-source", "spiffe://cluster.local/ns/in/sa/boss", "ambit-source", "spiffe://cluster.local/ns/in/sa/boss"}, "400", "given more than once"},
 	{"the same, for nobody that there can be", "in", "wp", []string{"ambit-source", "boss"}, "400", "ambit-source"},
 	{"the same, from no address", "in", "wp", []string{"ambit-source", "spiffe://cluster.local/ns/in/sa/boss", "forwarded", "for=boss"}, "400", "forwarded"},
-	{"another service's waypoint", "in", "wp2", []string{"ambit-source", "spiffe://cluster.local/ns/in/sa/boss"}, "403", "only-boss"},
-	{"another namespace's waypoint of the same name", "bank", "wp", []string{"ambit-source", "spiffe://cluster.local/ns/in/sa/boss"}, "403", "only-boss"},
-	{"a pod", "in", "client", []string{"ambit-source", "spiffe://cluster.local/ns/in/sa/boss", "forwarded", `for="10.9.9.9:4000"`}, "403", "only-boss"},
-	{"a pod, with baggage", "in", "client", []string{"baggage", "k8s.service_account.name=boss,source.principal=spiffe://cluster.local/ns/in/sa/boss"}, "403", "only-boss"},
+	{"another service's waypoint", "in", "wp2", []string{"ambit-source", "spiffe://cluster.local/ns/in/sa/boss"}, "401", "only-boss"},
+	{"another namespace's waypoint of the same name", "bank", "wp", []string{"ambit-source", "spiffe://cluster.local/ns/in/sa/boss"}, "401", "only-boss"},
+	{"a pod", "in", "client", []string{"ambit-source", "spiffe://cluster.local/ns/in/sa/boss", "forwarded", `for="10.9.9.9:4000"`}, "401", "only-boss"},
+	{"a pod, with baggage", "in", "client", []string{"baggage", "k8s.service_account.name=boss,source.principal=spiffe://cluster.local/ns/in/sa/boss"}, "401", "only-boss"},
 	{"who may, without any", "in", "boss", nil, "200", ""},
 }
 
@@ -102,7 +102,7 @@ func TestForgedClients(t *testing.T) {
 	m.until("the policy is in force behind the waypoint", func() bool {
 		refused := m.checks("in", "client", []check{{Kind: "refused", Addr: "server.in.svc.cluster.local:8080"}})[0].Error == ""
 		return refused && len(m.accessLog(func(l map[string]any) bool {
-			return l["policy"] != nil && l["peer.identity"] == "spiffe://cluster.local/ns/in/sa/wp" && l["src.identity"] == "spiffe://cluster.local/ns/in/sa/client"
+			return l["policy.rule"] != nil && l["peer.identity"] == "spiffe://cluster.local/ns/in/sa/wp" && l["src.identity"] == "spiffe://cluster.local/ns/in/sa/client"
 		})) > 0
 	})
 	in.Victim = m.ip("in", "server")
