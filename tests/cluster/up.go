@@ -143,8 +143,12 @@ func (c *cluster) crds(ctx context.Context, o options) error {
 		if err != nil {
 			return fmt.Errorf("folder of the Gateway API's module: %w: run go mod download", err)
 		}
+		channel := o.channel
+		if channel == "standard" {
+			channel = "." // the list of the standard channel is one folder up
+		}
 		// All at once: its admission policy refuses the other channel's later.
-		if _, err := c.kubectl(ctx, nil, "apply", "--server-side", "-k", filepath.Join(strings.TrimSpace(string(dir)), "config", "crd", o.channel)); err != nil {
+		if _, err := c.kubectl(ctx, nil, "apply", "--server-side", "-k", filepath.Join(strings.TrimSpace(string(dir)), "config", "crd", channel)); err != nil {
 			return err
 		}
 	}

@@ -44,7 +44,7 @@ func (f Files) validate() error {
 func (f Files) load(trustDomain string, now time.Time) (*trust, error) {
 	t, err := f.read(trustDomain, now)
 	if err != nil && f.Mounted {
-		return nil, fmt.Errorf("%w; the file is the key of that name in the Secret that is mounted there (ambit-cacerts): correct it there", err)
+		return nil, fmt.Errorf("%w; the file is the key of that name in the Secret that the pod mounts as volume cacerts: correct it there", err)
 	}
 	return t, err
 }

@@ -84,6 +84,7 @@ func TestSchema(t *testing.T) {
 		"image: {digests: {ztunnel: latest}}":                         "image.digests.ztunnel: ",
 		"controlplane: {replicas: 0}":                                 "controlplane.replicas: minimum: got 0, want 1",
 		"controlplane: {replicas: two}":                               "controlplane.replicas: got string, want integer",
+		"ca: {certManager: {duration: 90d}}":                          "ca.certManager.duration: ",
 		"log: {level: loud}":                                          "log.level: value must be one of 'debug', 'info', 'warn', 'error'",
 		"mesh: {certTTL: 1 day}":                                      "mesh.certTTL: ",
 		"ztunnel: {drainTimeout: 10}":                                 "ztunnel.drainTimeout: got number, want string",
@@ -104,6 +105,14 @@ func TestSchema(t *testing.T) {
 				t.Fatalf("got %v, want %q", err, want)
 			}
 		})
+	}
+}
+
+// A mesh has one authority.
+func TestTwoAuthoritiesAreRefused(t *testing.T) {
+	_, err := chart.Render("", map[string]any{"ca": map[string]any{"existingSecret": "cacerts", "certManager": map[string]any{"issuer": "company"}}}, chart.Target{})
+	if err == nil || !strings.Contains(err.Error(), "ca.existingSecret and ca.certManager.issuer exclude each other") {
+		t.Fatalf("got %v", err)
 	}
 }
 

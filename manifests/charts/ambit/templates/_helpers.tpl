@@ -85,3 +85,11 @@ imagePullSecrets:
 {{- $n := regexFind "^[0-9]+" . | int -}}
 {{- if hasSuffix "h" . -}}{{ mul $n 3600 }}{{- else if hasSuffix "m" . -}}{{ mul $n 60 }}{{- else -}}{{ $n }}{{- end -}}
 {{- end -}}
+
+{{/* Secret of an authority that is not the mesh's own; empty if there is none. */}}
+{{- define "ambit.cacerts" -}}
+{{- if and .Values.ca.existingSecret .Values.ca.certManager.issuer }}
+{{- fail "ca.existingSecret and ca.certManager.issuer exclude each other: leave one of them empty" }}
+{{- end }}
+{{- if .Values.ca.certManager.issuer }}ambit-issuing-ca{{ else }}{{ .Values.ca.existingSecret }}{{ end }}
+{{- end }}
