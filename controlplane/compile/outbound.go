@@ -46,6 +46,29 @@ func (c *Compiler) dnsLeftAlone(p *corev1.Pod) bool {
 	return value == "false"
 }
 
+// dnsFindings says that an annotation about DNS has a value without a meaning.
+func dnsFindings(owner graph.Key, annotations map[string]string) []Finding {
+	value, ok := annotations[graph.AnnotationDNSCapture]
+	if !ok || value == "true" || value == "false" {
+		return nil
+	}
+	return []Finding{{
+		Object: owner, Field: "metadata.annotations[" + graph.AnnotationDNSCapture + "]",
+		Message: "must be \"true\" or \"false\"; until then it counts as true",
+	}}
+}
+
+// misplaced says that a label or an annotation has no effect on an object of the kind.
+func misplaced(owner graph.Key, kind, key string, values map[string]string, where string) []Finding {
+	if _, ok := values[key]; !ok {
+		return nil
+	}
+	return []Finding{{
+		Object: owner, Field: "metadata." + kind + "[" + key + "]",
+		Message: "has no effect here: write it on " + where,
+	}}
+}
+
 // workloadOptions go with a pod; none while they would say nothing.
 func (c *Compiler) workloadOptions(p *corev1.Pod) []*workload.Extension {
 	o := &workload.WorkloadOptions{Terminating: p.DeletionTimestamp != nil}

@@ -66,6 +66,10 @@ func (s *Store) Endpoints(src *Workload, key string, port uint16) (*Service, []E
 	if !svc.HasPort(port) {
 		return svc, nil, fmt.Errorf("service %s port %d: %w", key, port, ErrNoPort)
 	}
+	if svc.External && svc.Passthrough {
+		// Where the client wants to go is all there is.
+		return svc, []Endpoint{{&Workload{UID: key, Name: svc.Name, Namespace: svc.Namespace, Healthy: true}, port}}, nil
+	}
 	list := s.endpoints[key]
 	if src != nil && len(svc.Scopes) > 0 {
 		list = preferred(src, svc, list, func(e endpoint) bool { _, ok := usable(svc, e, port, true); return ok })
