@@ -84,12 +84,13 @@ func (c *Compiler) workloadOptions(p *corev1.Pod) []*workload.Extension {
 	return []*workload.Extension{extension(workload.WorkloadExtension, o)}
 }
 
-// serviceOptions tell the names of ports, none while there are none.
+// serviceOptions tell of the ports that have a name, and of those of UDP, none while
+// there are none.
 func (c *Compiler) serviceOptions(_ types.NamespacedName, s *corev1.Service) []*workload.Extension {
 	o := &workload.ServiceOptions{}
 	for i := range s.Spec.Ports {
 		p := &s.Spec.Ports[i]
-		if p.Name == "" {
+		if p.Name == "" && !udp(p.Protocol) {
 			continue
 		}
 		protocol := strings.ToLower(string(p.Protocol))
@@ -98,7 +99,7 @@ func (c *Compiler) serviceOptions(_ types.NamespacedName, s *corev1.Service) []*
 		}
 		target := uint32(p.Port) // #nosec G115 -- validated
 		switch {
-		case p.TargetPort.StrVal != "":
+		case p.TargetPort.StrVal != "", udp(p.Protocol) && len(s.Spec.Selector) == 0:
 			target = 0
 		case p.TargetPort.IntVal != 0:
 			target = uint32(p.TargetPort.IntVal) // #nosec G115 -- validated

@@ -58,8 +58,6 @@ func transportFindings(owner graph.Key, annotations map[string]string, effect st
 
 func udp(p corev1.Protocol) bool { return p == corev1.ProtocolUDP }
 
-func serviceUDPPorts(s *corev1.Service) []*workload.Port { return portsOf(s, udp) }
-
 // podUDPPorts gives the UDP ports of the services that a pod is behind.
 func (c *Compiler) podUDPPorts(n types.NamespacedName, p *corev1.Pod) []*workload.Extension {
 	of := &workload.UDPPorts{}

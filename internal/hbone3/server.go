@@ -88,6 +88,7 @@ type Server struct {
 	ln      *quic.Listener
 	h3      *http3.Server
 	handler Handler
+	cfg     Config
 
 	mu    sync.Mutex
 	conns map[*quic.Conn]struct{} // guarded by mu
@@ -96,7 +97,7 @@ type Server struct {
 // NewServer listens on sock, which it owns from then on. Run has to be called next.
 func NewServer(sock net.PacketConn, tlsConfig *tls.Config, cfg Config, h Handler) (*Server, error) {
 	cfg = cfg.withDefaults()
-	s := &Server{handler: h, conns: make(map[*quic.Conn]struct{})}
+	s := &Server{cfg: cfg, handler: h, conns: make(map[*quic.Conn]struct{})}
 	// Peers that flood us with first packets, or have others flooded by our answers,
 	// are asked to prove where they are.
 	unproved := rate.NewLimiter(rate.Limit(cfg.Handshakes), cfg.Handshakes)
@@ -131,6 +132,7 @@ func (s *Server) Run(ctx context.Context) error {
 		s.mu.Lock()
 		s.conns[c] = struct{}{}
 		s.mu.Unlock()
+		s.cfg.watch(c)
 		wg.Go(func() {
 			// Why a connection ended is its streams' to say.
 			_ = s.h3.ServeQUICConn(c)

@@ -90,7 +90,7 @@ func (p *Pod) connect(ctx context.Context, app *netns.Conn, c *connection) (way,
 		}
 		if route.Host != "" {
 			c.host = route.Host
-			if route.Connect, err = p.resolve(ctx, route.Host, route.Connect.Port(), dst.Addr().Is4()); err != nil {
+			if route.Connect, err = p.resolve(ctx, route.Host, route.Connect.Port(), dst.Addr().Is4(), try-1); err != nil {
 				return way{}, fmt.Errorf("service %s: %w", route.Service.Key, err)
 			}
 			route.Target = route.Connect
