@@ -82,6 +82,9 @@ func (w *world) checkTouched(before map[graph.Key]compile.ObjectStatus, touched 
 		if one.Gateway != nil {
 			one.Policy.Conditions = one.Gateway.Conditions
 		}
+		if one.External != nil {
+			one.Policy.Conditions = one.External.Conditions
+		}
 		if !ok || !cmp.Equal(one.Policy, s.Status) {
 			w.untold = append(w.untold, s.Object)
 		}

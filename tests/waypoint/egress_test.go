@@ -146,7 +146,7 @@ func TestEgressThroughWaypoint(t *testing.T) {
 	var ok response
 	for _, pod := range []string{"wp", "client"} { // which finds out there whether a name below a wildcard exists
 		m.run(pod, nil, &ok, "nameserver", v4)
-		t.Cleanup(func() { m.run(pod, nil, &ok, "nameserver", "") })
+		defer m.run(pod, nil, &ok, "nameserver", "")
 	}
 	m.apply(externalService("partner", "wp", `hosts: [api.partner.example, "*.wild.example"]`) +
 		externalService("fixed", "wp", "hosts: [fixed.example.org]\n  resolution: Static\n  endpoints: [{address: "+v4+"}]") +
@@ -186,6 +186,7 @@ rules: [{name: one, matches: [{path: {type: Exact, value: /v1/limited}}], reques
 	seen := m.wiretap("client", "secret-of-the-client", "GET /open")
 
 	t.Run("policy", func(t *testing.T) {
+		m := &mesh{t, m.bed}
 		for _, tc := range []struct {
 			from, url, method string
 			want              int
@@ -202,7 +203,7 @@ rules: [{name: one, matches: [{path: {type: Exact, value: /v1/limited}}], reques
 				t.Errorf("%s %s %s: %d %s, want %d", tc.from, tc.method, tc.url, got.Status, got.Error, tc.want)
 			}
 		}
-		m.logged(`"dst.service":"api.partner.example"`, `"policy":"egress"`, `"response_flags":"DENY"`, `"src.identity":"spiffe://cluster.local/ns/app/sa/tester"`)
+		m.logged(`"dst.service":"api.partner.example"`, `considered AuthorizationPolicy app/egress`, `"response_flags":"DENY"`, `"src.identity":"spiffe://cluster.local/ns/app/sa/tester"`)
 		m.logged(`"dst.service":"*.wild.example"`, `"host":"some.wild.example"`, `"status":200`)
 		m.counted("ambit_requests_total", "api.partner.example", `"200"`)
 		m.observed(func(call string) bool {
@@ -210,6 +211,7 @@ rules: [{name: one, matches: [{path: {type: Exact, value: /v1/limited}}], reques
 		}, "--verdict", "denied", "--last", "200")
 	})
 	t.Run("route", func(t *testing.T) {
+		m := &mesh{t, m.bed}
 		m.until("the route is in force", request{URL: "http://fixed.example.org/other"}, status(404))
 		if got := m.get("http://fixed.example.org/v1/x"); got.Status != 200 || got.Seen.Header.Get("x-routed") != "outside" {
 			t.Errorf("%+v", got)
@@ -217,6 +219,7 @@ rules: [{name: one, matches: [{path: {type: Exact, value: /v1/limited}}], reques
 		m.until("the limit is reached", request{URL: "http://fixed.example.org/v1/limited"}, status(429))
 	})
 	t.Run("refused by name", func(t *testing.T) {
+		m := &mesh{t, m.bed}
 		if got := m.get("http://own.partner.example/"); got.Status != 503 || !strings.Contains(got.Header.Get("proxy-status"), "leads to the waypoint itself") {
 			t.Errorf("a name that leads to the waypoint: %+v", got)
 		}
@@ -230,6 +233,7 @@ rules: [{name: one, matches: [{path: {type: Exact, value: /v1/limited}}], reques
 		m.accessLog(`"dst.service":"loose.example.org"`, "AuthorizationPolicy app/loose")
 	})
 	t.Run("on the wire", func(t *testing.T) {
+		m := &mesh{t, m.bed}
 		got := m.ask(request{URL: "http://api.partner.example/open", Header: map[string]string{"x-secret": "secret-of-the-client"}})[0]
 		if got.Status != 200 || got.Seen.Header.Get("x-secret") != "secret-of-the-client" {
 			t.Fatalf("%+v", got)
@@ -253,7 +257,7 @@ func TestEgressResolvedByNode(t *testing.T) {
 	m.apply(externalService("direct", "none", `hosts: [direct.other.example, "*.tame.example"]`))
 	var ok response
 	m.run("client", nil, &ok, "nameserver", server)
-	t.Cleanup(func() { m.run("client", nil, &ok, "nameserver", "") })
+	defer m.run("client", nil, &ok, "nameserver", "")
 	// The first address of the name is the pod's own loopback, where nobody listens.
 	m.until("the host is reached", request{URL: "http://direct.other.example/x"}, status(200))
 	if got := m.get("http://very.tame.example/y"); got.Status != 200 || got.Seen.Host != "very.tame.example" {
