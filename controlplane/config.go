@@ -52,6 +52,8 @@ type Config struct {
 	// CARootCert, CACert, CAKey and CAChain are an operator's authority; one of
 	// our own is made when they are empty.
 	CARootCert, CACert, CAKey, CAChain string
+	// CACRL holds the revocation lists of that authority. Optional.
+	CACRL string
 	// ReleaseTimeout bounds the wait for ztunnels before a pod is released; 5 s.
 	ReleaseTimeout time.Duration
 	// WaypointImage, WaypointPullPolicy, WaypointPriorityClass and

@@ -31,10 +31,12 @@ type ControlPlane struct {
 	xds      *xds.Server
 	ca       *ca.Authority
 	auth     *nodes.Authenticator
-	engine   *engine
-	source   lifecycle.Runner
-	kube     *onKubernetes // nil with the source files
-	server   *server
+	// revocations are those of ca.
+	revocations revocations
+	engine      *engine
+	source      lifecycle.Runner
+	kube        *onKubernetes // nil with the source files
+	server      *server
 
 	admin, metrics, readiness *admin.Server
 }
@@ -85,7 +87,8 @@ func (c *ControlPlane) makeAuthority() error {
 	auth := nodes.Config{File: cfg.NodeCredentials, ClusterID: cfg.ClusterID, Log: cfg.Log.Named("nodes"), Metrics: cfg.Registry}
 	authority := ca.Config{
 		TrustDomain: cfg.TrustDomain,
-		PluggedIn:   ca.Files{Root: cfg.CARootCert, Cert: cfg.CACert, Key: cfg.CAKey, Chain: cfg.CAChain},
+		PluggedIn:   ca.Files{Root: cfg.CARootCert, Cert: cfg.CACert, Key: cfg.CAKey, Chain: cfg.CAChain, CRL: cfg.CACRL},
+		Revoked:     c.revocations.set,
 		TTL:         cfg.CertTTL, RotationOverlap: cfg.RotationOverlap, ServingNames: cfg.ServingNames,
 		Log: cfg.Log.Named("ca"), Metrics: cfg.Registry,
 	}
@@ -111,6 +114,7 @@ func (c *ControlPlane) makeEngine() error {
 	if c.xds, err = xds.New(xds.Config{Log: cfg.Log.Named("xds"), Metrics: cfg.Registry}); err != nil {
 		return err
 	}
+	c.revocations.distribute(c.xds, cfg.Log)
 	m, err := newMetrics(cfg.Registry)
 	if err != nil {
 		return fmt.Errorf("metrics: %w", err)

@@ -20,6 +20,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/flow"
 	"github.com/ambit-mesh/ambit/internal/hbone"
 	"github.com/ambit-mesh/ambit/internal/lifecycle"
+	"github.com/ambit-mesh/ambit/internal/revocation"
 	"github.com/ambit-mesh/ambit/internal/stats"
 	"github.com/ambit-mesh/ambit/internal/telemetry"
 	"github.com/ambit-mesh/ambit/internal/trace"
@@ -45,6 +46,7 @@ type Waypoint struct {
 	tokens    *jwt.Manager
 	frontends *frontend.Table
 	certs     *certs.Manager
+	revoked   *revocation.Checker
 	source    *certs.Source
 	release   func()
 	dialer    *upstream.Dialer
@@ -94,6 +96,9 @@ func (w *Waypoint) connect() error {
 		w.conns = append(w.conns, cc)
 	}
 	w.certs = certs.NewManager(certs.NewClient(w.conns[1], w.cfg.CertTTL), w.cfg.Log, certs.NewMetrics(w.registry))
+	w.revoked = revocation.New(w.registry, w.cfg.Log)
+	w.certs.Guard(w.revoked.Check)
+	w.cfg.HBONE.Watch = w.revoked.Watch
 	w.source, w.release = w.certs.Use(w.cfg.identity())
 	return nil
 }
@@ -125,7 +130,7 @@ func (w *Waypoint) assemble() error {
 	caller := proxy.Caller{Proxy: w.proxy}
 	w.limiter = ratelimit.New(ratelimit.Config{Caller: caller, Registerer: w.registry, Start: time.Now()})
 	w.proxy.SetFilters(w.limiter, extauthz.New(extauthz.Config{Caller: caller, Asker: caller, Registerer: w.registry}))
-	w.xds, err = xdsclient.New(w.conns[0], xdsclient.Config{Node: w.node(), Logger: cfg.Log, Metrics: xdsclient.NewMetrics(w.registry)}, res.subscriptions(w.store)...)
+	w.xds, err = xdsclient.New(w.conns[0], xdsclient.Config{Node: w.node(), Logger: cfg.Log, Metrics: xdsclient.NewMetrics(w.registry)}, append(res.subscriptions(w.store), w.revoked.Subscription())...)
 	return err
 }
 
@@ -176,6 +181,7 @@ func (w *Waypoint) Run(ctx context.Context) error {
 		}
 	}()
 	defer w.flush()
+	defer w.revoked.Close()
 	defer w.release()
 	group := lifecycle.Group{StopTimeout: max(w.cfg.Drain, 0) + 10*time.Second}
 	if w.cfg.Drain < 0 {

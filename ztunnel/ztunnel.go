@@ -21,7 +21,9 @@ import (
 	"github.com/ambit-mesh/ambit/internal/admin"
 	"github.com/ambit-mesh/ambit/internal/certs"
 	"github.com/ambit-mesh/ambit/internal/flow"
+	"github.com/ambit-mesh/ambit/internal/hbone3"
 	"github.com/ambit-mesh/ambit/internal/lifecycle"
+	"github.com/ambit-mesh/ambit/internal/revocation"
 	"github.com/ambit-mesh/ambit/internal/telemetry"
 	"github.com/ambit-mesh/ambit/internal/wds"
 	"github.com/ambit-mesh/ambit/internal/xdsclient"
@@ -38,6 +40,7 @@ type Ztunnel struct {
 	ready    *lifecycle.Readiness
 	store    *wds.Store
 	certs    *certs.Manager
+	revoked  *revocation.Checker
 	prefetch *prefetch
 	pods     *pods
 	xds      *xdsclient.Client
@@ -71,18 +74,21 @@ func New(cfg Config) (*Ztunnel, error) {
 	}
 	z.conns = []*grpc.ClientConn{xdsConn, caConn}
 	z.certs = certs.NewManager(certs.NewClient(caConn, cfg.CertTTL), cfg.Log, certs.NewMetrics(z.registry))
+	z.revoked = revocation.New(z.registry, cfg.Log)
+	z.certs.Guard(z.revoked.Check)
+	cfg.HBONE.Watch = z.revoked.Watch
 	z.prefetch = newPrefetch(z.store, z.certs, cfg.Node)
 	access, flush := telemetry.NewAccessLog(cfg.AccessLog)
 	z.flush = flush
 	z.pods = newPods(proxy.Config{
 		Store: z.store, Metrics: proxy.NewMetrics(z.registry), Log: cfg.Log, Access: access, Flows: z.flows,
-		HBONE: cfg.HBONE, Reach: proxy.NewReach(z.registry, cfg.Log), Cluster: cfg.Cluster, Network: cfg.Network, Drain: cfg.Drain,
+		HBONE: cfg.HBONE, HBONE3: hbone3.Config{Watch: z.revoked.Watch}, Reach: proxy.NewReach(z.registry, cfg.Log), Cluster: cfg.Cluster, Network: cfg.Network, Drain: cfg.Drain,
 		ClusterDomain: strings.TrimSuffix(cfg.ClusterDomain, ".") + ".", Resolvers: cfg.Resolvers, DNSMetrics: dns.NewMetrics(z.registry),
 	}, cfg.TrustDomain, z.certs, z.ready, z.registry)
 	if z.memory, err = newMemory(cfg, z.registry); err != nil {
 		return nil, z.abandon(err)
 	}
-	z.xds, err = xdsclient.New(xdsConn, xdsclient.Config{Node: z.node(), Logger: cfg.Log, Metrics: xdsclient.NewMetrics(z.registry)}, z.memory.keep(wds.Subscriptions(z.store, z.prefetch.changed))...)
+	z.xds, err = xdsclient.New(xdsConn, xdsclient.Config{Node: z.node(), Logger: cfg.Log, Metrics: xdsclient.NewMetrics(z.registry)}, append(z.memory.keep(wds.Subscriptions(z.store, z.prefetch.changed)), z.revoked.Subscription())...)
 	if err != nil {
 		return nil, z.abandon(err)
 	}
@@ -135,6 +141,7 @@ func (z *Ztunnel) Run(ctx context.Context) error {
 		}
 	}()
 	defer z.flush()
+	defer z.revoked.Close()
 	group := lifecycle.Group{StopTimeout: z.cfg.Drain + 10*time.Second}
 	if z.cfg.Drain <= 0 {
 		group.StopTimeout = 1<<63 - 1

@@ -334,8 +334,12 @@ type Frontend struct {
 	AuthorizationPolicies []string `protobuf:"bytes,6,rep,name=authorization_policies,json=authorizationPolicies,proto3" json:"authorization_policies,omitempty"`
 	// How bearer tokens are verified; a request with a token that none of them
 	// accepts is refused.
-	JwtProviders  []*JWTProvider `protobuf:"bytes,7,rep,name=jwt_providers,json=jwtProviders,proto3" json:"jwt_providers,omitempty"`
-	Tracing       *Tracing       `protobuf:"bytes,8,opt,name=tracing,proto3" json:"tracing,omitempty"`
+	JwtProviders []*JWTProvider `protobuf:"bytes,7,rep,name=jwt_providers,json=jwtProviders,proto3" json:"jwt_providers,omitempty"`
+	Tracing      *Tracing       `protobuf:"bytes,8,opt,name=tracing,proto3" json:"tracing,omitempty"`
+	// It is a host outside of the mesh, or all names below one if the hostname begins
+	// with *. Nobody behind the waypoint enforces policies: the waypoint enforces all
+	// of them.
+	External      bool `protobuf:"varint,16,opt,name=external,proto3" json:"external,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -424,6 +428,13 @@ func (x *Frontend) GetTracing() *Tracing {
 		return x.Tracing
 	}
 	return nil
+}
+
+func (x *Frontend) GetExternal() bool {
+	if x != nil {
+		return x.External
+	}
+	return false
 }
 
 // Port of a frontend.
@@ -4095,7 +4106,7 @@ var File_waypoint_waypoint_proto protoreflect.FileDescriptor
 
 const file_waypoint_waypoint_proto_rawDesc = "" +
 	"\n" +
-	"\x17waypoint/waypoint.proto\x12\x11ambit.waypoint.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd7\x02\n" +
+	"\x17waypoint/waypoint.proto\x12\x11ambit.waypoint.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf3\x02\n" +
 	"\bFrontend\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1a\n" +
@@ -4104,7 +4115,8 @@ const file_waypoint_waypoint_proto_rawDesc = "" +
 	"\x05ports\x18\x05 \x03(\v2\x17.ambit.waypoint.v1.PortR\x05ports\x125\n" +
 	"\x16authorization_policies\x18\x06 \x03(\tR\x15authorizationPolicies\x12C\n" +
 	"\rjwt_providers\x18\a \x03(\v2\x1e.ambit.waypoint.v1.JWTProviderR\fjwtProviders\x124\n" +
-	"\atracing\x18\b \x01(\v2\x1a.ambit.waypoint.v1.TracingR\atracing\"\xcd\x02\n" +
+	"\atracing\x18\b \x01(\v2\x1a.ambit.waypoint.v1.TracingR\atracing\x12\x1a\n" +
+	"\bexternal\x18\x10 \x01(\bR\bexternal\"\xcd\x02\n" +
 	"\x04Port\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\rR\x06number\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x127\n" +

@@ -197,7 +197,8 @@ func (x *WaypointOptions) GetAnnounced() *GatewayAddress {
 // are. It is the config of the extension named ambit-mesh.io/service.
 type ServiceOptions struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Ports that have a name, of all protocols.
+	// Ports that have a name, of all protocols, and all ports of UDP, which Service
+	// itself does not have.
 	Ports []*NamedPort `protobuf:"bytes,1,rep,name=ports,proto3" json:"ports,omitempty"`
 	// The endpoints are outside of the mesh: the service stands for a host.
 	External      bool `protobuf:"varint,2,opt,name=external,proto3" json:"external,omitempty"`
@@ -252,7 +253,8 @@ func (x *ServiceOptions) GetExternal() bool {
 // NamedPort is a port as SRV records name it (RFC 2782).
 type NamedPort struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// "" for a port of UDP without a name.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// tcp, udp or sctp.
 	Protocol string `protobuf:"bytes,2,opt,name=protocol,proto3" json:"protocol,omitempty"`
 	Port     uint32 `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`
@@ -460,11 +462,13 @@ func (x *Transport) GetPreference() Transport_Preference {
 	return Transport_AUTO
 }
 
-// UDPPorts are the UDP ports of a service, or of the services of a workload. It is
-// the config of the extension named ambit-mesh.io/udp-ports of either.
+// UDPPorts are the UDP ports of the services of a workload. It is the config of the
+// extension named ambit-mesh.io/udp-ports.
 type UDPPorts struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Of a Service.
+	// Of a Service: said by control planes that do not have them in ServiceOptions.
+	//
+	// Deprecated: Marked as deprecated in workload/ambit.proto.
 	Ports []*Port `protobuf:"bytes,1,rep,name=ports,proto3" json:"ports,omitempty"`
 	// Of a Workload. Key: <namespace>/<hostname> of the service.
 	Services      map[string]*PortList `protobuf:"bytes,2,rep,name=services,proto3" json:"services,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
@@ -502,6 +506,7 @@ func (*UDPPorts) Descriptor() ([]byte, []int) {
 	return file_workload_ambit_proto_rawDescGZIP(), []int{5}
 }
 
+// Deprecated: Marked as deprecated in workload/ambit.proto.
 func (x *UDPPorts) GetPorts() []*Port {
 	if x != nil {
 		return x.Ports
@@ -548,9 +553,9 @@ const file_workload_ambit_proto_rawDesc = "" +
 	"Preference\x12\b\n" +
 	"\x04AUTO\x10\x00\x12\x06\n" +
 	"\x02H2\x10\x01\x12\x06\n" +
-	"\x02H3\x10\x02\"\xd4\x01\n" +
-	"\bUDPPorts\x12*\n" +
-	"\x05ports\x18\x01 \x03(\v2\x14.istio.workload.PortR\x05ports\x12E\n" +
+	"\x02H3\x10\x02\"\xd8\x01\n" +
+	"\bUDPPorts\x12.\n" +
+	"\x05ports\x18\x01 \x03(\v2\x14.istio.workload.PortB\x02\x18\x01R\x05ports\x12E\n" +
 	"\bservices\x18\x02 \x03(\v2).ambit.workload.v1.UDPPorts.ServicesEntryR\bservices\x1aU\n" +
 	"\rServicesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12.\n" +

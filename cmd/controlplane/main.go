@@ -69,6 +69,7 @@ func parse(args []string, getenv func(string) string) (controlplane.Config, erro
 	f.StringVar(&cfg.CACert, "ca-cert", "", "plugged-in CA: issuing certificate, PEM")
 	f.StringVar(&cfg.CAKey, "ca-key", "", "plugged-in CA: its key, PEM")
 	f.StringVar(&cfg.CAChain, "ca-chain", "", "plugged-in CA: certificates between it and a root, PEM")
+	f.StringVar(&cfg.CACRL, "ca-crl", "", "plugged-in CA: revocation lists of it and of those above it, PEM; read again when the file changes")
 	f.StringVar(&cfg.WaypointImage, "waypoint-image", "", "kubernetes: image of the waypoints, without which none are made")
 	f.StringVar(&cfg.WaypointPullPolicy, "waypoint-pull-policy", "", "kubernetes: when the image is pulled, Always, IfNotPresent or Never; as the cluster has it if empty")
 	f.StringVar(&cfg.WaypointPriorityClass, "waypoint-priority-class", "", "kubernetes: priority class of the waypoints' pods")

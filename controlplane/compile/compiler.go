@@ -74,16 +74,16 @@ type Compiler struct {
 	captures captures
 	bounds   bounds
 	policies policies
-	// parents has, for each Service, what the statuses of its routes say.
-	parents map[types.NamespacedName][]route.Parent
+	// parents has, for each Service and ExternalService, what the statuses of its routes say.
+	parents map[graph.Key][]route.Parent
 	// caches have the translations of the routes of each Service.
 	caches map[types.NamespacedName]*route.Cache
 	// attached has the statuses of policies that are attached to services or
 	// routes; versions are services that routes of others send requests to.
 	attached map[graph.Key]meshv1alpha1.PolicyStatus
 	versions map[types.NamespacedName]struct{}
-	// served is the waypoint that carries out the routes of each Service.
-	served map[types.NamespacedName]types.NamespacedName
+	// served is the waypoint that carries out the routes of each of them.
+	served map[graph.Key]types.NamespacedName
 	// retold are objects that are told something else by the batch under way.
 	retold    map[graph.Key]struct{}
 	externals map[types.NamespacedName]external
@@ -107,15 +107,15 @@ func New(opts Options) (*Compiler, error) {
 		captures:  newCaptures(),
 		bounds:    bounds{of: make(map[types.NamespacedName]struct{})},
 		policies:  newPolicies(policy.Options{RootNamespace: opts.RootNamespace, TrustDomain: opts.TrustDomain}),
-		parents:   make(map[types.NamespacedName][]route.Parent),
+		parents:   make(map[graph.Key][]route.Parent),
 		caches:    make(map[types.NamespacedName]*route.Cache),
 		attached:  make(map[graph.Key]meshv1alpha1.PolicyStatus),
 		versions:  make(map[types.NamespacedName]struct{}),
-		served:    make(map[types.NamespacedName]types.NamespacedName),
+		served:    make(map[graph.Key]types.NamespacedName),
 		retold:    make(map[graph.Key]struct{}),
 		podUID:    make(map[types.NamespacedName]types.UID),
 		externals: make(map[types.NamespacedName]external),
-		virtual:   newVirtual(),
+		virtual:   newVirtual(virtualSlots),
 	}, nil
 }
 
@@ -140,6 +140,7 @@ func (c *Compiler) Apply(in Input) Result {
 	for n := range dirty.Pods {
 		c.compilePod(n)
 	}
+	c.settleHosts(dirty)
 	for n := range dirty.ExternalServices {
 		c.compileExternal(n)
 	}

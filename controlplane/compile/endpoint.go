@@ -73,12 +73,24 @@ func (c *Compiler) endpoint(slice, svc types.NamespacedName, ep *discoveryv1.End
 	if ep.Zone != nil && *ep.Zone != "" {
 		w.Locality = &workload.Locality{Zone: *ep.Zone}
 	}
-	if ep.Conditions.Ready != nil && !*ep.Conditions.Ready {
+	if !endpointReady(&ep.Conditions) {
 		w.Status = workload.WorkloadStatus_UNHEALTHY
+	}
+	if t := ep.Conditions.Terminating; t != nil && *t {
+		w.Extensions = append(w.Extensions, extension(workload.WorkloadExtension, &workload.WorkloadOptions{Terminating: true}))
 	}
 	r := resource(TypeAddress, w.Uid, &workload.Address{Type: &workload.Address_Workload{Workload: w}})
 	r.Aliases = c.aliases([]netip.Addr{a})
 	return r
+}
+
+// endpointReady reads the conditions of an endpoint. Who writes slices may leave ready
+// out, which is ready, and say whether it is serving all the same.
+func endpointReady(c *discoveryv1.EndpointConditions) bool {
+	if c.Ready != nil {
+		return *c.Ready
+	}
+	return c.Serving == nil || *c.Serving
 }
 
 // slicePorts joins the ports of a service and of its endpoints, which have the

@@ -1,9 +1,7 @@
 package compile
 
 import (
-	"encoding/binary"
 	"fmt"
-	"hash/fnv"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -20,106 +18,88 @@ import (
 	"github.com/ambit-mesh/ambit/controlplane/graph"
 )
 
-func externalKey(n types.NamespacedName) graph.Key {
-	return graph.Key{Group: meshv1alpha1.GroupName, Kind: meshv1alpha1.KindExternalService, Namespace: n.Namespace, Name: n.Name}
-}
-
-// virtual gives hosts outside the addresses by which the mesh knows them, of
-// 240.240.0.0/16 and 2001:2::/64. An address follows from the host, so that it is
-// the same one after a restart unless two hosts meet.
-type virtual struct {
-	slots  map[string]uint16
-	owners map[uint16]string
-}
-
-func newVirtual() virtual {
-	return virtual{slots: make(map[string]uint16), owners: make(map[uint16]string)}
-}
-
-func (v *virtual) of(key string) []netip.Addr {
-	slot, ok := v.slots[key]
-	if !ok {
-		h := fnv.New32a()
-		_, _ = h.Write([]byte(key))
-		slot = uint16(h.Sum32() ^ h.Sum32()>>16) // #nosec G115 -- folded on purpose
-		for n := 0; v.owners[slot] != "" || slot == 0 || slot == 0xffff; n++ {
-			if n > 1<<16 {
-				return nil
-			}
-			slot++
-		}
-		v.slots[key], v.owners[slot] = slot, key
-	}
-	four, six := [4]byte{240, 240}, [16]byte{0x20, 0x01, 0, 2}
-	binary.BigEndian.PutUint16(four[2:], slot)
-	binary.BigEndian.PutUint16(six[14:], slot)
-	return []netip.Addr{netip.AddrFrom4(four), netip.AddrFrom16(six)}
-}
-
-func (v *virtual) drop(key string) {
-	if slot, ok := v.slots[key]; ok {
-		delete(v.slots, key)
-		delete(v.owners, slot)
-	}
-}
-
 // external is what became of an ExternalService.
 type external struct {
-	problems []Finding
-	conflict string
-	hosts    []string // that it has
-	binding  binding
-	status   meshv1alpha1.ExternalServiceStatus
+	problems  []Finding
+	conflict  string
+	hosts     []string // that it has
+	binding   binding
+	addresses []meshv1alpha1.ExternalAddresses
+	// virtual addresses of the hosts that have some.
+	virtual map[string][]netip.Addr
 }
-
-// noWaypoint is why an ExternalService that asks for a waypoint is refused.
-const noWaypoint = "waypoints do not carry connections to hosts outside yet"
 
 // compileExternal gives a service for each host, and the workloads behind it.
 func (c *Compiler) compileExternal(n types.NamespacedName) {
 	owner := externalKey(n)
-	old := c.externals[n]
 	item, ok := c.graph.ExternalService(n)
 	if !ok {
 		c.store.put(owner, nil, nil)
 		delete(c.externals, n)
-		c.dropHosts(n.Namespace, old.hosts, nil)
+		c.compileExternalFronts(n, nil, &external{})
 		return
 	}
 	es := item.Object
-	x := external{problems: c.validateExternal(owner, es)}
+	x := c.hostsOf(owner, es)
 	var resources []*Resource
-	if len(x.problems) == 0 {
-		x.binding = c.bindingOf(n.Namespace, es.Labels, es.Annotations, byService)
-		x.binding.waiting = false
-		if x.binding.bound() && x.binding.reason == "" {
-			// What the waypoint would enforce is not enforced by anybody: no way around it.
-			x.binding.reason, x.binding.message, x.binding.failOpen = "UnsupportedTarget", noWaypoint, false
-		}
-		for _, h := range es.Spec.Hosts {
-			if by := c.hostTaken(es, h); by != "" {
-				x.conflict = "host " + string(h) + " is that of " + by
-				x.problems = append(x.problems, Finding{Object: owner, Field: "spec.hosts", Message: x.conflict + ": it is left out here; name it once"})
-				continue
-			}
-			x.hosts = append(x.hosts, string(h))
-			resources = append(resources, c.externalHost(es, string(h), &x)...)
-		}
+	if len(x.hosts) > 0 {
+		x.binding = c.guardedBinding(n)
 	}
-	c.dropHosts(n.Namespace, old.hosts, x.hosts)
-	x.status.Conditions = x.conditions(es)
+	for _, h := range x.hosts {
+		resources = append(resources, c.externalHost(es, h, &x)...)
+	}
 	c.externals[n] = x
+	c.compileExternalFronts(n, es, &x)
 	findings := append(x.problems, c.waypointFindings(owner, es.Labels, es.Annotations, x.binding)...)
+	findings = append(findings, misplaced(owner, "annotations", graph.AnnotationRequireWaypoint, es.Annotations, "a Service")...)
 	c.store.put(owner, resources, findings)
 }
 
-// dropHosts gives back the addresses of hosts that an ExternalService no longer has.
-func (c *Compiler) dropHosts(namespace string, old, now []string) {
-	for _, h := range old {
-		if !slices.Contains(now, h) {
-			c.virtual.drop(namespace + "/" + h)
+// hostsOf says which of its hosts an ExternalService has, and why not the others.
+func (c *Compiler) hostsOf(owner graph.Key, es *meshv1alpha1.ExternalService) external {
+	x := external{problems: c.validateExternal(owner, es), virtual: make(map[string][]netip.Addr)}
+	if len(x.problems) > 0 {
+		return x
+	}
+	for _, h := range es.Spec.Hosts {
+		if by := c.hostTaken(es, h); by != "" {
+			x.conflict = "host " + string(h) + " is that of " + by
+			x.problems = append(x.problems, Finding{Object: owner, Field: "spec.hosts", Message: x.conflict + ": it is left out here; name it once"})
+			continue
+		}
+		x.hosts = append(x.hosts, string(h))
+	}
+	return x
+}
+
+// settleHosts gives the hosts of a batch their addresses, and marks what has to move.
+func (c *Compiler) settleHosts(d *graph.Dirty) {
+	for n := range d.ExternalServices {
+		for _, h := range c.externals[n].hosts {
+			c.virtual.drop(n.Namespace+"/"+h, n)
 		}
 	}
+	for n := range d.ExternalServices {
+		item, ok := c.graph.ExternalService(n)
+		if !ok {
+			continue
+		}
+		for _, h := range c.hostsOf(externalKey(n), item.Object).hosts {
+			if hasVirtual(item.Object, h) {
+				c.virtual.want(n.Namespace+"/"+h, virtualHost{n, item.Object.CreationTimestamp.Time})
+			}
+		}
+	}
+	for _, n := range c.virtual.settle() {
+		d.ExternalServices[n] = struct{}{}
+	}
+}
+
+// hasVirtual says whether a host has virtual addresses. Names below a wildcard that are
+// resolved one by one get theirs by the nodes, when they are asked for.
+func hasVirtual(es *meshv1alpha1.ExternalService, host string) bool {
+	return es.Spec.Resolution == meshv1alpha1.ResolutionStatic ||
+		es.Spec.Resolution != meshv1alpha1.ResolutionNone && !strings.HasPrefix(host, "*.")
 }
 
 // hostTaken names what has a host already: a Service, or an older ExternalService.
@@ -167,19 +147,17 @@ func (c *Compiler) externalHost(es *meshv1alpha1.ExternalService, host string, x
 		}
 	}
 	resolution := es.Spec.Resolution
-	wild := strings.HasPrefix(host, "*.")
 	if resolution == meshv1alpha1.ResolutionNone {
 		body.LoadBalancing = &workload.LoadBalancing{Mode: workload.LoadBalancing_PASSTHROUGH, HealthPolicy: workload.LoadBalancing_ALLOW_ALL}
-	} else if !wild || resolution == meshv1alpha1.ResolutionStatic {
-		// The names below a wildcard that are resolved one by one get theirs by the
-		// nodes, when they are asked for.
+	} else if hasVirtual(es, host) {
 		vips := c.virtual.of(key)
+		x.virtual[host] = vips
 		told := meshv1alpha1.ExternalAddresses{Host: meshv1alpha1.ExternalHost(host)}
 		for _, a := range vips {
 			body.Addresses, told.Addresses = append(body.Addresses, c.networkAddress(a)), append(told.Addresses, a.String())
 		}
 		aliases = append(aliases, vips...)
-		x.status.Addresses = append(x.status.Addresses, told)
+		x.addresses = append(x.addresses, told)
 	}
 	var behind []*Resource
 	add := func(id string, w *workload.Workload) {
@@ -218,7 +196,12 @@ func (c *Compiler) externalHost(es *meshv1alpha1.ExternalService, host string, x
 	for _, b := range behind {
 		keys = append(keys, b.Key)
 	}
-	r.Related = func() []Key { return keys }
+	b := x.binding
+	r.Related = func() []Key {
+		c.mu.RLock()
+		defer c.mu.RUnlock()
+		return append(slices.Clone(keys), c.closure(b)...)
+	}
 	return append([]*Resource{r}, behind...)
 }
 
@@ -316,22 +299,30 @@ func (x *external) conditions(es *meshv1alpha1.ExternalService) []metav1.Conditi
 			accepted.Reason, accepted.Message = meshv1alpha1.ReasonHostTaken, x.conflict
 		}
 	}
-	out := []metav1.Condition{accepted}
-	if x.binding.bound() {
-		out = append(out, metav1.Condition{
-			Type: ConditionWaypointBound, Status: metav1.ConditionFalse, Reason: x.binding.reason,
-			Message: x.binding.message + ": " + x.binding.consequence(), ObservedGeneration: es.Generation,
-		})
+	return []metav1.Condition{accepted}
+}
+
+// externalStatus gives the whole status of an ExternalService.
+func (c *Compiler) externalStatus(n types.NamespacedName) (meshv1alpha1.ExternalServiceStatus, bool) {
+	x, ok := c.externals[n]
+	item, found := c.graph.ExternalService(n)
+	if !ok || !found {
+		return meshv1alpha1.ExternalServiceStatus{}, false
 	}
-	return out
+	out := meshv1alpha1.ExternalServiceStatus{Addresses: x.addresses, Conditions: x.conditions(item.Object)}
+	if x.binding.bound() {
+		out.Conditions = append(out.Conditions, c.boundCondition(item.Object.Generation, x.binding))
+	}
+	return out, true
 }
 
 // externalStatuses gives the status of every ExternalService.
 func (c *Compiler) externalStatuses() []Status {
 	out := make([]Status, 0, len(c.externals))
-	for n, x := range c.externals {
+	for n := range c.externals {
 		k := externalKey(n)
-		out = append(out, Status{Object: k, Origin: c.graph.Origin(k, ""), Status: meshv1alpha1.PolicyStatus{Conditions: x.status.Conditions}})
+		s, _ := c.externalStatus(n)
+		out = append(out, Status{Object: k, Origin: c.graph.Origin(k, ""), Status: meshv1alpha1.PolicyStatus{Conditions: s.Conditions}})
 	}
 	return out
 }
@@ -340,6 +331,5 @@ func (c *Compiler) externalStatuses() []Status {
 func (c *Compiler) ExternalStatus(n types.NamespacedName) (meshv1alpha1.ExternalServiceStatus, bool) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	x, ok := c.externals[n]
-	return x.status, ok
+	return c.externalStatus(n)
 }

@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	meshv1alpha1 "github.com/ambit-mesh/ambit/apis/mesh/v1alpha1"
 	"github.com/ambit-mesh/ambit/apis/waypoint"
 	"github.com/ambit-mesh/ambit/controlplane/compile/route"
 	"github.com/ambit-mesh/ambit/controlplane/compile/traffic"
@@ -39,8 +40,21 @@ func (m mesh) Object(k graph.Key) graph.Object {
 func (m mesh) Bound(n types.NamespacedName) bool { return m.c.serviceBinding(n).bound() }
 
 func (m mesh) BoundIn(namespace string) bool {
-	return slices.ContainsFunc(m.c.graph.ServicesIn(namespace), m.Bound)
+	return slices.ContainsFunc(m.c.graph.ServicesIn(namespace), m.Bound) ||
+		slices.ContainsFunc(m.c.graph.ExternalServicesIn(namespace), func(es *meshv1alpha1.ExternalService) bool {
+			return m.ExternalBound(types.NamespacedName{Namespace: es.Namespace, Name: es.Name})
+		})
 }
+
+func (m mesh) External(n types.NamespacedName) *corev1.Service {
+	item, ok := m.c.graph.ExternalService(n)
+	if !ok {
+		return nil
+	}
+	return asService(item.Object)
+}
+
+func (m mesh) ExternalBound(n types.NamespacedName) bool { return m.c.externalBinding(n).bound() }
 
 func (m mesh) Users(n types.NamespacedName) []graph.Object {
 	return m.c.graph.UsersOf(graph.ServiceKey(n))
@@ -108,9 +122,9 @@ func (c *Compiler) compileBackend(n types.NamespacedName) (changed bool) {
 // does so for a service that does not exist or has no waypoint, too, for the
 // status of the routes.
 func (c *Compiler) compileFrontend(n types.NamespacedName) {
-	service, routes, b := mesh{c}.Service(n), c.graph.Routes(n), c.serviceBinding(n)
+	service, routes, b := mesh{c}.Service(n), c.graph.Routes(graph.ServiceKey(n)), c.serviceBinding(n)
 	if len(routes) == 0 && !b.bound() {
-		c.retell(n, nil, types.NamespacedName{})
+		c.retell(serviceKey(n), nil, types.NamespacedName{})
 		delete(c.caches, n)
 		c.store.put(frontendKey(n), nil, nil)
 		return
@@ -120,7 +134,7 @@ func (c *Compiler) compileFrontend(n types.NamespacedName) {
 	if b.reason != "" {
 		served = types.NamespacedName{}
 	}
-	c.retell(n, out.Parents, served)
+	c.retell(serviceKey(n), out.Parents, served)
 	var resources []*Resource
 	// A waypoint that cannot be used, because it does not admit the service for
 	// example, is told nothing of it.
@@ -187,6 +201,12 @@ func (c *Compiler) compileAttached(k graph.Key) {
 // parentFinding says that a parent reference was meant to be that of a Service
 // and is not. References to Gateways are the business of their controllers.
 func parentFinding(k graph.Key, i int, ref gatewayv1.ParentReference) (Finding, bool) {
+	if ref.Kind != nil && *ref.Kind == meshv1alpha1.KindExternalService && (ref.Group == nil || *ref.Group != meshv1alpha1.GroupName) {
+		return Finding{
+			Object: k, Field: "spec.parentRefs[" + strconv.Itoa(i) + "].group",
+			Message: "a parent of kind ExternalService needs group: " + meshv1alpha1.GroupName + ": the route does not apply to ExternalService " + string(ref.Name),
+		}, true
+	}
 	if ref.Kind == nil || *ref.Kind != "Service" || ref.Group != nil && *ref.Group == "" {
 		return Finding{}, false
 	}
@@ -198,7 +218,7 @@ func parentFinding(k graph.Key, i int, ref gatewayv1.ParentReference) (Finding, 
 }
 
 // RouteStatus is what the status of a route should say. Only parents that are
-// Services are in it.
+// Services or ExternalServices are in it.
 type RouteStatus struct {
 	Object graph.Key `json:"object"`
 	// Origin is the object's "file:line", or "".
@@ -206,7 +226,7 @@ type RouteStatus struct {
 	Parents []gatewayv1.RouteParentStatus `json:"parents"`
 }
 
-// RouteStatuses gives the status of every route that has a Service as a parent,
+// RouteStatuses gives the status of every route that has one of these as a parent,
 // sorted by object.
 func (c *Compiler) RouteStatuses() []RouteStatus {
 	c.mu.RLock()

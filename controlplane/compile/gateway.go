@@ -97,8 +97,8 @@ func (c *Compiler) boundStatuses() []Status {
 	return out
 }
 
-func (c *Compiler) boundCondition(s *corev1.Service, b binding) metav1.Condition {
-	cond := metav1.Condition{Type: ConditionWaypointBound, Status: metav1.ConditionFalse, ObservedGeneration: s.Generation}
+func (c *Compiler) boundCondition(generation int64, b binding) metav1.Condition {
+	cond := metav1.Condition{Type: ConditionWaypointBound, Status: metav1.ConditionFalse, ObservedGeneration: generation}
 	switch {
 	case b.reason != "":
 		cond.Reason, cond.Message = b.reason, b.message+": "+b.consequence()

@@ -17,6 +17,13 @@ func podKey(n types.NamespacedName) graph.Key {
 	return graph.Key{Kind: "Pod", Namespace: n.Namespace, Name: n.Name}
 }
 
+func externalKey(n types.NamespacedName) graph.Key { return graph.ExternalKey(n) }
+
+// externalFrontKey owns what is compiled of an ExternalService for its waypoint.
+func externalFrontKey(n types.NamespacedName) graph.Key {
+	return graph.Key{Group: meshv1alpha1.GroupName, Kind: "Frontend", Namespace: n.Namespace, Name: n.Name}
+}
+
 func serviceKey(n types.NamespacedName) graph.Key {
 	return graph.Key{Kind: "Service", Namespace: n.Namespace, Name: n.Name}
 }

@@ -22,6 +22,9 @@ func (c *Compiler) compileNamespace(n string) {
 	findings := append(modeFindings(owner, labels, "no pod is enrolled by it"),
 		c.namespaceWaypoint(owner, n, item.Object)...)
 	findings = append(findings, outboundFindings(owner, labels)...)
+	findings = append(findings, transportFindings(owner, item.Object.Annotations, "counts as none: the mesh's default holds")...)
+	findings = append(findings, dnsFindings(owner, item.Object.Annotations)...)
+	findings = append(findings, misplaced(owner, "annotations", graph.AnnotationRequireWaypoint, item.Object.Annotations, "a Service")...)
 	c.store.put(owner, []*Resource{resource(TypeNamespace, n, body)}, findings)
 }
 

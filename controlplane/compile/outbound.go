@@ -46,6 +46,29 @@ func (c *Compiler) dnsLeftAlone(p *corev1.Pod) bool {
 	return value == "false"
 }
 
+// dnsFindings says that an annotation about DNS has a value without a meaning.
+func dnsFindings(owner graph.Key, annotations map[string]string) []Finding {
+	value, ok := annotations[graph.AnnotationDNSCapture]
+	if !ok || value == "true" || value == "false" {
+		return nil
+	}
+	return []Finding{{
+		Object: owner, Field: "metadata.annotations[" + graph.AnnotationDNSCapture + "]",
+		Message: "must be \"true\" or \"false\"; until then it counts as true",
+	}}
+}
+
+// misplaced says that a label or an annotation has no effect on an object of the kind.
+func misplaced(owner graph.Key, kind, key string, values map[string]string, where string) []Finding {
+	if _, ok := values[key]; !ok {
+		return nil
+	}
+	return []Finding{{
+		Object: owner, Field: "metadata." + kind + "[" + key + "]",
+		Message: "has no effect here: write it on " + where,
+	}}
+}
+
 // workloadOptions go with a pod; none while they would say nothing.
 func (c *Compiler) workloadOptions(p *corev1.Pod) []*workload.Extension {
 	o := &workload.WorkloadOptions{Terminating: p.DeletionTimestamp != nil}
@@ -61,12 +84,13 @@ func (c *Compiler) workloadOptions(p *corev1.Pod) []*workload.Extension {
 	return []*workload.Extension{extension(workload.WorkloadExtension, o)}
 }
 
-// serviceOptions tell the names of ports, none while there are none.
+// serviceOptions tell of the ports that have a name, and of those of UDP, none while
+// there are none.
 func (c *Compiler) serviceOptions(_ types.NamespacedName, s *corev1.Service) []*workload.Extension {
 	o := &workload.ServiceOptions{}
 	for i := range s.Spec.Ports {
 		p := &s.Spec.Ports[i]
-		if p.Name == "" {
+		if p.Name == "" && !udp(p.Protocol) {
 			continue
 		}
 		protocol := strings.ToLower(string(p.Protocol))
@@ -75,7 +99,7 @@ func (c *Compiler) serviceOptions(_ types.NamespacedName, s *corev1.Service) []*
 		}
 		target := uint32(p.Port) // #nosec G115 -- validated
 		switch {
-		case p.TargetPort.StrVal != "":
+		case p.TargetPort.StrVal != "", udp(p.Protocol) && len(s.Spec.Selector) == 0:
 			target = 0
 		case p.TargetPort.IntVal != 0:
 			target = uint32(p.TargetPort.IntVal) // #nosec G115 -- validated

@@ -20,7 +20,9 @@ type policies struct {
 	selecting graph.Selectors
 	// byService has the policies that name a service that exists.
 	byService map[types.NamespacedName]map[types.NamespacedName]struct{}
-	peers     *policy.Peers
+	// byExternal has those that name an ExternalService that exists.
+	byExternal map[types.NamespacedName]map[types.NamespacedName]struct{}
+	peers      *policy.Peers
 	// guards are the names of what the workloads behind a service list so that
 	// nobody goes around its waypoint.
 	guards map[types.NamespacedName][]string
@@ -32,6 +34,7 @@ func newPolicies(opts policy.Options) policies {
 		translations: make(map[types.NamespacedName]policy.Translation),
 		selecting:    graph.NewSelectors(),
 		byService:    make(map[types.NamespacedName]map[types.NamespacedName]struct{}),
+		byExternal:   make(map[types.NamespacedName]map[types.NamespacedName]struct{}),
 		peers:        policy.NewPeers(nil, opts),
 		guards:       make(map[types.NamespacedName][]string),
 	}
@@ -54,6 +57,13 @@ func (l serviceLookup) Waypoint(namespace, name string) (types.NamespacedName, b
 	}
 	b := l.compiler.bindingOfService(types.NamespacedName{Namespace: namespace, Name: name}, s)
 	return b.waypoint, b.bound()
+}
+
+// External says whether there is an ExternalService, and gives its waypoint.
+func (l serviceLookup) External(namespace, name string) (types.NamespacedName, bool) {
+	n := types.NamespacedName{Namespace: namespace, Name: name}
+	_, ok := l.compiler.graph.ExternalService(n)
+	return l.compiler.externalBinding(n).waypoint, ok
 }
 
 // compilePolicies translates the AuthorizationPolicies that changed, or whose
@@ -96,12 +106,28 @@ func (p *policies) bind(n types.NamespacedName, t policy.Translation) {
 	case policy.TargetSelector:
 		p.selecting.Set(n, t.Targets.Selector)
 	case policy.TargetServices:
-		for _, svc := range t.Targets.Services {
-			key := types.NamespacedName{Namespace: t.Targets.Namespace, Name: svc}
-			if p.byService[key] == nil {
-				p.byService[key] = make(map[types.NamespacedName]struct{})
-			}
-			p.byService[key][n] = struct{}{}
+		note(p.byService, t.Targets.Namespace, t.Targets.Services, n)
+		note(p.byExternal, t.Targets.Namespace, t.Targets.Externals, n)
+	}
+}
+
+// note files a policy under the objects of a namespace that it names.
+func note(index map[types.NamespacedName]map[types.NamespacedName]struct{}, namespace string, names []string, policy types.NamespacedName) {
+	for _, name := range names {
+		key := types.NamespacedName{Namespace: namespace, Name: name}
+		if index[key] == nil {
+			index[key] = make(map[types.NamespacedName]struct{})
+		}
+		index[key][policy] = struct{}{}
+	}
+}
+
+// forget undoes note.
+func forget(index map[types.NamespacedName]map[types.NamespacedName]struct{}, namespace string, names []string, policy types.NamespacedName) {
+	for _, name := range names {
+		key := types.NamespacedName{Namespace: namespace, Name: name}
+		if delete(index[key], policy); len(index[key]) == 0 {
+			delete(index, key)
 		}
 	}
 }
@@ -113,12 +139,8 @@ func (p *policies) unbind(n types.NamespacedName) {
 	}
 	delete(p.translations, n)
 	p.selecting.Remove(n)
-	for _, svc := range t.Targets.Services {
-		key := types.NamespacedName{Namespace: t.Targets.Namespace, Name: svc}
-		if delete(p.byService[key], n); len(p.byService[key]) == 0 {
-			delete(p.byService, key)
-		}
-	}
+	forget(p.byService, t.Targets.Namespace, t.Targets.Services, n)
+	forget(p.byExternal, t.Targets.Namespace, t.Targets.Externals, n)
 }
 
 // markTargets marks the pods that list a policy, or the services whose waypoints
@@ -131,6 +153,9 @@ func (c *Compiler) markTargets(n types.NamespacedName, d *graph.Dirty) {
 	// Where one policy is enforced by the waypoint, all of the service are.
 	for _, svc := range t.Targets.Services {
 		d.Services[types.NamespacedName{Namespace: t.Targets.Namespace, Name: svc}] = struct{}{}
+	}
+	for _, es := range t.Targets.Externals {
+		d.ExternalServices[types.NamespacedName{Namespace: t.Targets.Namespace, Name: es}] = struct{}{}
 	}
 	if t.AtWaypoint {
 		return

@@ -82,6 +82,9 @@ func (w *world) checkTouched(before map[graph.Key]compile.ObjectStatus, touched 
 		if one.Gateway != nil {
 			one.Policy.Conditions = one.Gateway.Conditions
 		}
+		if one.External != nil {
+			one.Policy.Conditions = one.External.Conditions
+		}
 		if !ok || !cmp.Equal(one.Policy, s.Status) {
 			w.untold = append(w.untold, s.Object)
 		}
@@ -237,7 +240,9 @@ func drawMeta(t *rapid.T, names ...string) metav1.ObjectMeta {
 }
 
 func drawObject(t *rapid.T) graph.Object {
-	switch rapid.IntRange(0, 17).Draw(t, "kind") {
+	switch rapid.IntRange(0, 19).Draw(t, "kind") {
+	case 18, 19:
+		return drawExternal(t)
 	case 11, 12, 13, 14, 15:
 		return drawTraffic(t)
 	case 0, 1, 2, 3:
@@ -325,6 +330,24 @@ func drawService(t *rapid.T) *corev1.Service {
 	return s
 }
 
+// drawExternal draws hosts that are in want of the same names and, since Services have
+// the same names, shows what takes one for the other.
+func drawExternal(t *rapid.T) *meshv1alpha1.ExternalService {
+	es := &meshv1alpha1.ExternalService{ObjectMeta: drawMeta(t, "s1", "s2")}
+	es.CreationTimestamp = metav1.Unix(int64(rapid.IntRange(0, 2).Draw(t, "created")), 0)
+	for range rapid.IntRange(1, 2).Draw(t, "hosts") {
+		es.Spec.Hosts = append(es.Spec.Hosts, pick[meshv1alpha1.ExternalHost](t, "host", "a.example", "b.example", "*.c.example", "wrong"))
+	}
+	es.Spec.Ports = []meshv1alpha1.ExternalPort{{Name: "p", Port: 80, Protocol: pick[meshv1alpha1.ExternalProtocol](t, "protocol", "HTTP", "TCP", "")}}
+	switch es.Spec.Resolution = pick(t, "resolution", meshv1alpha1.ResolutionDNS, meshv1alpha1.ResolutionStatic, meshv1alpha1.ResolutionNone); es.Spec.Resolution {
+	case meshv1alpha1.ResolutionStatic:
+		es.Spec.Endpoints = []meshv1alpha1.ExternalEndpoint{{Address: drawAddress(t)}}
+	case meshv1alpha1.ResolutionNone:
+		es.Spec.Addresses = []string{"192.0.2.0/24"}
+	}
+	return es
+}
+
 func drawSlice(t *rapid.T) *discoveryv1.EndpointSlice {
 	s := &discoveryv1.EndpointSlice{ObjectMeta: drawMeta(t, "e1", "e2"), AddressType: discoveryv1.AddressTypeIPv4}
 	s.Labels[discoveryv1.LabelServiceName] = pick(t, "service", "s1", "s2")
@@ -360,8 +383,10 @@ func drawAuthz(t *rapid.T) *meshv1alpha1.AuthorizationPolicy {
 	p.Spec.Action = pick(t, "action", meshv1alpha1.ActionAllow, meshv1alpha1.ActionDeny, "WRONG")
 	p.Spec.Rules = []meshv1alpha1.AuthorizationRule{{}}
 	ref := meshv1alpha1.AuthorizationPolicyTargetReference{Kind: pick(t, "target",
-		meshv1alpha1.TargetPod, meshv1alpha1.TargetService, meshv1alpha1.TargetNamespace)}
+		meshv1alpha1.TargetPod, meshv1alpha1.TargetService, meshv1alpha1.TargetNamespace, meshv1alpha1.TargetExternalService)}
 	switch ref.Kind {
+	case meshv1alpha1.TargetExternalService:
+		ref.Group, ref.Name = meshv1alpha1.GroupName, new(gatewayv1.ObjectName(pick(t, "external", "s1", "s2")))
 	case meshv1alpha1.TargetPod:
 		ref.Selector = drawSelector(t)
 	case meshv1alpha1.TargetService:

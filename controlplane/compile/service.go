@@ -37,9 +37,6 @@ func (c *Compiler) service(n types.NamespacedName, s *corev1.Service, vips []net
 		Ports: servicePorts(s), Waypoint: c.gatewayAddress(b), Extensions: append(c.waypointOptions(b), c.serviceOptions(n, s)...),
 		LoadBalancing: loadBalancing(s), IpFamilies: ipFamilies(s), Canonical: true,
 	}
-	if ports := serviceUDPPorts(s); len(ports) > 0 {
-		body.Extensions = append(body.Extensions, extension(workload.UDPPortsExtension, &workload.UDPPorts{Ports: ports}))
-	}
 	for _, a := range vips {
 		body.Addresses = append(body.Addresses, c.networkAddress(a))
 	}
@@ -72,15 +69,13 @@ func (c *Compiler) virtualAddresses(owner graph.Key, n types.NamespacedName, s *
 	return vips, findings
 }
 
-// servicePorts gives the TCP ports of a service. A target of 0 means that each
-// workload has its own.
-func servicePorts(s *corev1.Service) []*workload.Port { return portsOf(s, tcp) }
-
-func portsOf(s *corev1.Service, of func(corev1.Protocol) bool) []*workload.Port {
+// servicePorts gives the TCP ports of a service; serviceOptions has those of UDP. A
+// target of 0 means that each workload has its own.
+func servicePorts(s *corev1.Service) []*workload.Port {
 	var out []*workload.Port
 	for i := range s.Spec.Ports {
 		p := &s.Spec.Ports[i]
-		if !of(p.Protocol) {
+		if !tcp(p.Protocol) {
 			continue
 		}
 		port := &workload.Port{ServicePort: uint32(p.Port), AppProtocol: appProtocol(p)}

@@ -43,6 +43,9 @@ func (c *Compiler) touchedBy(d *graph.Dirty) []graph.Key {
 		for _, svc := range c.graph.UsersOfWaypoint(n) {
 			touched[serviceKey(svc)] = struct{}{}
 		}
+		for _, es := range c.graph.ExternalsOfWaypoint(n) {
+			touched[externalKey(es)] = struct{}{}
+		}
 	}
 	for n := range d.Namespaces {
 		touched[graph.NamespaceKey(n)] = struct{}{}
@@ -61,9 +64,9 @@ func (c *Compiler) touchGateway(n types.NamespacedName, touched map[graph.Key]st
 	}
 }
 
-// retell notes that routes are told something else about a service, and that its
+// retell notes that routes are told something else about a parent, and that its
 // waypoint may carry out another number of them.
-func (c *Compiler) retell(svc types.NamespacedName, now []route.Parent, waypoint types.NamespacedName) {
+func (c *Compiler) retell(svc graph.Key, now []route.Parent, waypoint types.NamespacedName) {
 	for _, list := range [][]route.Parent{c.parents[svc], now} {
 		for _, p := range list {
 			c.retold[p.Route] = struct{}{}
@@ -117,11 +120,8 @@ func (c *Compiler) StatusOf(k graph.Key) (ObjectStatus, bool) {
 	case k == graph.NamespaceKey(k.Name):
 		return c.namespaceStatus(k.Name)
 	case k == externalKey(n):
-		x, ok := c.externals[n]
-		if !ok {
-			return ObjectStatus{}, false
-		}
-		return ObjectStatus{External: &x.status}, true
+		s, ok := c.externalStatus(n)
+		return ObjectStatus{External: &s}, ok
 	case k == authzKey(n):
 		t, ok := c.policies.translations[n]
 		return ObjectStatus{Policy: t.Status}, ok
@@ -143,7 +143,7 @@ func (c *Compiler) serviceStatus(n types.NamespacedName) (ObjectStatus, bool) {
 		return ObjectStatus{}, false
 	}
 	item, _ := c.graph.Service(n)
-	return ObjectStatus{Policy: meshv1alpha1.PolicyStatus{Conditions: conditions(c.boundCondition(item.Object, b))}}, true
+	return ObjectStatus{Policy: meshv1alpha1.PolicyStatus{Conditions: conditions(c.boundCondition(item.Object.Generation, b))}}, true
 }
 
 // routeStatus gathers what is said of each parent of a route, in their order.
@@ -153,7 +153,7 @@ func (c *Compiler) routeStatus(k graph.Key) (ObjectStatus, bool) {
 		return ObjectStatus{}, false
 	}
 	var parents []route.Parent
-	for _, svc := range graph.ParentServices(item.Object) {
+	for _, svc := range graph.Parents(item.Object) {
 		for _, p := range c.parents[svc] {
 			if p.Route == k {
 				parents = append(parents, p)
@@ -188,15 +188,21 @@ func (c *Compiler) waypoint(n types.NamespacedName) (Waypoint, bool) {
 // attachedRoutes counts the routes that a waypoint carries out, each once.
 func (c *Compiler) attachedRoutes(n types.NamespacedName) int32 {
 	found := make(map[graph.Key]struct{})
-	for _, svc := range c.graph.UsersOfWaypoint(n) {
-		if c.served[svc] != n {
-			continue
+	count := func(parent graph.Key) {
+		if c.served[parent] != n {
+			return
 		}
-		for _, p := range c.parents[svc] {
+		for _, p := range c.parents[parent] {
 			if accepted(p.Status.Conditions) {
 				found[p.Route] = struct{}{}
 			}
 		}
+	}
+	for _, svc := range c.graph.UsersOfWaypoint(n) {
+		count(serviceKey(svc))
+	}
+	for _, es := range c.graph.ExternalsOfWaypoint(n) {
+		count(externalKey(es))
 	}
 	return int32(len(found)) //nolint:gosec // far fewer than 2^31
 }

@@ -29,7 +29,13 @@ func TestTrafficIncremental(t *testing.T) {
 }
 
 func drawTrafficWorld(t *rapid.T) graph.Object {
-	switch rapid.IntRange(0, 9).Draw(t, "kind") {
+	switch rapid.IntRange(0, 12).Draw(t, "kind") {
+	case 10:
+		return drawExternal(t)
+	case 11:
+		return drawGateway(t)
+	case 12:
+		return drawAuthz(t)
 	case 0:
 		n := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: pick(t, "namespace", "a", "b"), Labels: map[string]string{}}}
 		if rapid.IntRange(0, 2).Draw(t, "bound") > 0 {
@@ -73,6 +79,9 @@ func drawParents(t *rapid.T) gatewayv1.CommonRouteSpec {
 		if rapid.IntRange(0, 5).Draw(t, "group") > 0 {
 			ref.Group = new(gatewayv1.Group(""))
 		}
+		if rapid.IntRange(0, 2).Draw(t, "external") == 0 {
+			ref.Group, ref.Kind = new(gatewayv1.Group(meshv1alpha1.GroupName)), new(gatewayv1.Kind(meshv1alpha1.KindExternalService))
+		}
 		if ns := pick[gatewayv1.Namespace](t, "parent namespace", "", "a", "b"); ns != "" {
 			ref.Namespace = &ns
 		}
@@ -97,8 +106,11 @@ func drawBackend(t *rapid.T) gatewayv1.BackendRef {
 	if port := pick[gatewayv1.PortNumber](t, "port", 80, 80, 80, 81, 0); port != 0 {
 		ref.Port = &port
 	}
-	if kind := pick[gatewayv1.Kind](t, "kind", "", "", "", "Other"); kind != "" {
+	if kind := pick[gatewayv1.Kind](t, "kind", "", "", "", "Other", meshv1alpha1.KindExternalService); kind != "" {
 		ref.Kind = &kind
+		if kind == meshv1alpha1.KindExternalService {
+			ref.Group = new(gatewayv1.Group(meshv1alpha1.GroupName))
+		}
 	}
 	if weight := rapid.Int32Range(-2, 3).Draw(t, "weight"); weight > -2 {
 		ref.Weight = &weight
@@ -195,10 +207,12 @@ func drawFilter(t *rapid.T) gatewayv1.HTTPRouteFilter {
 func drawTargets(t *rapid.T) []meshv1alpha1.TrafficTargetReference {
 	var out []meshv1alpha1.TrafficTargetReference
 	for range rapid.IntRange(0, 2).Draw(t, "targets") {
-		kind := pick(t, "kind", meshv1alpha1.TargetService, meshv1alpha1.TargetService, meshv1alpha1.TargetHTTPRoute, meshv1alpha1.TargetGRPCRoute)
+		kind := pick(t, "kind", meshv1alpha1.TargetService, meshv1alpha1.TargetService, meshv1alpha1.TargetExternalService, meshv1alpha1.TargetHTTPRoute, meshv1alpha1.TargetGRPCRoute)
 		ref := meshv1alpha1.TrafficTargetReference{Kind: kind, Name: pick[gatewayv1.ObjectName](t, "target", "r1", "r2")}
 		if kind == meshv1alpha1.TargetService {
 			ref.Name = pick[gatewayv1.ObjectName](t, "target", "s1", "s2")
+		} else if kind == meshv1alpha1.TargetExternalService {
+			ref.Name, ref.Group = pick[gatewayv1.ObjectName](t, "target", "s1", "s2"), meshv1alpha1.GroupName
 		} else {
 			ref.Group = gatewayv1.GroupName
 		}

@@ -1,6 +1,8 @@
 package compile
 
 import (
+	"strconv"
+
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -30,7 +32,7 @@ func (c *Compiler) transport(namespace string, p *corev1.Pod) []*workload.Extens
 		value = ns.Object.Annotations[graph.AnnotationTransport]
 	}
 	t := &workload.Transport{Udp: true, H3: true, Preference: c.options.Transport}
-	switch value {
+	switch value { // anything else is told of by transportFindings
 	case "auto":
 		t.Preference = workload.Transport_AUTO
 	case "h2":
@@ -42,9 +44,19 @@ func (c *Compiler) transport(namespace string, p *corev1.Pod) []*workload.Extens
 	return []*workload.Extension{extension(workload.TransportExtension, t)}
 }
 
-func udp(p corev1.Protocol) bool { return p == corev1.ProtocolUDP }
+// transportFindings says that an annotation about tunnels has a value without a meaning.
+func transportFindings(owner graph.Key, annotations map[string]string, effect string) []Finding {
+	value, ok := annotations[graph.AnnotationTransport]
+	if !ok || value == "auto" || value == "h2" || value == "h3" {
+		return nil
+	}
+	return []Finding{{
+		Object: owner, Field: "metadata.annotations[" + graph.AnnotationTransport + "]",
+		Message: strconv.Quote(value) + " is no transport and " + effect + ": write auto, h2 or h3",
+	}}
+}
 
-func serviceUDPPorts(s *corev1.Service) []*workload.Port { return portsOf(s, udp) }
+func udp(p corev1.Protocol) bool { return p == corev1.ProtocolUDP }
 
 // podUDPPorts gives the UDP ports of the services that a pod is behind.
 func (c *Compiler) podUDPPorts(n types.NamespacedName, p *corev1.Pod) []*workload.Extension {

@@ -12,8 +12,19 @@ import (
 )
 
 func (g *Graph) setExternal(n name, item *Item[*meshv1alpha1.ExternalService], d *Dirty) {
-	if _, _, changed := swap(g.externals, n, item); !changed {
+	old, had, changed := swap(g.externals, n, item)
+	if !changed {
 		return
+	}
+	if had {
+		if wp, ok := ownWaypoint(n.Namespace, old.Object.Labels); ok {
+			g.externalsByWaypoint.remove(wp, n)
+		}
+	}
+	if item != nil {
+		if wp, ok := ownWaypoint(n.Namespace, item.Object.Labels); ok {
+			g.externalsByWaypoint.add(wp, n)
+		}
 	}
 	if item == nil {
 		g.externalsByNamespace.remove(n.Namespace, n)
@@ -21,7 +32,7 @@ func (g *Graph) setExternal(n name, item *Item[*meshv1alpha1.ExternalService], d
 		g.externalsByNamespace.add(n.Namespace, n)
 	}
 	// Another one may have wanted the same host.
-	d.ExternalServices[n] = struct{}{}
+	g.dirtyExternal(n, d)
 	maps.Copy(d.ExternalServices, g.externalsByNamespace[n.Namespace])
 }
 
@@ -29,6 +40,20 @@ func (g *Graph) setExternal(n name, item *Item[*meshv1alpha1.ExternalService], d
 func (g *Graph) ExternalService(n types.NamespacedName) (Item[*meshv1alpha1.ExternalService], bool) {
 	item, ok := g.externals[n]
 	return item, ok
+}
+
+// ExternalsOfWaypoint gives the ExternalServices whose own labels, or whose
+// namespace's, name a waypoint, in no order. Some of them may be opted out.
+func (g *Graph) ExternalsOfWaypoint(n types.NamespacedName) []types.NamespacedName {
+	out := unsorted(g.externalsByWaypoint[n])
+	for ns := range g.namespacesByWaypoint[n] {
+		for es := range g.externalsByNamespace[ns] {
+			if _, own := g.externalsByWaypoint[n][es]; !own {
+				out = append(out, es)
+			}
+		}
+	}
+	return out
 }
 
 // ExternalServicesIn gives those of a namespace, the oldest first: of two that want

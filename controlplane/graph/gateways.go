@@ -154,6 +154,9 @@ func (g *Graph) dirtyGateway(n name, d *Dirty) {
 	for svc := range g.servicesByWaypoint[n] {
 		g.dirtyService(svc, d)
 	}
+	for es := range g.externalsByWaypoint[n] {
+		g.dirtyExternal(es, d)
+	}
 	for ns := range g.namespacesByWaypoint[n] {
 		d.Namespaces[ns] = struct{}{}
 		g.dirtyNamespace(ns, d)

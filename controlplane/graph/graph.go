@@ -52,6 +52,8 @@ type Graph struct {
 
 	// authzByService has the policies that name a service, existing or not.
 	authzByService index[name, name]
+	// authzByExternal has those that name an ExternalService.
+	authzByExternal index[name, name]
 
 	// implied are the waypoints that a namespace's label asks for. A Gateway of
 	// that name takes precedence.
@@ -60,6 +62,7 @@ type Graph struct {
 	namespacesByWaypoint index[name, string]
 	servicesByWaypoint   index[name, name]
 	podsByWaypoint       index[name, name]
+	externalsByWaypoint  index[name, name]
 	// selecting are the Gateways that admit namespaces by label.
 	selecting set[name]
 
@@ -94,12 +97,14 @@ func New() *Graph {
 		slicesByService: make(index[name, name]),
 		slicesByAddress: make(index[netip.Addr, name]),
 
-		authzByService: make(index[name, name]),
+		authzByService:  make(index[name, name]),
+		authzByExternal: make(index[name, name]),
 
 		implied:              make(map[name]*gatewayv1.Gateway),
 		namespacesByWaypoint: make(index[name, string]),
 		servicesByWaypoint:   make(index[name, name]),
 		podsByWaypoint:       make(index[name, name]),
+		externalsByWaypoint:  make(index[name, name]),
 		selecting:            make(set[name]),
 
 		traffic: newTraffic(),

@@ -42,7 +42,9 @@ func (g *Graph) dirtyNamespace(n string, d *Dirty) {
 	for svc := range g.servicesByNamespace[n] {
 		g.dirtyService(svc, d)
 	}
-	maps.Copy(d.ExternalServices, g.externalsByNamespace[n])
+	for es := range g.externalsByNamespace[n] {
+		g.dirtyExternal(es, d)
+	}
 }
 
 // dirtyAdmitted marks what of a namespace is bound to a waypoint that admits
@@ -57,6 +59,11 @@ func (g *Graph) dirtyAdmitted(n string, d *Dirty) {
 		for svc := range g.servicesByWaypoint[gw] {
 			if svc.Namespace == n {
 				g.dirtyService(svc, d)
+			}
+		}
+		for es := range g.externalsByWaypoint[gw] {
+			if es.Namespace == n {
+				g.dirtyExternal(es, d)
 			}
 		}
 		for pod := range g.podsByWaypoint[gw] {

@@ -39,12 +39,27 @@ func ParentService(namespace string, ref gatewayv1.ParentReference) (name, bool)
 	return name{Namespace: namespace, Name: string(ref.Name)}, true
 }
 
-// ParentServices gives the Services that a route is a part of.
-func ParentServices(obj Object) []name {
-	var out []name
+// Parent gives the Service or the ExternalService that a parent reference of a
+// route of a namespace names.
+func Parent(namespace string, ref gatewayv1.ParentReference) (Key, bool) {
+	if svc, ok := ParentService(namespace, ref); ok {
+		return ServiceKey(svc), true
+	}
+	if ref.Kind == nil || *ref.Kind != meshv1alpha1.KindExternalService || ref.Group == nil || *ref.Group != meshv1alpha1.GroupName {
+		return Key{}, false
+	}
+	if ref.Namespace != nil {
+		namespace = string(*ref.Namespace)
+	}
+	return ExternalKey(name{Namespace: namespace, Name: string(ref.Name)}), true
+}
+
+// Parents gives the Services and ExternalServices that a route is a part of.
+func Parents(obj Object) []Key {
+	var out []Key
 	for _, ref := range ParentRefs(obj) {
-		if svc, ok := ParentService(obj.GetNamespace(), ref); ok && !slices.Contains(out, svc) {
-			out = append(out, svc)
+		if k, ok := Parent(obj.GetNamespace(), ref); ok && !slices.Contains(out, k) {
+			out = append(out, k)
 		}
 	}
 	return out
@@ -146,6 +161,17 @@ func BackendService(namespace string, ref *gatewayv1.BackendObjectReference) (na
 		namespace = string(*ref.Namespace)
 	}
 	return name{Namespace: namespace, Name: string(ref.Name)}, true
+}
+
+// BackendExternal gives the ExternalService that a reference of a namespace names.
+func BackendExternal(namespace string, ref *gatewayv1.BackendObjectReference) (Key, bool) {
+	if ref.Kind == nil || *ref.Kind != meshv1alpha1.KindExternalService || ref.Group == nil || *ref.Group != meshv1alpha1.GroupName {
+		return Key{}, false
+	}
+	if ref.Namespace != nil {
+		namespace = string(*ref.Namespace)
+	}
+	return ExternalKey(name{Namespace: namespace, Name: string(ref.Name)}), true
 }
 
 func (r *references) backend(ref *gatewayv1.BackendObjectReference) {

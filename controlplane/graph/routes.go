@@ -28,8 +28,9 @@ const KindXBackendTrafficPolicy = "XBackendTrafficPolicy"
 // routes. Both are linked by name, whether or not what they name exists.
 type traffic struct {
 	objects map[Key]Item[Object]
-	// parents has the routes by the Services that they are parts of.
-	parents index[name, Key]
+	// parents has the routes by the Services and ExternalServices that they are
+	// parts of.
+	parents index[Key, Key]
 	// targets has the policies by what they are attached to.
 	targets index[Key, Key]
 	// users has the routes and policies by what else they refer to: Services
@@ -39,13 +40,18 @@ type traffic struct {
 
 func newTraffic() traffic {
 	return traffic{
-		objects: make(map[Key]Item[Object]), parents: make(index[name, Key]),
+		objects: make(map[Key]Item[Object]), parents: make(index[Key, Key]),
 		targets: make(index[Key, Key]), users: make(index[Key, Key]),
 	}
 }
 
 // ServiceKey names a Service.
 func ServiceKey(n name) Key { return Key{Kind: "Service", Namespace: n.Namespace, Name: n.Name} }
+
+// ExternalKey names an ExternalService.
+func ExternalKey(n name) Key {
+	return Key{Group: meshv1alpha1.GroupName, Kind: meshv1alpha1.KindExternalService, Namespace: n.Namespace, Name: n.Name}
+}
 
 // NamespaceKey names a Namespace.
 func NamespaceKey(n string) Key { return Key{Kind: "Namespace", Name: n} }
@@ -109,7 +115,7 @@ func (g *Graph) setTraffic(k Key, item *Item[Object], d *Dirty) {
 }
 
 func (t *traffic) link(k Key, obj Object) {
-	for _, p := range ParentServices(obj) {
+	for _, p := range Parents(obj) {
 		t.parents.add(p, k)
 	}
 	for _, target := range Targets(obj) {
@@ -121,7 +127,7 @@ func (t *traffic) link(k Key, obj Object) {
 }
 
 func (t *traffic) unlink(k Key, obj Object) {
-	for _, p := range ParentServices(obj) {
+	for _, p := range Parents(obj) {
 		t.parents.remove(p, k)
 	}
 	for _, target := range Targets(obj) {
@@ -160,8 +166,8 @@ func (g *Graph) dirtyVersion(svc Key, d *Dirty) {
 // dirtyDependents marks what is compiled from a route or a policy.
 func (g *Graph) dirtyDependents(k Key, obj Object, d *Dirty) {
 	d.Traffic[k] = struct{}{}
-	for _, p := range ParentServices(obj) {
-		d.Frontends[p] = struct{}{}
+	for _, p := range Parents(obj) {
+		g.dirtyParent(p, d)
 	}
 	for attached := range g.traffic.targets[k] {
 		d.Traffic[attached] = struct{}{}
@@ -172,6 +178,7 @@ func (g *Graph) dirtyDependents(k Key, obj Object, d *Dirty) {
 	for _, target := range Targets(obj) {
 		if target.Kind == "Namespace" {
 			maps.Copy(d.Frontends, g.servicesByNamespace[target.Name])
+			maps.Copy(d.ExternalServices, g.externalsByNamespace[target.Name])
 			continue
 		}
 		if target.Kind == "Service" {
@@ -183,14 +190,45 @@ func (g *Graph) dirtyDependents(k Key, obj Object, d *Dirty) {
 			}
 			continue
 		}
+		if target.Kind == meshv1alpha1.KindExternalService {
+			g.dirtyParent(target, d)
+			continue
+		}
 		g.dirtyFrontendsOf(target, d)
+	}
+}
+
+// dirtyParent marks what waypoints are told of a Service or an ExternalService.
+func (g *Graph) dirtyParent(k Key, d *Dirty) {
+	if k.Kind == meshv1alpha1.KindExternalService {
+		d.ExternalServices[k.NamespacedName()] = struct{}{}
+		return
+	}
+	d.Frontends[k.NamespacedName()] = struct{}{}
+}
+
+// dirtyExternal marks an ExternalService, the policies about it, and the policies of
+// its routes.
+func (g *Graph) dirtyExternal(n name, d *Dirty) {
+	k := ExternalKey(n)
+	d.ExternalServices[n] = struct{}{}
+	maps.Copy(d.AuthorizationPolicies, g.authzByExternal[n])
+	for _, target := range []Key{k, NamespaceKey(n.Namespace)} {
+		for attached := range g.traffic.targets[target] {
+			d.Traffic[attached] = struct{}{}
+		}
+	}
+	for route := range g.traffic.parents[k] {
+		for attached := range g.traffic.targets[route] {
+			d.Traffic[attached] = struct{}{}
+		}
 	}
 }
 
 func (g *Graph) dirtyFrontendsOf(route Key, d *Dirty) {
 	if item, ok := g.traffic.objects[route]; ok {
-		for _, p := range ParentServices(item.Object) {
-			d.Frontends[p] = struct{}{}
+		for _, p := range Parents(item.Object) {
+			g.dirtyParent(p, d)
 		}
 	}
 }
@@ -207,7 +245,7 @@ func (g *Graph) dirtyTraffic(svc name, d *Dirty) {
 			d.Traffic[attached] = struct{}{}
 		}
 	}
-	for route := range g.traffic.parents[svc] {
+	for route := range g.traffic.parents[k] {
 		for attached := range g.traffic.targets[route] {
 			d.Traffic[attached] = struct{}{}
 		}
@@ -219,8 +257,8 @@ func (g *Graph) dirtyTraffic(svc name, d *Dirty) {
 	}
 }
 
-// Routes gives the routes that are parts of a service, sorted.
-func (g *Graph) Routes(svc name) []Object { return g.sortedObjects(g.traffic.parents[svc]) }
+// Routes gives the routes that are parts of a Service or an ExternalService, sorted.
+func (g *Graph) Routes(parent Key) []Object { return g.sortedObjects(g.traffic.parents[parent]) }
 
 // Attached gives the policies of a kind that are attached to a service or a
 // route, sorted by key.

@@ -2,6 +2,7 @@ package certs
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -33,6 +34,7 @@ type Manager struct {
 	log       *zap.Logger
 	metrics   *Metrics
 	slots     chan struct{}
+	check     func(chain []*x509.Certificate) error // of peers; nil for none
 
 	mu      sync.Mutex
 	ctx     context.Context // of Run; nil before. Guarded by mu
@@ -59,6 +61,10 @@ func NewManager(a Authority, log *zap.Logger, metrics *Metrics) *Manager {
 	metrics.of(m)
 	return m
 }
+
+// Guard has the holders of certificates check the chains of their peers further, after
+// they were verified. It is called before Run.
+func (m *Manager) Guard(check func(chain []*x509.Certificate) error) { m.check = check }
 
 // Run fetches and renews until ctx ends.
 func (m *Manager) Run(ctx context.Context) error {
@@ -154,6 +160,9 @@ func (m *Manager) issue(ctx context.Context, e *entry) time.Duration {
 	start := time.Now()
 	cert, err := m.authority.Issue(ctx, e.id)
 	m.metrics.issued(time.Since(start), err)
+	if err == nil {
+		cert = cert.Guarded(m.check)
+	}
 	e.set(cert, err)
 	if err != nil {
 		if !errors.Is(err, context.Canceled) {

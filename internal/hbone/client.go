@@ -88,7 +88,10 @@ func (e *HandshakeError) Unwrap() error { return e.Err }
 
 // Run serves the connection until it ends, and returns why; ErrClosed when that
 // was intended by ctx, Drain or an idle timeout.
-func (cc *ClientConn) Run(ctx context.Context) error { return cc.c.run(ctx) }
+func (cc *ClientConn) Run(ctx context.Context) error {
+	peer := cc.PeerState()
+	return cc.c.run(ctx, &peer)
+}
 
 // Done is closed when the connection has ended.
 func (cc *ClientConn) Done() <-chan struct{} { return cc.c.done }

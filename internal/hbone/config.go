@@ -1,6 +1,7 @@
 package hbone
 
 import (
+	"crypto/x509"
 	"fmt"
 	"time"
 
@@ -35,6 +36,9 @@ type Config struct {
 	// IdleTimeout closes a connection that has had no stream for so long; 5 min.
 	// A server waits twice as long, so that it is the client that closes.
 	IdleTimeout time.Duration
+	// Watch is told of each connection that runs, with the peer's chain, and how to cut
+	// it; it gives what is called when the connection has ended. May be nil.
+	Watch func(peer []*x509.Certificate, cut func(error)) (release func())
 }
 
 func (c Config) withDefaults() Config {

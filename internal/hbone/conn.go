@@ -2,6 +2,7 @@ package hbone
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -106,7 +107,10 @@ func (c *conn) greeting(b []byte) []byte {
 
 // run reads until the connection has ended and its socket is closed. It returns
 // why it ended; ErrClosed when that was intended.
-func (c *conn) run(ctx context.Context) error {
+func (c *conn) run(ctx context.Context, peer *tls.ConnectionState) error {
+	if c.cfg.Watch != nil {
+		defer c.cfg.Watch(peer.PeerCertificates, func(err error) { c.shutdown(err.Error()) })()
+	}
 	stop := context.AfterFunc(ctx, func() { c.shutdown("closing") })
 	defer stop()
 	late := time.AfterFunc(time.Until(c.born.Add(c.cfg.HandshakeTimeout)), c.checkGreeted)

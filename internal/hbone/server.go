@@ -113,7 +113,7 @@ func (sc *ServerConn) Run(ctx context.Context) error {
 	defer sc.wg.Wait()
 	defer cancel()
 	sc.ctx = ctx
-	return sc.c.run(ctx)
+	return sc.c.run(ctx, &sc.state)
 }
 
 // What streams that come to nothing take from their peer's budget.

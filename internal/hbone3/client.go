@@ -55,6 +55,7 @@ func Dial(ctx context.Context, tr *quic.Transport, addr netip.AddrPort, tlsConfi
 		return nil, &hbone.ConnError{Code: hbone.CodeProtocol, Reason: "the peer speaks HTTP/3 without datagrams or extended CONNECT"}
 	}
 	c.idle = time.AfterFunc(cfg.IdleTimeout, c.closeIdle)
+	cfg.watch(conn)
 	return c, nil
 }
 

@@ -1,10 +1,13 @@
 package hbone3
 
 import (
+	"context"
+	"crypto/x509"
 	"net"
 	"time"
 
 	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/http3"
 )
 
 // Config bounds what a connection may hold. The zero value of a field means its
@@ -33,6 +36,8 @@ type Config struct {
 	// of each that failed for a reason; nil for nobody.
 	OnTurned func(Turned)
 	OnFailed func(from net.Addr, err error)
+	// Watch is that of hbone.Config.
+	Watch func(peer []*x509.Certificate, cut func(error)) (release func())
 }
 
 func (c Config) withDefaults() Config {
@@ -66,6 +71,17 @@ const (
 	// maxHeaderBytes bounds a header block.
 	maxHeaderBytes = 16 << 10
 )
+
+// watch keeps a connection in sight until it has ended.
+func (c Config) watch(conn *quic.Conn) {
+	if c.Watch == nil {
+		return
+	}
+	release := c.Watch(conn.ConnectionState().TLS.PeerCertificates, func(err error) {
+		_ = conn.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeRequestRejected), err.Error())
+	})
+	context.AfterFunc(conn.Context(), release)
+}
 
 func (c Config) quic() *quic.Config {
 	return &quic.Config{

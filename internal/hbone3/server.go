@@ -91,6 +91,7 @@ type Server struct {
 	// maxHandlers bounds those of a connection. A stream that was reset makes room for
 	// another one, while its handler may take a while to return.
 	maxHandlers int64
+	cfg     Config
 
 	mu    sync.Mutex
 	conns map[*quic.Conn]struct{} // guarded by mu
@@ -99,7 +100,7 @@ type Server struct {
 // NewServer listens on sock, which it owns from then on. Run has to be called next.
 func NewServer(sock net.PacketConn, tlsConfig *tls.Config, cfg Config, h Handler) (*Server, error) {
 	cfg = cfg.withDefaults()
-	s := &Server{handler: h, maxHandlers: 2 * int64(cfg.MaxStreams), conns: make(map[*quic.Conn]struct{})}
+	s := &Server{cfg: cfg, handler: h, maxHandlers: 2 * int64(cfg.MaxStreams), conns: make(map[*quic.Conn]struct{})}
 	// Peers that flood us with first packets, or have others flooded by our answers,
 	// are asked to prove where they are.
 	admit := newAdmission(cfg)
@@ -146,6 +147,7 @@ func (s *Server) Run(ctx context.Context) error {
 		s.mu.Lock()
 		s.conns[c] = struct{}{}
 		s.mu.Unlock()
+		s.cfg.watch(c)
 		wg.Go(func() {
 			// Why a connection ended is its streams' to say.
 			_ = s.h3.ServeQUICConn(c)

@@ -30,6 +30,22 @@ type Certificate struct {
 	tls    tls.Certificate
 	pool   *x509.CertPool
 	bundle *x509bundle.Bundle
+	check  func(chain []*x509.Certificate) error // nil for none
+}
+
+// Guarded gives the certificate with a further check of peers' chains, the leaf first,
+// after they were verified: whether something in them is revoked.
+func (c *Certificate) Guarded(check func(chain []*x509.Certificate) error) *Certificate {
+	guarded := *c
+	guarded.check = check
+	return &guarded
+}
+
+func (c *Certificate) checkPeer(s *tls.ConnectionState) error {
+	if c.check == nil {
+		return nil
+	}
+	return c.check(s.PeerCertificates)
 }
 
 // NewCertificate checks that the parts belong together: the leaf carries exactly
@@ -138,6 +154,7 @@ func (c *Certificate) clientConfig(alpn string, peers []ID) (*tls.Config, error)
 		return nil, errors.New("identity of the peer: none given")
 	}
 	cfg := tlsconfig.MTLSClientConfig(svidSource{c}, c.bundle, tlsconfig.AuthorizeOneOf(ids...))
+	cfg.VerifyConnection = func(s tls.ConnectionState) error { return c.checkPeer(&s) }
 	c.common(cfg, alpn)
 	return cfg, nil
 }
@@ -172,6 +189,9 @@ func serverConfig(alpn string, get func() (*Certificate, error)) *tls.Config {
 				}
 				if peer.TrustDomain != c.ID.TrustDomain {
 					return fmt.Errorf("client %s is of another trust domain than %s", peer, c.ID.TrustDomain)
+				}
+				if err := c.checkPeer(&s); err != nil {
+					return fmt.Errorf("client %s: %w", peer, err)
 				}
 				return nil
 			},

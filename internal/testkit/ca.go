@@ -32,7 +32,7 @@ func NewCA(t testing.TB) *CA {
 	tmpl := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test root"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(1000 * time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
 	if err != nil {
@@ -83,6 +83,20 @@ func (ca *CA) Workload(ns, sa string) *identity.Certificate {
 		ca.t.Fatal(err)
 	}
 	return c
+}
+
+// Revoke gives a revocation list, DER, that is followed by another at next.
+func (ca *CA) Revoke(next time.Time, revoked ...*x509.Certificate) []byte {
+	ca.t.Helper()
+	tmpl := &x509.RevocationList{Number: big.NewInt(time.Now().UnixNano()), ThisUpdate: time.Now().Add(-2 * time.Hour), NextUpdate: next}
+	for _, c := range revoked {
+		tmpl.RevokedCertificateEntries = append(tmpl.RevokedCertificateEntries, x509.RevocationListEntry{SerialNumber: c.SerialNumber, RevocationTime: time.Now()})
+	}
+	der, err := x509.CreateRevocationList(rand.Reader, tmpl, ca.Root, ca.key)
+	if err != nil {
+		ca.t.Fatal(err)
+	}
+	return der
 }
 
 // PEM gives root and key, so that another process can go on as this authority, or

@@ -69,6 +69,10 @@ func (s *Store) Endpoints(src *Workload, key string, port uint16) (*Service, []E
 	if !svc.HasPort(port) {
 		return svc, nil, fmt.Errorf("service %s port %d: %w", key, port, ErrNoPort)
 	}
+	if svc.External && svc.Passthrough {
+		// Where the client wants to go is all there is.
+		return svc, []Endpoint{{&Workload{UID: key, Name: svc.Name, Namespace: svc.Namespace, Healthy: true}, port}}, nil
+	}
 	list := s.endpoints[key]
 	out := make([]Endpoint, 0, len(list))
 	for _, e := range list {

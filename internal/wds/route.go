@@ -111,7 +111,7 @@ func (s *Store) toService(src *Workload, svc *Service, host string, dst netip.Ad
 	if svc.Waypoint != nil && !s.isWaypoint(src, svc.Waypoint) {
 		r, err := s.viaWaypoint(src, svc.Waypoint, svc, dst, avoid)
 		if !svc.Waypoint.goAround(err) {
-			if svc.External && host != "" && err == nil {
+			if svc.External && host != "" && err == nil && !svc.Passthrough {
 				r.Authority = host + ":" + strconv.Itoa(int(dst.Port()))
 			}
 			return r, err

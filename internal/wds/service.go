@@ -70,9 +70,28 @@ func (s *Service) options(extensions []*workloadpb.Extension) error {
 		if err != nil {
 			return err
 		}
-		s.Named = append(s.Named, NamedPort{Name: intern(p.GetName()), Protocol: intern(p.GetProtocol()), Port: n, Target: target})
+		if p.GetName() != "" {
+			s.Named = append(s.Named, NamedPort{Name: intern(p.GetName()), Protocol: intern(p.GetProtocol()), Port: n, Target: target})
+		}
+		if p.GetProtocol() == "udp" {
+			s.UDP = append(s.UDP, Port{Service: n, Target: target})
+		}
 	}
-	return nil
+	return s.formerUDP(extensions)
+}
+
+// formerUDP reads the UDP ports from where control planes used to say them.
+func (s *Service) formerUDP(extensions []*workloadpb.Extension) error {
+	if len(s.UDP) > 0 {
+		return nil
+	}
+	of := &workloadpb.UDPPorts{}
+	if err := unpack(extensions, workloadpb.UDPPortsExtension, of); err != nil {
+		return err
+	}
+	var err error
+	s.UDP, err = ports(of.GetPorts()) //nolint:staticcheck // deprecated, and read for their sake
+	return err
 }
 
 func serviceFrom(pb *workloadpb.Service) (*Service, error) {
@@ -123,13 +142,6 @@ func serviceFrom(pb *workloadpb.Service) (*Service, error) {
 			return fail(fmt.Errorf("block of addresses: %w", err))
 		}
 		s.Blocks = append(s.Blocks, block)
-	}
-	udp := &workloadpb.UDPPorts{}
-	if err := unpack(pb.GetExtensions(), workloadpb.UDPPortsExtension, udp); err != nil {
-		return fail(err)
-	}
-	if s.UDP, err = ports(udp.GetPorts()); err != nil {
-		return fail(err)
 	}
 	for _, san := range pb.GetSubjectAltNames() {
 		id, err := identity.Parse(san)

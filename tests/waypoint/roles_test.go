@@ -23,6 +23,8 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/interop"
 	testgrpc "google.golang.org/grpc/interop/grpc_testing"
+
+	"github.com/ambit-mesh/ambit/internal/testkit/sniff"
 )
 
 // manifests are the pods that all tests share.
@@ -43,7 +45,12 @@ kind: Namespace
 metadata:
   name: other
   labels: {ambit-mesh.io/dataplane-mode: ambient}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: outside}
 `)
+	deploy(&b, self, 1, "outside", "host", "host", "v1", "host", "outside")
 	deploy(&b, self, 1, "app", "client", "client", "v1", "client", "idle")
 	deploy(&b, self, 1, "app", "tester", "tester", "v1", "tester", "idle")
 	deploy(&b, self, 1, "other", "client", "client", "v1", "client", "idle")
@@ -99,6 +106,12 @@ func role(args []string) int {
 		err = echo()
 	case "helper":
 		err = helper()
+	case "outside":
+		err = outside()
+	case "nameserver":
+		err = nameserver(args[1])
+	case "sniff":
+		err = sniff.Run(sniff.Config{Interface: "eth0", Needles: strings.Split(args[1], "|"), MeshPort: 15008}, os.Stdin, os.Stdout)
 	case "client":
 		err = client(os.Stdin, os.Stdout)
 	case "hold":

@@ -60,13 +60,13 @@ type AuthorizationPolicyList struct {
 // +kubebuilder:validation:XValidation:rule="self.enforcementLevel == 'Application' || !has(self.rules) || self.rules.all(r, !has(r.application))",message="application attributes need enforcementLevel: Application and a waypoint",fieldPath=".enforcementLevel",reason=FieldValueInvalid
 type AuthorizationPolicySpec struct {
 	// TargetRefs are the destinations that the policy is about: one Pod
-	// reference with a selector, or one Namespace, or up to 16 Services, all in
-	// the namespace of the policy.
+	// reference with a selector, or one Namespace, or up to 16 Services and
+	// ExternalServices, all in the namespace of the policy.
 	// +required
 	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=16
-	// +kubebuilder:validation:XValidation:rule="self.all(t, t.kind == 'Service') || size(self) == 1",message="a Pod or a Namespace must be the only target; use one policy each"
+	// +kubebuilder:validation:XValidation:rule="self.all(t, t.kind in ['Service', 'ExternalService']) || size(self) == 1",message="a Pod or a Namespace must be the only target; use one policy each"
 	// +kubebuilder:validation:XValidation:rule="self.all(t, self.exists_one(u, u.kind == t.kind && has(u.name) == has(t.name) && (!has(t.name) || u.name == t.name)))",message="a target may be named only once"
 	TargetRefs []AuthorizationPolicyTargetReference `json:"targetRefs"`
 
@@ -120,12 +120,15 @@ const (
 // +kubebuilder:validation:XValidation:rule="self.kind != 'Pod' || has(self.selector)",message="a Pod target needs a selector; {} selects every pod of the namespace",fieldPath=".selector",reason=FieldValueRequired
 // +kubebuilder:validation:XValidation:rule="self.kind != 'Pod' || !has(self.name)",message="a Pod target is chosen by selector, not by name",fieldPath=".name",reason=FieldValueForbidden
 // +kubebuilder:validation:XValidation:rule="self.kind != 'Service' || has(self.name)",message="a Service target needs a name",fieldPath=".name",reason=FieldValueRequired
+// +kubebuilder:validation:XValidation:rule="self.kind != 'ExternalService' || has(self.name)",message="an ExternalService target needs a name",fieldPath=".name",reason=FieldValueRequired
+// +kubebuilder:validation:XValidation:rule="(self.kind == 'ExternalService') == (self.group == 'ambit-mesh.io')",message="group is ambit-mesh.io for an ExternalService, and \"\" for the others",fieldPath=".group",reason=FieldValueInvalid
 // +kubebuilder:validation:XValidation:rule="self.kind != 'Namespace' || !has(self.name)",message="a Namespace target has no name: it is the namespace of the policy",fieldPath=".name",reason=FieldValueForbidden
 type AuthorizationPolicyTargetReference struct {
-	// Group is the group of the target; all targets are of the core group.
+	// Group is the group of the target: ambit-mesh.io for an ExternalService, ""
+	// for the others.
 	// +optional
 	// +kubebuilder:default=""
-	// +kubebuilder:validation:Enum="";core
+	// +kubebuilder:validation:Enum="";core;ambit-mesh.io
 	Group gatewayv1.Group `json:"group"`
 
 	// Kind of the target.
@@ -137,11 +140,14 @@ type AuthorizationPolicyTargetReference struct {
 	//
 	// Namespace: every workload of the policy's namespace or, in the root
 	// namespace of the mesh, every workload of the mesh.
+	//
+	// ExternalService: its hosts. The policy is enforced by its waypoint, without
+	// which everything to it is refused.
 	// +required
-	// +kubebuilder:validation:Enum=Pod;Service;Namespace
+	// +kubebuilder:validation:Enum=Pod;Service;Namespace;ExternalService
 	Kind gatewayv1.Kind `json:"kind"`
 
-	// Name of the Service.
+	// Name of the Service or ExternalService.
 	// +optional
 	Name *gatewayv1.ObjectName `json:"name,omitempty"`
 

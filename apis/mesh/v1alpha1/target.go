@@ -28,29 +28,29 @@ const (
 	TargetGRPCRoute gatewayv1.Kind = "GRPCRoute"
 )
 
-// TrafficTargetReference names a Service or one of its ports, or a route or one
-// of its rules.
+// TrafficTargetReference names a Service or an ExternalService or one of its ports,
+// or a route or one of its rules.
 //
-// +kubebuilder:validation:XValidation:rule="self.kind == 'Service' ? (size(self.group) == 0 || self.group == 'core') : self.group == 'gateway.networking.k8s.io'",message="group is \"\" for a Service and gateway.networking.k8s.io for a route",fieldPath=".group",reason=FieldValueInvalid
+// +kubebuilder:validation:XValidation:rule="self.kind == 'Service' ? (size(self.group) == 0 || self.group == 'core') : self.kind == 'ExternalService' ? self.group == 'ambit-mesh.io' : self.group == 'gateway.networking.k8s.io'",message="group is \"\" for a Service, ambit-mesh.io for an ExternalService and gateway.networking.k8s.io for a route",fieldPath=".group",reason=FieldValueInvalid
 type TrafficTargetReference struct {
-	// Group of the target: "" for a Service, gateway.networking.k8s.io for a
-	// route.
+	// Group of the target: "" for a Service, ambit-mesh.io for an ExternalService,
+	// gateway.networking.k8s.io for a route.
 	// +optional
 	// +kubebuilder:default=""
-	// +kubebuilder:validation:Enum="";core;gateway.networking.k8s.io
+	// +kubebuilder:validation:Enum="";core;ambit-mesh.io;gateway.networking.k8s.io
 	Group gatewayv1.Group `json:"group"`
 
 	// Kind of the target.
 	// +required
-	// +kubebuilder:validation:Enum=Service;HTTPRoute;GRPCRoute
+	// +kubebuilder:validation:Enum=Service;ExternalService;HTTPRoute;GRPCRoute
 	Kind gatewayv1.Kind `json:"kind"`
 
 	// Name of the target, in the namespace of the policy.
 	// +required
 	Name gatewayv1.ObjectName `json:"name"`
 
-	// SectionName is a part of the target: the name of a port of the Service, or
-	// of a rule of the route. Without it the policy is about all of the target.
+	// SectionName is a part of the target: the name of a port of the
+	// Service or ExternalService, or of a rule of the route. Without it the policy is about all of the target.
 	// +optional
 	SectionName *gatewayv1.SectionName `json:"sectionName,omitempty"`
 }

@@ -129,7 +129,7 @@ func (t *translator) withoutWaypoint() []Problem {
 	t.waypoints = make(map[string]string)
 	for i, ref := range t.policy.Spec.TargetRefs {
 		name := string(*ref.Name)
-		if t.verdicts[i].notFound != "" {
+		if t.verdicts[i].notFound != "" || ref.Kind == v1alpha1.TargetExternalService {
 			continue
 		}
 		waypoint, ok := t.services.Waypoint(t.policy.Namespace, name)

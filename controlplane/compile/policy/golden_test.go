@@ -46,6 +46,11 @@ func (o *objects) Waypoint(namespace, name string) (types.NamespacedName, bool) 
 	return types.NamespacedName{Namespace: namespace, Name: s.Labels["ambit-mesh.io/use-waypoint"]}, true
 }
 
+// External finds none: the cases are about workloads.
+func (o *objects) External(string, string) (types.NamespacedName, bool) {
+	return types.NamespacedName{}, false
+}
+
 func read(t *testing.T, input []byte) *objects {
 	t.Helper()
 	out := &objects{services: map[string]*corev1.Service{}}

@@ -37,6 +37,9 @@ func (o Options) withDefaults() Options {
 type Services interface {
 	Service(namespace, name string) *corev1.Service
 	Waypoint(namespace, name string) (types.NamespacedName, bool)
+	// External says whether there is an ExternalService of that name, and gives its
+	// waypoint, zero for none.
+	External(namespace, name string) (waypoint types.NamespacedName, found bool)
 }
 
 // Problem is one reason why a policy is refused.

@@ -12,6 +12,7 @@ import (
 const (
 	acceptedMessage    = "enforced on the node of every workload that it targets"
 	acceptedAtWaypoint = "enforced by the waypoint of every Service that it targets"
+	acceptedOutside    = "enforced by the waypoint of every ExternalService that it targets"
 )
 
 // verdict is what the status says of one target, or of the whole policy.
@@ -71,6 +72,13 @@ func namespaceRef(name string) gatewayv1.ParentReference {
 func serviceRef(namespace, name string) gatewayv1.ParentReference {
 	group, kind, ns := gatewayv1.Group(""), v1alpha1.TargetService, gatewayv1.Namespace(namespace)
 	return gatewayv1.ParentReference{Group: &group, Kind: &kind, Namespace: &ns, Name: gatewayv1.ObjectName(name)}
+}
+
+func externalRef(namespace, name string) gatewayv1.ParentReference {
+	ref := serviceRef(namespace, name)
+	group, kind := gatewayv1.Group(v1alpha1.GroupName), v1alpha1.TargetExternalService
+	ref.Group, ref.Kind = &group, &kind
+	return ref
 }
 
 // clip keeps a message within what a condition may hold (32768 bytes).

@@ -21,7 +21,8 @@ const (
 	TargetNamespace
 	// TargetSelector chooses pods of Targets.Namespace by Targets.Selector.
 	TargetSelector
-	// TargetServices chooses the workloads behind Targets.Services.
+	// TargetServices chooses the workloads behind Targets.Services, and the hosts of
+	// Targets.Externals.
 	TargetServices
 )
 
@@ -36,6 +37,8 @@ type Targets struct {
 	Selector labels.Selector
 	// Services are names in Namespace, sorted, of Services that exist.
 	Services []string
+	// Externals are names in Namespace, sorted, of ExternalServices that exist.
+	Externals []string
 }
 
 // Listed says whether workloads have to list the policy.

@@ -41,6 +41,9 @@ func Translate(p *v1alpha1.AuthorizationPolicy, services Services, opts Options)
 	if t.problems = Validate(p); len(t.problems) > 0 {
 		return t.refused(string(gatewayv1.PolicyReasonInvalid))
 	}
+	if t.problems = t.unguarded(); len(t.problems) > 0 {
+		return t.refused(v1alpha1.ReasonWaypointRequired)
+	}
 	if p.Spec.EnforcementLevel == v1alpha1.EnforcementApplication {
 		if t.problems = t.withoutWaypoint(); len(t.problems) > 0 {
 			return t.refused(v1alpha1.ReasonWaypointRequired)
@@ -92,6 +95,10 @@ func (t *translator) resolveServices() {
 	t.targets = Targets{Kind: TargetServices, Namespace: ns}
 	for i, ref := range t.policy.Spec.TargetRefs {
 		name := string(*ref.Name)
+		if ref.Kind == v1alpha1.TargetExternalService {
+			t.resolveExternal(i, name)
+			continue
+		}
 		v := verdict{ref: serviceRef(ns, name)}
 		svc := t.services.Service(ns, name)
 		switch {
@@ -109,9 +116,43 @@ func (t *translator) resolveServices() {
 		t.verdicts = append(t.verdicts, v)
 	}
 	slices.Sort(t.targets.Services)
-	if len(t.targets.Services) == 0 {
+	slices.Sort(t.targets.Externals)
+	if len(t.targets.Services)+len(t.targets.Externals) == 0 {
 		t.targets = Targets{}
 	}
+}
+
+// resolveExternal looks up a target that is an ExternalService.
+func (t *translator) resolveExternal(i int, name string) {
+	ns := t.policy.Namespace
+	v := verdict{ref: externalRef(ns, name)}
+	waypoint, found := t.services.External(ns, name)
+	switch {
+	case !found:
+		v.notFound = "there is no ExternalService " + ns + "/" + name
+		t.missing = append(t.missing, Problem{Field: fmt.Sprintf("spec.targetRefs[%d].name", i), Message: v.notFound})
+	case waypoint.Name != "":
+		v.message = "enforced by waypoint " + waypoint.String()
+	}
+	if found {
+		t.targets.Externals = append(t.targets.Externals, name)
+	}
+	t.verdicts = append(t.verdicts, v)
+}
+
+// unguarded says which ExternalServices have no waypoint. Nobody else could enforce
+// a policy about hosts outside: whoever binds none has their connections refused.
+func (t *translator) unguarded() []Problem {
+	r := &report{}
+	for i, ref := range t.policy.Spec.TargetRefs {
+		if ref.Kind != v1alpha1.TargetExternalService || t.verdicts[i].notFound != "" {
+			continue
+		}
+		if waypoint, _ := t.services.External(t.policy.Namespace, string(*ref.Name)); waypoint.Name == "" {
+			r.add(fmt.Sprintf("spec.targetRefs[%d].name", i), "ExternalService %s/%s uses no waypoint, and only a waypoint can enforce a policy about hosts outside; label the ExternalService or its Namespace ambit-mesh.io/use-waypoint", t.policy.Namespace, *ref.Name)
+		}
+	}
+	return r.problems
 }
 
 func namespaceTargets(namespace string, opts Options) Targets {
@@ -137,7 +178,7 @@ func (t *translator) accepted() Translation {
 	out := Translation{Targets: t.targets, Problems: t.missing, AtWaypoint: t.atWaypoint}
 	if t.atWaypoint {
 		for i, v := range t.verdicts {
-			if v.notFound == "" {
+			if v.notFound == "" && v.message == "" {
 				t.verdicts[i].message = "enforced by waypoint " + t.waypoints[string(v.ref.Name)]
 			}
 		}
@@ -185,7 +226,10 @@ func (t *translator) refused(reason string) Translation {
 // summary judges the policy as a whole, given that its own text is all right.
 func (t *translator) summary() verdict {
 	if len(t.missing) == 0 {
-		if t.atWaypoint {
+		switch {
+		case len(t.targets.Externals) > 0 && len(t.targets.Services) == 0:
+			return verdict{message: acceptedOutside + t.portNote()}
+		case t.atWaypoint:
 			return verdict{message: acceptedAtWaypoint + t.portNote()}
 		}
 		return verdict{message: acceptedMessage + t.portNote()}

@@ -92,22 +92,29 @@ func (r *report) dnsLabel(field, s string) {
 func validateTargets(refs []v1alpha1.AuthorizationPolicyTargetReference) []Problem {
 	r := &report{}
 	if len(refs) == 0 {
-		r.add("spec.targetRefs", "a policy needs a target: a Pod with a selector, a Namespace, or Services")
+		r.add("spec.targetRefs", "a policy needs a target: a Pod with a selector, a Namespace, Services or ExternalServices")
 	}
 	r.atMost("spec.targetRefs", len(refs), maxTargets)
-	services := map[gatewayv1.ObjectName]bool{}
+	named := map[string]bool{}
 	for i := range refs {
 		path, ref := fmt.Sprintf("spec.targetRefs[%d]", i), &refs[i]
-		r.coreGroup(path, ref.Group)
-		if ref.Kind != v1alpha1.TargetService && len(refs) > 1 {
+		if ref.Kind != v1alpha1.TargetExternalService {
+			r.coreGroup(path, ref.Group)
+		} else if ref.Group != v1alpha1.GroupName {
+			r.add(path+".group", "%q is not the group of an ExternalService, which is %s", ref.Group, v1alpha1.GroupName)
+		}
+		if ref.Kind != v1alpha1.TargetService && ref.Kind != v1alpha1.TargetExternalService && len(refs) > 1 {
 			r.add(path, "a Pod or a Namespace must be the only target; use one policy each")
 		}
 		r.target(path, ref)
-		if ref.Name != nil && services[*ref.Name] {
-			r.add(path+".name", "%q is named twice", *ref.Name)
-		} else if ref.Name != nil {
-			services[*ref.Name] = true
+		if ref.Name == nil {
+			continue
 		}
+		name := string(ref.Kind) + "/" + string(*ref.Name)
+		if named[name] {
+			r.add(path+".name", "%q is named twice", *ref.Name)
+		}
+		named[name] = true
 	}
 	return r.problems
 }
@@ -126,16 +133,16 @@ func (r *report) target(path string, ref *v1alpha1.AuthorizationPolicyTargetRefe
 		}
 		r.selector(path+".selector", ref.Selector)
 		return
-	case v1alpha1.TargetService:
+	case v1alpha1.TargetService, v1alpha1.TargetExternalService:
 		if ref.Name == nil || *ref.Name == "" {
-			r.add(path+".name", "a Service target needs a name")
+			r.add(path+".name", "a target of kind %s needs a name", ref.Kind)
 		}
 	case v1alpha1.TargetNamespace:
 		if ref.Name != nil {
 			r.add(path+".name", "a Namespace target has no name: it is the namespace of the policy")
 		}
 	default:
-		r.add(path+".kind", "%q cannot be targeted; use Pod, Service or Namespace", ref.Kind)
+		r.add(path+".kind", "%q cannot be targeted; use Pod, Service, ExternalService or Namespace", ref.Kind)
 	}
 	if ref.Selector != nil {
 		r.add(path+".selector", "only a Pod target may have a selector")

@@ -136,6 +136,8 @@ const (
 	askBound
 	askBoundIn
 	askUsers
+	askExternal
+	askExternalBound
 )
 
 // question is a call of a method of traffic.Mesh.
@@ -175,6 +177,12 @@ func (q question) ask(mesh traffic.Mesh) (a answer) {
 		a.yes = mesh.BoundIn(q.key.Name)
 	case askUsers:
 		a.list = mesh.Users(n)
+	case askExternal:
+		if s := mesh.External(n); s != nil {
+			a.object = s
+		}
+	case askExternalBound:
+		a.yes = mesh.ExternalBound(n)
 	}
 	return a
 }
@@ -226,4 +234,13 @@ func (r *recorder) BoundIn(namespace string) bool {
 
 func (r *recorder) Users(n types.NamespacedName) []graph.Object {
 	return r.ask(question{what: askUsers, key: graph.ServiceKey(n)}).list
+}
+
+func (r *recorder) External(n types.NamespacedName) *corev1.Service {
+	s, _ := r.ask(question{what: askExternal, key: graph.ExternalKey(n)}).object.(*corev1.Service)
+	return s
+}
+
+func (r *recorder) ExternalBound(n types.NamespacedName) bool {
+	return r.ask(question{what: askExternalBound, key: graph.ExternalKey(n)}).yes
 }

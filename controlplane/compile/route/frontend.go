@@ -14,9 +14,13 @@ import (
 	"github.com/ambit-mesh/ambit/controlplane/graph"
 )
 
-// Input is one Service and the routes that name it as a parent.
+// Input is one Service, or one host of an ExternalService, and the routes that name
+// it as a parent.
 type Input struct {
 	Name types.NamespacedName
+	// Host is the name in WDS, <namespace>/<hostname>, of one of the hosts of an
+	// ExternalService, which Name and Service stand for then; "" for a Service.
+	Host string
 	// Service is nil when there is none of that name.
 	Service *corev1.Service
 	// Bound says that a waypoint serves it.
@@ -123,13 +127,32 @@ func Translate(in Input, mesh traffic.Mesh, cache *Cache) Output {
 	return t.out
 }
 
+// parent is what the routes are attached to.
+func (t *translation) parent() graph.Key {
+	if t.in.Host != "" {
+		return graph.ExternalKey(t.in.Name)
+	}
+	return graph.ServiceKey(t.in.Name)
+}
+
+// called is how messages call the parent.
+func (t *translation) called() string { return t.parent().Kind + " " + t.in.Name.String() }
+
+// self is the name of the parent in WDS.
+func (t *translation) self() string {
+	if t.in.Host != "" {
+		return t.in.Host
+	}
+	return t.mesh.ServiceName(t.in.Name)
+}
+
 // attach resolves the parent references of all routes.
 func (t *translation) attach() {
 	for _, obj := range t.in.Routes {
 		key, _ := graph.KeyOf(obj)
 		a := &attached{key: key, object: obj, kind: kindOf(key.Kind), compiled: make(map[string]*compiled)}
 		for i, ref := range graph.ParentRefs(obj) {
-			if svc, ok := graph.ParentService(key.Namespace, ref); ok && svc == t.in.Name {
+			if parent, ok := graph.Parent(key.Namespace, ref); ok && parent == t.parent() {
 				r := &reference{index: i, ref: ref}
 				t.resolve(a, r)
 				a.refs = append(a.refs, r)
@@ -223,7 +246,7 @@ func (a *attached) applies(port int) bool {
 // endpoints (GEP-1294).
 func (t *translation) fallback(p *corev1.ServicePort, proto waypoint.Protocol) *waypoint.Rule {
 	backend := &waypoint.BackendRef{
-		Service: t.mesh.ServiceName(t.in.Name),
+		Service: t.self(),
 		Port:    uint32(p.Port), // #nosec G115 -- 1 to 65535
 	}
 	layer7 := proto != waypoint.Protocol_PROTOCOL_TCP && proto != waypoint.Protocol_PROTOCOL_TLS

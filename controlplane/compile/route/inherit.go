@@ -24,7 +24,7 @@ func ruleKinds() []string {
 // findSections notes the ports that have policies of their own: only for these
 // the rules of a route have to be compiled apart.
 func (t *translation) findSections() {
-	t.sections = traffic.Sections(t.mesh, ruleKinds(), graph.ServiceKey(t.in.Name))
+	t.sections = traffic.Sections(t.mesh, ruleKinds(), t.parent())
 }
 
 func (t *translation) section(p *corev1.ServicePort) string {
@@ -37,7 +37,7 @@ func (t *translation) section(p *corev1.ServicePort) string {
 // providers translates who issues the tokens that are believed. What is wrong
 // with that closes every rule.
 func (t *translation) providers() {
-	p, ok := traffic.Deciding(t.mesh, v1alpha1.KindJWTAuthentication, traffic.Target{Key: graph.ServiceKey(t.in.Name)}).(*v1alpha1.JWTAuthentication)
+	p, ok := traffic.Deciding(t.mesh, v1alpha1.KindJWTAuthentication, traffic.Target{Key: t.parent()}).(*v1alpha1.JWTAuthentication)
 	if !ok {
 		return
 	}
@@ -52,7 +52,7 @@ func (t *translation) providers() {
 
 // trace settles what is recorded where no rule says more.
 func (t *translation) trace() {
-	t.out.Tracing = t.tracing(traffic.Target{Key: graph.ServiceKey(t.in.Name)}, traffic.Target{Key: graph.NamespaceKey(t.in.Name.Namespace)})
+	t.out.Tracing = t.tracing(traffic.Target{Key: t.parent()}, traffic.Target{Key: graph.NamespaceKey(t.in.Name.Namespace)})
 }
 
 // chain is where a rule inherits from, the most specific target first: GEP-713.
@@ -71,7 +71,7 @@ func (t *translation) chain(route *graph.Key, rule, section string) chain {
 		}
 		c.route = append(c.route, traffic.Target{Key: *route})
 	}
-	svc := graph.ServiceKey(t.in.Name)
+	svc := t.parent()
 	if section != "" {
 		c.parent = append(c.parent, traffic.Target{Key: svc, Section: section})
 	}
@@ -169,7 +169,7 @@ func (t *translation) limit(rule *waypoint.Rule, c chain) {
 		}
 		limits, why := traffic.RateLimits(t.mesh, p)
 		shut(rule, why)
-		if t.in.Version && target == (traffic.Target{Key: graph.ServiceKey(t.in.Name)}) {
+		if t.in.Version && target == (traffic.Target{Key: t.parent()}) {
 			limits = t.narrow(limits, rule)
 		}
 		rule.RateLimits = append(rule.RateLimits, limits...)
@@ -190,7 +190,7 @@ func (t *translation) refusedLimit(n types.NamespacedName) string {
 // narrow takes limits of the Service off the requests that go to the Service
 // itself, as far as its Backend has them.
 func (t *translation) narrow(limits []*waypoint.RateLimit, rule *waypoint.Rule) []*waypoint.RateLimit {
-	self := t.mesh.ServiceName(t.in.Name)
+	self := t.self()
 	var all []string
 	for _, b := range rule.GetBackends() {
 		all = append(all, b.GetBackend().GetService())

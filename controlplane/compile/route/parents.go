@@ -16,7 +16,7 @@ import (
 // resolve finds the ports that a parent reference is about, or says why there
 // are none.
 func (t *translation) resolve(a *attached, r *reference) {
-	s, svc := t.in.Service, "Service "+t.in.Name.String()
+	s, svc := t.in.Service, t.called()
 	switch {
 	case s == nil:
 		r.refuse(gatewayv1.RouteReasonNoMatchingParent, "there is no "+svc)
@@ -31,7 +31,7 @@ func (t *translation) resolve(a *attached, r *reference) {
 	}
 	if r.refused == "" && !t.in.Bound {
 		r.refuse(v1alpha1.ReasonWaypointRequired, "no waypoint serves "+svc+", so the route has no effect; bind one with the label "+
-			graph.LabelUseWaypoint+" on the Service or its namespace")
+			graph.LabelUseWaypoint+" on the "+t.parent().Kind+" or its namespace")
 	}
 	if r.refused == "" && t.in.Unusable != "" {
 		r.refuse(v1alpha1.ReasonWaypointRequired, t.in.Unusable+", so that no request reaches "+svc)
@@ -63,7 +63,7 @@ func (t *translation) ports(a *attached, r *reference) {
 	}
 	switch {
 	case !matched:
-		r.refuse(gatewayv1.RouteReasonNoMatchingParent, "Service "+t.in.Name.String()+" has no such TCP port; "+portList(t.in.Service))
+		r.refuse(gatewayv1.RouteReasonNoMatchingParent, t.called()+" has no such TCP port; "+portList(t.in.Service))
 	case len(r.ports) == 0:
 		r.refuse(gatewayv1.RouteReasonUnsupportedProtocol, strings.Join(unfit, "; "))
 	case len(unfit) > 0:

@@ -103,7 +103,7 @@ func (t *translation) accepted(a *attached, r *reference, p problems) metav1.Con
 }
 
 func (t *translation) acceptedMessage(a *attached, r *reference, p problems) string {
-	parts := []string{"applies to requests from every namespace that has no routes of its own for the Service"}
+	parts := []string{"applies to requests from every namespace that has no routes of its own for the " + t.parent().Kind}
 	if a.consumer(t.in.Name) {
 		parts[0] = "applies to requests from namespace " + a.key.Namespace
 	}
@@ -124,7 +124,7 @@ func (t *translation) lost(a *attached, r *reference) string {
 	for _, i := range r.lost {
 		ports = append(ports, itoa(t.in.Service.Spec.Ports[i].Port))
 	}
-	text := "no effect on port " + strings.Join(ports, ", ") + " of Service " + t.in.Name.String() + ": "
+	text := "no effect on port " + strings.Join(ports, ", ") + " of " + t.called() + ": "
 	if a.consumer(t.in.Name) && layer4(a.kind) {
 		return text + "routes of another kind decide there, or its owner has not said that it speaks TCP or TLS (appProtocol), which a " +
 			a.key.Kind + " of another namespace needs"

@@ -71,7 +71,12 @@ func (w *worker) unsupported(field, format string, args ...any) {
 
 // resolve looks up a backend and says what is wrong with the reference.
 func (w *worker) resolve(field string, ref *gatewayv1.BackendObjectReference, use traffic.Use) traffic.Resolved {
-	b := traffic.Resolve(w.t.mesh, w.key.Namespace, ref, use)
+	var b traffic.Resolved
+	if k, outside := graph.BackendExternal(w.key.Namespace, ref); outside && w.t.in.Service != nil && k == w.t.parent() {
+		b = traffic.ResolveHost(w.t.in.Service, w.t.self(), ref, use)
+	} else {
+		b = traffic.Resolve(w.t.mesh, w.key.Namespace, ref, use)
+	}
 	if b.Reason != "" {
 		w.note(field, true, gatewayv1.RouteConditionReason(b.Reason), b.Message)
 	}
@@ -81,7 +86,7 @@ func (w *worker) resolve(field string, ref *gatewayv1.BackendObjectReference, us
 // backend adds one of the backends among which requests are split.
 func (w *worker) backend(field string, ref *gatewayv1.BackendRef, use traffic.Use) *waypoint.WeightedBackend {
 	b := w.resolve(field, &ref.BackendObjectReference, use)
-	if b.Reason == "" && use != traffic.UseBytes {
+	if b.Reason == "" && use != traffic.UseBytes && b.Service.Name != "" {
 		b.Ref.Invalid = w.t.refusedLimit(b.Service)
 	}
 	out := &waypoint.WeightedBackend{Weight: 1, Backend: b.Ref}

@@ -25,6 +25,11 @@ type Mesh interface {
 	Bound(n types.NamespacedName) bool
 	// BoundIn says whether a waypoint serves any service of a namespace.
 	BoundIn(namespace string) bool
+	// External gives an ExternalService as if it were a Service, for its ports; nil
+	// when there is none of that name.
+	External(n types.NamespacedName) *corev1.Service
+	// ExternalBound says whether a waypoint serves an ExternalService.
+	ExternalBound(n types.NamespacedName) bool
 	// Users gives the routes and policies that refer to a service.
 	Users(n types.NamespacedName) []graph.Object
 }
@@ -104,6 +109,10 @@ const (
 // is said by AuthorizationPolicy.
 func Resolve(mesh Mesh, namespace string, ref *gatewayv1.BackendObjectReference, use Use) Resolved {
 	svc, ok := graph.BackendService(namespace, ref)
+	if k, outside := graph.BackendExternal(namespace, ref); outside {
+		return unusable(svc, gatewayv1.RouteReasonInvalidKind, "ExternalService "+k.NamespacedName().String()+
+			" can be a backend only of its own routes, those that have it as a parent: what is attached to it holds for nothing else")
+	}
 	if !ok {
 		return unusable(svc, gatewayv1.RouteReasonInvalidKind, kindOf(ref)+" "+string(ref.Name)+" cannot be a backend: use a Service, of group \"\"")
 	}
@@ -117,19 +126,35 @@ func Resolve(mesh Mesh, namespace string, ref *gatewayv1.BackendObjectReference,
 		return b.refuse(gatewayv1.RouteReasonBackendNotFound, "there is no Service "+svc.String())
 	case s.Spec.Type == corev1.ServiceTypeExternalName:
 		return b.refuse(gatewayv1.RouteReasonInvalidKind, "Service "+svc.String()+" is of type ExternalName and has no endpoints in the mesh")
-	case ref.Port == nil:
-		return b.refuse(gatewayv1.RouteReasonBackendNotFound, "a port of Service "+svc.String()+" must be given: "+portsOf(s))
 	}
-	port := FindPort(s, *ref.Port)
+	return b.port(s, "Service "+svc.String(), ref.Port, use)
+}
+
+// ResolveHost is Resolve for a reference of a route to the ExternalService that it
+// has as a parent; name is that of the host in WDS.
+func ResolveHost(s *corev1.Service, name string, ref *gatewayv1.BackendObjectReference, use Use) Resolved {
+	b := Resolved{Ref: &waypoint.BackendRef{Service: name}}
+	if ref.Port != nil {
+		b.Ref.Port = uint32(*ref.Port) // #nosec G115 -- checked against the ports below
+	}
+	return b.port(s, "ExternalService "+s.Namespace+"/"+s.Name, ref.Port, use)
+}
+
+// port checks the port of a reference, and what is spoken there.
+func (b Resolved) port(s *corev1.Service, what string, wanted *gatewayv1.PortNumber, use Use) Resolved {
+	if wanted == nil {
+		return b.refuse(gatewayv1.RouteReasonBackendNotFound, "a port of "+what+" must be given: "+portsOf(s))
+	}
+	port := FindPort(s, *wanted)
 	if port == nil {
-		return b.refuse(gatewayv1.RouteReasonBackendNotFound, "Service "+svc.String()+" has no TCP port "+itoa(*ref.Port)+": "+portsOf(s))
+		return b.refuse(gatewayv1.RouteReasonBackendNotFound, what+" has no TCP port "+itoa(*wanted)+": "+portsOf(s))
 	}
 	speaks := PortSpeaks(port)
 	switch {
 	case use == UseBytes:
 		return b
 	case speaks == SpeaksTLS:
-		return b.refuse(gatewayv1.RouteReasonUnsupportedProtocol, "port "+itoa(*ref.Port)+" of Service "+svc.String()+
+		return b.refuse(gatewayv1.RouteReasonUnsupportedProtocol, "port "+itoa(*wanted)+" of "+what+
 			" speaks TLS of its own (appProtocol or port name), into which requests cannot be sent; name a port with plain HTTP, which the mesh encrypts")
 	case use == UseGRPC:
 		b.Ref.Protocol = waypoint.Protocol_PROTOCOL_HTTP2

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
+
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -125,11 +127,10 @@ func judge(mesh Mesh, p v1alpha1.TrafficPolicy, t Target) verdict {
 
 // reach says whether a target is there, and whether a waypoint sees its requests.
 func reach(mesh Mesh, p v1alpha1.TrafficPolicy, t Target) (missing string, bound bool) {
-	if t.Key.Kind == string(v1alpha1.TargetService) {
+	if s, of := addressed(mesh, t); of {
 		n := t.Key.NamespacedName()
-		s := mesh.Service(n)
 		if s == nil {
-			return "there is no Service " + n.String(), false
+			return "there is no " + t.Key.Kind + " " + n.String(), false
 		}
 		if t.Section != "" {
 			found := false
@@ -137,8 +138,11 @@ func reach(mesh Mesh, p v1alpha1.TrafficPolicy, t Target) (missing string, bound
 				found = found || s.Spec.Ports[i].Name == t.Section
 			}
 			if !found {
-				return "Service " + n.String() + " has no port named " + t.Section, false
+				return t.Key.Kind + " " + n.String() + " has no port named " + t.Section, false
 			}
+		}
+		if t.Key.Kind == string(v1alpha1.TargetExternalService) {
+			return "", mesh.ExternalBound(n)
 		}
 		return "", mesh.Bound(n) || receives(p, t) && Version(mesh, n)
 	}
@@ -152,17 +156,36 @@ func reach(mesh Mesh, p v1alpha1.TrafficPolicy, t Target) (missing string, bound
 	if t.Section != "" && !hasRule(route, t.Section) {
 		return t.Key.String() + " has no rule named " + t.Section, false
 	}
-	for _, svc := range graph.ParentServices(route) {
-		bound = bound || mesh.Bound(svc)
+	for _, parent := range graph.Parents(route) {
+		bound = bound || boundTo(mesh, parent)
 	}
 	return "", bound
+}
+
+// addressed gives the Service that a target is, or the ExternalService as one; false
+// for other targets.
+func addressed(mesh Mesh, t Target) (*corev1.Service, bool) {
+	switch t.Key.Kind {
+	case string(v1alpha1.TargetService):
+		return mesh.Service(t.Key.NamespacedName()), true
+	case string(v1alpha1.TargetExternalService):
+		return mesh.External(t.Key.NamespacedName()), true
+	}
+	return nil, false
+}
+
+func boundTo(mesh Mesh, parent graph.Key) bool {
+	if parent.Kind == v1alpha1.KindExternalService {
+		return mesh.ExternalBound(parent.NamespacedName())
+	}
+	return mesh.Bound(parent.NamespacedName())
 }
 
 // blind says that a policy is about requests and is attached to ports in which
 // none are seen.
 func blind(mesh Mesh, p v1alpha1.TrafficPolicy, t Target) bool {
-	s := mesh.Service(t.Key.NamespacedName())
-	if t.Key.Kind != string(v1alpha1.TargetService) || s == nil || ofBackend(p) || p.PolicyKind() == v1alpha1.KindTimeoutPolicy {
+	s, of := addressed(mesh, t)
+	if !of || s == nil || ofBackend(p) || p.PolicyKind() == v1alpha1.KindTimeoutPolicy {
 		return false
 	}
 	found := false
@@ -189,8 +212,8 @@ func receives(p v1alpha1.TrafficPolicy, t Target) bool {
 // requests to a Service.
 func Version(mesh Mesh, n types.NamespacedName) bool {
 	for _, obj := range mesh.Users(n) {
-		for _, parent := range graph.ParentServices(obj) {
-			if parent != n && mesh.Bound(parent) {
+		for _, parent := range graph.Parents(obj) {
+			if parent != graph.ServiceKey(n) && boundTo(mesh, parent) {
 				return true
 			}
 		}

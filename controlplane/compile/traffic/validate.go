@@ -72,6 +72,13 @@ func (r *Report) targets(p v1alpha1.TrafficPolicy) {
 			}
 		case v1alpha1.TargetNamespace:
 			r.namespaceTarget(at, p, ref)
+		case v1alpha1.TargetExternalService:
+			if ServiceOnly(p) || p.PolicyKind() == v1alpha1.KindTracingPolicy {
+				r.Add(at+".kind", "%s cannot be targeted; use Service", ref.Kind)
+			}
+			if ref.Group != v1alpha1.GroupName {
+				r.Add(at+".group", "%q is not the group of an ExternalService, which is %s", ref.Group, v1alpha1.GroupName)
+			}
 		case v1alpha1.TargetHTTPRoute, v1alpha1.TargetGRPCRoute:
 			if ServiceOnly(p) {
 				r.Add(at+".kind", "%s cannot be targeted; use Service", ref.Kind)
@@ -80,7 +87,7 @@ func (r *Report) targets(p v1alpha1.TrafficPolicy) {
 				r.Add(at+".group", "%q is not the group of a route, which is %s", ref.Group, gatewayv1.GroupName)
 			}
 		default:
-			r.Add(at+".kind", "%q cannot be targeted; use Service, HTTPRoute or GRPCRoute", ref.Kind)
+			r.Add(at+".kind", "%q cannot be targeted; use Service, ExternalService, HTTPRoute or GRPCRoute", ref.Kind)
 		}
 		if ref.Name == "" && ref.Kind != v1alpha1.TargetNamespace {
 			r.Add(at+".name", "a target needs a name")

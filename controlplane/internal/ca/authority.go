@@ -1,10 +1,12 @@
 package ca
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -195,7 +197,10 @@ func (a *Authority) publish(t *trust, p phase) error {
 			return fmt.Errorf("ca: root bundle: %w", err)
 		}
 	}
-	a.current.Store(t)
+	former := a.current.Swap(t)
+	if a.cfg.Revoked != nil && (former == nil || !slices.EqualFunc(former.revoked, t.revoked, bytes.Equal)) {
+		a.cfg.Revoked(t.revoked)
+	}
 	a.metrics.setPhase(p)
 	return nil
 }

@@ -61,6 +61,10 @@ type Config struct {
 	RatePerNode float64
 	RateBurst   int
 
+	// Revoked is called with the revocation lists, DER, when they are another; may be
+	// nil.
+	Revoked func(lists [][]byte)
+
 	// Now is the clock; time.Now when nil.
 	Now func() time.Time
 	// Log gets events, and under the name "audit" each grant and refusal.

@@ -35,6 +35,8 @@ type trust struct {
 	issuer *issuer
 	roots  []*x509.Certificate
 	bundle string // roots, PEM
+	// revoked are the revocation lists of the authorities, DER.
+	revoked [][]byte
 }
 
 func newTrust(is *issuer, roots ...*x509.Certificate) *trust {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ambit-mesh/ambit/controlplane/internal/statefile"
 	"github.com/ambit-mesh/ambit/internal/identity"
+	"github.com/ambit-mesh/ambit/internal/revocation"
 )
 
 const maxPEMFile = 1 << 20
@@ -26,11 +27,13 @@ type Files struct {
 	Key string
 	// Chain holds the certificates between Cert and a root. Optional.
 	Chain string
+	// CRL holds the revocation lists of Cert and of what is above it. Optional.
+	CRL string
 	// Mounted says that they are of a mounted Secret, which the pod's group reads.
 	Mounted bool
 }
 
-func (f Files) enabled() bool { return f.Root+f.Cert+f.Key+f.Chain != "" }
+func (f Files) enabled() bool { return f.Root+f.Cert+f.Key+f.Chain+f.CRL != "" }
 
 func (f Files) validate() error {
 	if f.enabled() && (f.Root == "" || f.Cert == "" || f.Key == "") {
@@ -84,7 +87,26 @@ func (f Files) read(trustDomain string, now time.Time) (*trust, error) {
 	if roots, err = is.verify(trustDomain, roots, intermediates, now); err != nil {
 		return nil, fmt.Errorf("%s: does not lead to a root in %s: %w", f.Cert, f.Root, err)
 	}
-	return newTrust(is, roots...), nil
+	t := newTrust(is, roots...)
+	if f.CRL != "" {
+		if t.revoked, err = f.revocations(append(certs, roots...)); err != nil {
+			return nil, err
+		}
+	}
+	return t, nil
+}
+
+// revocations reads the revocation lists of some authorities.
+func (f Files) revocations(authorities []*x509.Certificate) ([][]byte, error) {
+	text, err := os.ReadFile(f.CRL)
+	if err != nil {
+		return nil, fmt.Errorf("revocation lists: %w", err)
+	}
+	lists, err := revocation.Load(text, authorities)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", f.CRL, err)
+	}
+	return lists, nil
 }
 
 func checkAuthority(f Files, is *issuer, now time.Time) error {
@@ -232,7 +254,7 @@ func parseKey(data []byte) (crypto.Signer, error) {
 // stamp changes when one of the files does.
 func (f Files) stamp() string {
 	var b strings.Builder
-	for _, path := range []string{f.Root, f.Cert, f.Key, f.Chain} {
+	for _, path := range []string{f.Root, f.Cert, f.Key, f.Chain, f.CRL} {
 		if path == "" {
 			continue
 		}

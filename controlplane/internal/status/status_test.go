@@ -223,10 +223,10 @@ var routeKey = graph.RouteKey("HTTPRoute", "shop", "r")
 func TestWriter(t *testing.T) {
 	b := start(t, parse(t, routeYAML))
 	b.run(t)
-	version := <-b.writes
+	<-b.writes
 	b.source.set(status.Wanted{Parents: accepted("False", "there is no Service shop/a")})
 	b.Changed(routeKey)
-	version = <-b.writes
+	version := <-b.writes
 	if got, want := <-b.events, "Warning NoMatchingParent Service a: Accepted is False: there is no Service shop/a"; got != want {
 		t.Errorf("event %q, want %q", got, want)
 	}

@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/ambit-mesh/ambit/controlplane/compile"
+	"github.com/ambit-mesh/ambit/internal/revocation"
 )
 
 type metrics struct {
@@ -58,7 +59,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 // typeLabel keeps what clients make up out of the metrics.
 func typeLabel(typeURL string) string {
 	switch typeURL {
-	case compile.TypeAddress, compile.TypeAuthorization, compile.TypePod, compile.TypeNamespace, compile.TypeFrontend, compile.TypeBackend:
+	case compile.TypeAddress, compile.TypeAuthorization, compile.TypePod, compile.TypeNamespace, compile.TypeFrontend, compile.TypeBackend, revocation.TypeURL:
 		return strings.TrimPrefix(typeURL, "type.googleapis.com/")
 	}
 	return "other"

@@ -7,6 +7,7 @@ import (
 
 	"github.com/ambit-mesh/ambit/controlplane/compile"
 	"github.com/ambit-mesh/ambit/controlplane/internal/nodes"
+	"github.com/ambit-mesh/ambit/internal/revocation"
 )
 
 // A viewer is who a resource is for: a node by its name or, in a form that no
@@ -38,5 +39,5 @@ func serves(c nodes.Caller, typeURL string) bool {
 	if c.Workload == nil {
 		return !slices.Contains(forWaypoints, typeURL)
 	}
-	return slices.Contains(forWaypoints, typeURL) || typeURL == compile.TypeAddress || typeURL == compile.TypeAuthorization
+	return slices.Contains(forWaypoints, typeURL) || typeURL == compile.TypeAddress || typeURL == compile.TypeAuthorization || typeURL == revocation.TypeURL
 }

@@ -76,8 +76,15 @@ func (t *Table) Key(key string) *Entry { return t.current.Load().byKey[key].pres
 // Address finds a service by a virtual address.
 func (t *Table) Address(a netip.Addr) *Entry { return t.current.Load().byAddr[a.Unmap()].present() }
 
-// Host finds a service by its hostname.
-func (t *Table) Host(host string) *Entry { return t.current.Load().byHost[host].present() }
+// Host finds a service by its hostname. Of hosts outside that several namespaces know
+// it is the one of the client's namespace; without one, nobody can say which is meant.
+func (t *Table) Host(namespace, host string) *Entry {
+	n := t.current.Load()
+	if e := n.byKey[namespace+"/"+host].present(); e != nil {
+		return e
+	}
+	return n.byHost[host].present()
+}
 
 // Changed gives a channel that is closed at the next update.
 func (t *Table) Changed() <-chan struct{} {
@@ -170,17 +177,25 @@ func (t *Table) restore(e *Entry) {
 func (n *tables) index() {
 	n.byAddr = make(map[netip.Addr]*Entry, len(n.byKey))
 	n.byHost = make(map[string]*Entry, len(n.byKey))
+	var ambiguous []string
 	for _, leaving := range []bool{true, false} { // what is bound has the last word
 		for _, e := range n.byKey {
 			if e.Leaving() != leaving {
 				continue
 			}
-			n.byHost[e.Config.GetHostname()] = e
+			host := e.Config.GetHostname()
+			if other := n.byHost[host]; other != nil && !other.Leaving() && other.Key != e.Key {
+				ambiguous = append(ambiguous, host)
+			}
+			n.byHost[host] = e
 			for _, b := range e.Config.GetAddresses() {
 				if a, ok := netip.AddrFromSlice(b); ok {
 					n.byAddr[a.Unmap()] = e
 				}
 			}
 		}
+	}
+	for _, host := range ambiguous {
+		delete(n.byHost, host)
 	}
 }

@@ -20,7 +20,7 @@ func TestLinger(t *testing.T) {
 		state := func() string {
 			e := table.Key("shop/web.shop")
 			switch {
-			case e != table.Address(ip) || e != table.Host("web.shop"):
+			case e != table.Address(ip) || e != table.Host("", "web.shop"):
 				t.Fatal("found by one name and not by another")
 			case e == nil:
 				return "unknown"

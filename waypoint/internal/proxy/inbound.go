@@ -88,18 +88,18 @@ func (p *Proxy) admit(ctx context.Context, in *hbone.Incoming) (*downstream, err
 	if w := p.cfg.Store.Workload(from.Addr()); w != nil && w.Identity() == id {
 		d.source = w
 	}
-	return d, d.awaitBinding(ctx, in.Authority)
+	return d, d.awaitBinding(ctx, in.Authority, in.Get(fieldService))
 }
 
 // bindingTime is how long a connection waits for the binding that has brought it:
 // clients' nodes hear of it a moment earlier or later than the waypoint.
 const bindingTime = 2 * time.Second
 
-func (d *downstream) awaitBinding(ctx context.Context, authority string) error {
+func (d *downstream) awaitBinding(ctx context.Context, authority, meant string) error {
 	var late <-chan time.Time
 	for {
 		bound, known := d.proxy.cfg.Frontends.Changed(), d.proxy.cfg.Store.Changed()
-		err := d.resolve(authority)
+		err := d.resolve(authority, meant)
 		var r *refusal
 		if !errors.As(err, &r) || !r.early {
 			return err
@@ -120,9 +120,11 @@ func (d *downstream) awaitBinding(ctx context.Context, authority string) error {
 	}
 }
 
-// resolve reads the authority: an address or the name of a service, and a port.
-func (d *downstream) resolve(authority string) error {
+// resolve reads the authority: an address or the name of a service, and a port. meant
+// is the key of the service, "" where the client's node has not said it.
+func (d *downstream) resolve(authority, meant string) error {
 	var e *frontend.Entry
+	var host string
 	at, err := netip.ParseAddrPort(authority)
 	if err == nil {
 		d.asked = netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
@@ -134,13 +136,21 @@ func (d *downstream) resolve(authority string) error {
 		if i <= 0 || perr != nil || port == 0 || strings.ContainsAny(authority[:i], "[]:@/ ") {
 			return refused(400, "http_request_error", "authority "+strconv.Quote(clip(authority))+": want host:port")
 		}
-		d.port = uint16(port)
-		e = d.proxy.cfg.Frontends.Host(authority[:i])
+		d.port, host = uint16(port), authority[:i]
+		e = d.proxy.cfg.Frontends.Host(d.client.ID.Namespace, host)
+	}
+	if meant != "" {
+		if e, err = d.resolveOutside(meant, host); err != nil {
+			return err
+		}
 	}
 	if e == nil {
 		return d.resolveWorkload(authority)
 	}
 	d.key = e.Key
+	if e.Config.GetExternal() {
+		d.client.Host, d.client.To = host, d.asked
+	}
 	if _, ok := e.Routes.Port(d.port); !ok {
 		return refused(503, "destination_not_found", "service "+e.Key+" has no port "+strconv.Itoa(int(d.port)))
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -45,7 +46,7 @@ func (o *opaqueConn) allowed() error {
 	if e == nil {
 		return failed(503, flagInvalid, "destination_not_found", "service %s is no longer bound to waypoint %s", d.key, d.proxy.cfg.Gateway)
 	}
-	if len(e.Config.GetAuthorizationPolicies()) == 0 {
+	if !e.Config.GetExternal() && len(e.Config.GetAuthorizationPolicies()) == 0 {
 		return nil // the destination's node decides; see exchange.decide
 	}
 	v := d.evaluator(e.Config.GetNamespace(), e.Config.GetAuthorizationPolicies()).Decide(d.facts())
@@ -105,6 +106,9 @@ func (o *opaqueConn) dial(ctx context.Context, cluster *upstream.Cluster, timeou
 		if err == nil || endpointFailed(ctx, err) {
 			use.Answered(err != nil)
 		}
+		if err == nil && !o.record.Destination.Address.Addr().IsValid() {
+			o.record.Destination.Address = remote(up) // of a host outside
+		}
 		if err == nil {
 			return up, func() { _ = up.Close(); use.Done(); leave() }, nil
 		}
@@ -115,6 +119,14 @@ func (o *opaqueConn) dial(ctx context.Context, cluster *upstream.Cluster, timeou
 			return nil, nil, err
 		}
 	}
+}
+
+func remote(c net.Conn) netip.AddrPort {
+	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
+		at := a.AddrPort()
+		return netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
+	}
+	return netip.AddrPort{}
 }
 
 // connectWorkload reaches the workload whose own address was asked for.

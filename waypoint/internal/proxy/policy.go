@@ -48,13 +48,13 @@ func denied(d *authz.Decision) *failure {
 
 // decide asks the policies of now about the request. Where no policy wants to see
 // requests the destination's node decides alone, which knows the policies of its
-// workloads, too.
+// workloads, too. A host outside has none.
 func (x *exchange) decide() authz.Decision {
 	e := x.p.cfg.Frontends.Key(x.d.key)
 	if e == nil {
 		e = x.entry
 	}
-	if len(e.Config.GetAuthorizationPolicies()) == 0 {
+	if !e.Config.GetExternal() && len(e.Config.GetAuthorizationPolicies()) == 0 {
 		return authz.Decision{Allowed: true, Rule: authz.NoRule}
 	}
 	r := authz.Request{Method: x.req.Method, Path: x.record.HTTP.Path, Host: x.req.Authority, Header: x.header, Claim: x.claim}

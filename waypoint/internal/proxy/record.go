@@ -93,7 +93,9 @@ func (x *exchange) startTry(e *upstream.Endpoint) *trace.Span {
 	a.DestinationWorkload = w.Namespace + "/" + w.Name
 	a.DestinationIdentity = w.Identity().String()
 	at := e.Address(x.client.Address.Is4())
-	a.PeerAddress, a.PeerPort = at.Addr().String(), at.Port()
+	if a.PeerPort = at.Port(); at.Addr().IsValid() {
+		a.PeerAddress = at.Addr().String()
+	}
 	return s
 }
 

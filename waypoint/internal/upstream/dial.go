@@ -60,7 +60,9 @@ type Dialer struct {
 	Certificate func(context.Context) (*identity.Certificate, error)
 	HBONE       hbone.Config
 	Timeout     time.Duration
-	Log         *zap.Logger
+	// Resolver of hosts outside; that of the process when nil.
+	Resolver *net.Resolver
+	Log      *zap.Logger
 
 	pool *hbone.Pool[tunnelKey]
 }
@@ -104,10 +106,18 @@ func (d *Dialer) Connect(ctx context.Context, svc *wds.Service, ep wds.Endpoint,
 	if ctx.Err() == nil && limited.Err() != nil {
 		err = fmt.Errorf("not within %s: %w", timeout, err)
 	}
-	return nil, trace.Context{}, &ConnectError{Endpoint: fmt.Sprintf("%s (%s/%s)", at, ep.Workload.Namespace, ep.Workload.Name), Err: err}
+	what := fmt.Sprintf("%s (%s/%s)", at, ep.Workload.Namespace, ep.Workload.Name)
+	if svc != nil && svc.External {
+		what = outsideName(svc, ep, client)
+	}
+	return nil, trace.Context{}, &ConnectError{Endpoint: what, Err: err}
 }
 
 func (d *Dialer) connect(ctx context.Context, svc *wds.Service, ep wds.Endpoint, at netip.AddrPort, client *Client) (Conn, trace.Context, error) {
+	if svc != nil && svc.External {
+		c, err := d.outside(ctx, svc, ep, client)
+		return c, trace.Context{}, err
+	}
 	if !ep.Workload.HBONE {
 		var nd net.Dialer
 		c, err := nd.DialContext(ctx, "tcp", at.String())

@@ -129,8 +129,9 @@ func (p *Pod) resolverOf(flows *netns.Conntrack, client, local netip.AddrPort) n
 	return at
 }
 
-// resolve finds where a host outside is, and sets the address of the route.
-func (p *Pod) resolve(ctx context.Context, host string, port uint16, v4 bool) (netip.AddrPort, error) {
+// resolve finds where a host outside is. Each try after the first, which is 0, gets the
+// next one of its addresses.
+func (p *Pod) resolve(ctx context.Context, host string, port uint16, v4 bool, try int) (netip.AddrPort, error) {
 	if p.dns == nil {
 		return netip.AddrPort{}, fmt.Errorf("resolve %s: DNS is off", host)
 	}
@@ -138,5 +139,5 @@ func (p *Pod) resolve(ctx context.Context, host string, port uint16, v4 bool) (n
 	if err != nil {
 		return netip.AddrPort{}, err
 	}
-	return netip.AddrPortFrom(addrs[0], port), nil
+	return netip.AddrPortFrom(addrs[try%len(addrs)], port), nil
 }

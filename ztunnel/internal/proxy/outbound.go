@@ -90,7 +90,7 @@ func (p *Pod) connect(ctx context.Context, app *netns.Conn, c *connection) (way,
 		}
 		if route.Host != "" {
 			c.host = route.Host
-			if route.Connect, err = p.resolve(ctx, route.Host, route.Connect.Port(), dst.Addr().Is4()); err != nil {
+			if route.Connect, err = p.resolve(ctx, route.Host, route.Connect.Port(), dst.Addr().Is4(), try-1); err != nil {
 				return way{}, fmt.Errorf("service %s: %w", route.Service.Key, err)
 			}
 			route.Target = route.Connect
@@ -240,12 +240,21 @@ func (p *Pod) requestFields(c *connection) []hbone.Field {
 	if c.service != nil {
 		forwarded += ";host=" + c.service.Hostname
 	}
-	return []hbone.Field{
+	fields := []hbone.Field{
 		{Name: "baggage", Value: baggage(c.src, p.cfg.Cluster)},
 		{Name: "forwarded", Value: forwarded},
 		{Name: "traceparent", Value: c.traceparent},
 	}
+	if c.waypoint && c.service != nil && c.service.External {
+		// Several namespaces may know the same host, each with its own policies.
+		fields = append(fields, hbone.Field{Name: fieldService, Value: c.service.Key})
+	}
+	return fields
 }
+
+// fieldService says to the waypoint of a host outside which service is meant, as
+// <namespace>/<hostname>.
+const fieldService = "ambit-service"
 
 // baggage describes a workload to the other end.
 func baggage(w *wds.Workload, cluster string) string {

@@ -1,0 +1,125 @@
+package compile
+
+import (
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	meshv1alpha1 "github.com/ambit-mesh/ambit/apis/mesh/v1alpha1"
+	"github.com/ambit-mesh/ambit/apis/waypoint"
+	"github.com/ambit-mesh/ambit/controlplane/compile/route"
+	"github.com/ambit-mesh/ambit/controlplane/graph"
+)
+
+// externalBinding gives the waypoint that the labels of an ExternalService, or of its
+// namespace, ask for.
+func (c *Compiler) externalBinding(n types.NamespacedName) binding {
+	item, ok := c.graph.ExternalService(n)
+	if !ok {
+		return binding{}
+	}
+	b := c.bindingOf(n.Namespace, item.Object.Labels, item.Object.Annotations, byService)
+	// There is no safe way around a way out: it is closed until the waypoint is there.
+	b.waiting = false
+	return b
+}
+
+// guardedBinding is externalBinding, but for an ExternalService without a waypoint
+// that policies are about: nobody enforces them, so that nothing is let through.
+func (c *Compiler) guardedBinding(n types.NamespacedName) binding {
+	b := c.externalBinding(n)
+	policies := c.externalPolicies(n)
+	if b.bound() || len(policies) == 0 {
+		return b
+	}
+	return binding{
+		waypoint: types.NamespacedName{Namespace: n.Namespace, Name: "required"}, inherited: true,
+		reason:  meshv1alpha1.ReasonWaypointRequired,
+		message: "AuthorizationPolicy " + policies[0] + " can be enforced by a waypoint only, and none is asked for: label the ExternalService or its Namespace " + graph.LabelUseWaypoint,
+	}
+}
+
+// externalPolicies names the AuthorizationPolicies about an ExternalService, sorted.
+func (c *Compiler) externalPolicies(n types.NamespacedName) []string {
+	var out []string
+	for p := range c.policies.byExternal[n] {
+		if c.policies.translations[p].Authorization != nil {
+			out = append(out, p.String())
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// compileExternalFronts tells the waypoint of an ExternalService of its hosts, and the
+// routes that name it as a parent what becomes of them. es is nil when it is not there.
+func (c *Compiler) compileExternalFronts(n types.NamespacedName, es *meshv1alpha1.ExternalService, x *external) {
+	routes := c.graph.Routes(externalKey(n))
+	if len(routes) == 0 && !x.binding.bound() {
+		c.retell(externalKey(n), nil, types.NamespacedName{})
+		c.store.put(externalFrontKey(n), nil, nil)
+		return
+	}
+	var service *corev1.Service
+	if es != nil && len(x.hosts) > 0 {
+		service = asService(es)
+	}
+	hosts := x.hosts
+	if len(hosts) == 0 {
+		hosts = []string{"-"} // for the status of the routes
+	}
+	usable := x.binding.bound() && x.binding.reason == ""
+	served := types.NamespacedName{}
+	if usable && service != nil {
+		served = x.binding.waypoint
+	}
+	var resources []*Resource
+	var findings []Finding
+	for i, host := range hosts {
+		out := route.Translate(route.Input{
+			Name: n, Host: n.Namespace + "/" + host, Service: service, Bound: x.binding.bound(), Unusable: x.binding.message, Routes: routes,
+		}, mesh{c}, &route.Cache{})
+		if i == 0 { // they are the same for all hosts
+			c.retell(externalKey(n), out.Parents, served)
+			for _, f := range out.Findings {
+				findings = append(findings, Finding{Object: f.Object, Field: f.Field, Message: f.Message})
+			}
+		}
+		if !usable || service == nil {
+			break
+		}
+		body := c.externalFront(es, host, x, out)
+		resources = append(resources, &Resource{
+			Key: Key{TypeFrontend, n.Namespace + "/" + host}, Version: out.Version(body), Body: body, Related: noRelated, Waypoint: x.binding.waypoint,
+		})
+	}
+	c.store.put(externalFrontKey(n), resources, findings)
+}
+
+func (c *Compiler) externalFront(es *meshv1alpha1.ExternalService, host string, x *external, out route.Output) *waypoint.Frontend {
+	body := &waypoint.Frontend{
+		Namespace: es.Namespace, Name: es.Name, Hostname: host, Ports: out.Ports, External: true,
+		AuthorizationPolicies: c.externalPolicies(types.NamespacedName{Namespace: es.Namespace, Name: es.Name}), Tracing: out.Tracing,
+	}
+	for _, a := range x.virtual[host] {
+		body.Addresses = append(body.Addresses, a.AsSlice())
+	}
+	return body
+}
+
+// asService gives the ports of an ExternalService in the form of those of a Service,
+// for all who ask what is spoken there.
+func asService(es *meshv1alpha1.ExternalService) *corev1.Service {
+	s := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: es.Namespace, Name: es.Name, Generation: es.Generation}}
+	for _, p := range es.Spec.Ports {
+		protocol := "tcp"
+		if p.Protocol != "" {
+			protocol = strings.ToLower(string(p.Protocol))
+		}
+		s.Spec.Ports = append(s.Spec.Ports, corev1.ServicePort{Name: p.Name, Port: int32(p.Port), AppProtocol: &protocol})
+	}
+	return s
+}
