@@ -128,9 +128,9 @@ func Resolve(mesh Mesh, namespace string, ref *gatewayv1.BackendObjectReference,
 	switch {
 	case use == UseBytes:
 		return b
-	case speaks == SpeaksTLS:
+	case speaks == SpeaksTLS && TLSPolicy(mesh, svc, port) == nil:
 		return b.refuse(gatewayv1.RouteReasonUnsupportedProtocol, "port "+itoa(*ref.Port)+" of Service "+svc.String()+
-			" speaks TLS of its own (appProtocol or port name), into which requests cannot be sent; name a port with plain HTTP, which the mesh encrypts")
+			" speaks TLS of its own (appProtocol or port name), into which requests cannot be sent; name a port with plain HTTP, which the mesh encrypts, or attach a BackendTLSPolicy")
 	case use == UseGRPC:
 		b.Ref.Protocol = waypoint.Protocol_PROTOCOL_HTTP2
 	case speaks == SpeaksHTTP1 || speaks == SpeaksHTTP2:

@@ -17,6 +17,7 @@ type Client struct {
 type clientKey struct {
 	id   identity.ID
 	addr netip.Addr
+	tls  *originated // over which requests go; nil for none
 }
 
-func (c *Client) key() clientKey { return clientKey{c.ID, c.Address.Addr()} }
+func (c *Client) key(o *originated) clientKey { return clientKey{c.ID, c.Address.Addr(), o} }
