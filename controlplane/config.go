@@ -38,6 +38,8 @@ type Config struct {
 	// Outbound is what pods may connect to where their namespace does not say:
 	// allow-any, also when empty, or registry-only.
 	Outbound string
+	// IstioLabels honours the istio.io twins of the mesh's labels.
+	IstioLabels bool
 	// Transport is what tunnels prefer: auto, h2 or h3; auto.
 	Transport string
 	// CertTTL is the longest life of a workload certificate; 24 h. RotationOverlap

@@ -78,6 +78,7 @@ func (c Config) compileOptions() compile.Options {
 	return compile.Options{
 		ClusterID: c.ClusterID, TrustDomain: c.TrustDomain, ClusterDomain: c.ClusterDomain, RootNamespace: c.RootNamespace,
 		CapturedByCondition: c.Source == SourceKubernetes, Outbound: c.Outbound, Transport: transports[c.Transport],
+		IstioLabels: c.IstioLabels,
 	}
 }
 

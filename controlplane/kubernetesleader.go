@@ -83,7 +83,7 @@ func (c *ControlPlane) touched(k graph.Key, resourceVersion string) {
 		if !c.cfg.NoTaints && c.kube.leader.Leads() {
 			c.kube.leads.taints.Seen(k.Name)
 		}
-	case k.Kind == "Pod" || k.Kind == "EndpointSlice":
+	case k.Kind == "Pod" || k.Kind == "EndpointSlice" || k.Kind == graph.KindConfigMap:
 	default:
 		c.kube.leads.writer.Touched(k, resourceVersion)
 	}

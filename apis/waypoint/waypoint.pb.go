@@ -316,7 +316,7 @@ func (x LoadBalancing_Algorithm) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use LoadBalancing_Algorithm.Descriptor instead.
 func (LoadBalancing_Algorithm) EnumDescriptor() ([]byte, []int) {
-	return file_waypoint_waypoint_proto_rawDescGZIP(), []int{41, 0}
+	return file_waypoint_waypoint_proto_rawDescGZIP(), []int{42, 0}
 }
 
 // Frontend is a service that clients address through a waypoint. Resource name:
@@ -3521,8 +3521,11 @@ type Backend struct {
 	HealthCheck      *HealthCheck           `protobuf:"bytes,7,opt,name=health_check,json=healthCheck,proto3" json:"health_check,omitempty"`
 	RetryBudget      *RetryBudget           `protobuf:"bytes,8,opt,name=retry_budget,json=retryBudget,proto3" json:"retry_budget,omitempty"`
 	RateLimits       []*RateLimit           `protobuf:"bytes,9,rep,name=rate_limits,json=rateLimits,proto3" json:"rate_limits,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Of ports to whose endpoints requests are sent over TLS of the application's own,
+	// inside of the tunnel if there is one.
+	Tls           []*BackendTLS `protobuf:"bytes,10,rep,name=tls,proto3" json:"tls,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Backend) Reset() {
@@ -3618,6 +3621,121 @@ func (x *Backend) GetRateLimits() []*RateLimit {
 	return nil
 }
 
+func (x *Backend) GetTls() []*BackendTLS {
+	if x != nil {
+		return x.Tls
+	}
+	return nil
+}
+
+// BackendTLS says how the endpoints of a port prove themselves (BackendTLSPolicy).
+type BackendTLS struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Port  uint32                 `protobuf:"varint,1,opt,name=port,proto3" json:"port,omitempty"`
+	// <namespace>/<name> of the policy.
+	Policy string `protobuf:"bytes,2,opt,name=policy,proto3" json:"policy,omitempty"`
+	// The server name that is sent, and without the names below the one that the
+	// certificate must have.
+	Hostname string `protobuf:"bytes,3,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	// The certificate must have one of these; a DNS name may begin with "*.".
+	DnsNames []string `protobuf:"bytes,4,rep,name=dns_names,json=dnsNames,proto3" json:"dns_names,omitempty"`
+	Uris     []string `protobuf:"bytes,5,rep,name=uris,proto3" json:"uris,omitempty"`
+	// PEM certificates of the authorities that are trusted; none: those of the system.
+	CaCertificates     string `protobuf:"bytes,6,opt,name=ca_certificates,json=caCertificates,proto3" json:"ca_certificates,omitempty"`
+	SystemCertificates bool   `protobuf:"varint,7,opt,name=system_certificates,json=systemCertificates,proto3" json:"system_certificates,omitempty"`
+	// Not empty: the policy cannot be carried out, for this reason, and no request is
+	// sent.
+	Invalid       string `protobuf:"bytes,8,opt,name=invalid,proto3" json:"invalid,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackendTLS) Reset() {
+	*x = BackendTLS{}
+	mi := &file_waypoint_waypoint_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackendTLS) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackendTLS) ProtoMessage() {}
+
+func (x *BackendTLS) ProtoReflect() protoreflect.Message {
+	mi := &file_waypoint_waypoint_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackendTLS.ProtoReflect.Descriptor instead.
+func (*BackendTLS) Descriptor() ([]byte, []int) {
+	return file_waypoint_waypoint_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *BackendTLS) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *BackendTLS) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
+func (x *BackendTLS) GetHostname() string {
+	if x != nil {
+		return x.Hostname
+	}
+	return ""
+}
+
+func (x *BackendTLS) GetDnsNames() []string {
+	if x != nil {
+		return x.DnsNames
+	}
+	return nil
+}
+
+func (x *BackendTLS) GetUris() []string {
+	if x != nil {
+		return x.Uris
+	}
+	return nil
+}
+
+func (x *BackendTLS) GetCaCertificates() string {
+	if x != nil {
+		return x.CaCertificates
+	}
+	return ""
+}
+
+func (x *BackendTLS) GetSystemCertificates() bool {
+	if x != nil {
+		return x.SystemCertificates
+	}
+	return false
+}
+
+func (x *BackendTLS) GetInvalid() string {
+	if x != nil {
+		return x.Invalid
+	}
+	return ""
+}
+
 type LoadBalancing struct {
 	state     protoimpl.MessageState  `protogen:"open.v1"`
 	Algorithm LoadBalancing_Algorithm `protobuf:"varint,1,opt,name=algorithm,proto3,enum=ambit.waypoint.v1.LoadBalancing_Algorithm" json:"algorithm,omitempty"`
@@ -3630,7 +3748,7 @@ type LoadBalancing struct {
 
 func (x *LoadBalancing) Reset() {
 	*x = LoadBalancing{}
-	mi := &file_waypoint_waypoint_proto_msgTypes[41]
+	mi := &file_waypoint_waypoint_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3642,7 +3760,7 @@ func (x *LoadBalancing) String() string {
 func (*LoadBalancing) ProtoMessage() {}
 
 func (x *LoadBalancing) ProtoReflect() protoreflect.Message {
-	mi := &file_waypoint_waypoint_proto_msgTypes[41]
+	mi := &file_waypoint_waypoint_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3655,7 +3773,7 @@ func (x *LoadBalancing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadBalancing.ProtoReflect.Descriptor instead.
 func (*LoadBalancing) Descriptor() ([]byte, []int) {
-	return file_waypoint_waypoint_proto_rawDescGZIP(), []int{41}
+	return file_waypoint_waypoint_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *LoadBalancing) GetAlgorithm() LoadBalancing_Algorithm {
@@ -3695,7 +3813,7 @@ type HashOn struct {
 
 func (x *HashOn) Reset() {
 	*x = HashOn{}
-	mi := &file_waypoint_waypoint_proto_msgTypes[42]
+	mi := &file_waypoint_waypoint_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3707,7 +3825,7 @@ func (x *HashOn) String() string {
 func (*HashOn) ProtoMessage() {}
 
 func (x *HashOn) ProtoReflect() protoreflect.Message {
-	mi := &file_waypoint_waypoint_proto_msgTypes[42]
+	mi := &file_waypoint_waypoint_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3720,7 +3838,7 @@ func (x *HashOn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HashOn.ProtoReflect.Descriptor instead.
 func (*HashOn) Descriptor() ([]byte, []int) {
-	return file_waypoint_waypoint_proto_rawDescGZIP(), []int{42}
+	return file_waypoint_waypoint_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *HashOn) GetType() isHashOn_Type {
@@ -3801,7 +3919,7 @@ type CircuitBreaker struct {
 
 func (x *CircuitBreaker) Reset() {
 	*x = CircuitBreaker{}
-	mi := &file_waypoint_waypoint_proto_msgTypes[43]
+	mi := &file_waypoint_waypoint_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3813,7 +3931,7 @@ func (x *CircuitBreaker) String() string {
 func (*CircuitBreaker) ProtoMessage() {}
 
 func (x *CircuitBreaker) ProtoReflect() protoreflect.Message {
-	mi := &file_waypoint_waypoint_proto_msgTypes[43]
+	mi := &file_waypoint_waypoint_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3826,7 +3944,7 @@ func (x *CircuitBreaker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CircuitBreaker.ProtoReflect.Descriptor instead.
 func (*CircuitBreaker) Descriptor() ([]byte, []int) {
-	return file_waypoint_waypoint_proto_rawDescGZIP(), []int{43}
+	return file_waypoint_waypoint_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *CircuitBreaker) GetMaxRequests() uint32 {
@@ -3871,7 +3989,7 @@ type OutlierDetection struct {
 
 func (x *OutlierDetection) Reset() {
 	*x = OutlierDetection{}
-	mi := &file_waypoint_waypoint_proto_msgTypes[44]
+	mi := &file_waypoint_waypoint_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3883,7 +4001,7 @@ func (x *OutlierDetection) String() string {
 func (*OutlierDetection) ProtoMessage() {}
 
 func (x *OutlierDetection) ProtoReflect() protoreflect.Message {
-	mi := &file_waypoint_waypoint_proto_msgTypes[44]
+	mi := &file_waypoint_waypoint_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3896,7 +4014,7 @@ func (x *OutlierDetection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutlierDetection.ProtoReflect.Descriptor instead.
 func (*OutlierDetection) Descriptor() ([]byte, []int) {
-	return file_waypoint_waypoint_proto_rawDescGZIP(), []int{44}
+	return file_waypoint_waypoint_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *OutlierDetection) GetConsecutiveFailures() uint32 {
@@ -3945,7 +4063,7 @@ type HealthCheck struct {
 
 func (x *HealthCheck) Reset() {
 	*x = HealthCheck{}
-	mi := &file_waypoint_waypoint_proto_msgTypes[45]
+	mi := &file_waypoint_waypoint_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3957,7 +4075,7 @@ func (x *HealthCheck) String() string {
 func (*HealthCheck) ProtoMessage() {}
 
 func (x *HealthCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_waypoint_waypoint_proto_msgTypes[45]
+	mi := &file_waypoint_waypoint_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3970,7 +4088,7 @@ func (x *HealthCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthCheck.ProtoReflect.Descriptor instead.
 func (*HealthCheck) Descriptor() ([]byte, []int) {
-	return file_waypoint_waypoint_proto_rawDescGZIP(), []int{45}
+	return file_waypoint_waypoint_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *HealthCheck) GetInterval() *durationpb.Duration {
@@ -4067,7 +4185,7 @@ type GRPCHealth struct {
 
 func (x *GRPCHealth) Reset() {
 	*x = GRPCHealth{}
-	mi := &file_waypoint_waypoint_proto_msgTypes[46]
+	mi := &file_waypoint_waypoint_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4079,7 +4197,7 @@ func (x *GRPCHealth) String() string {
 func (*GRPCHealth) ProtoMessage() {}
 
 func (x *GRPCHealth) ProtoReflect() protoreflect.Message {
-	mi := &file_waypoint_waypoint_proto_msgTypes[46]
+	mi := &file_waypoint_waypoint_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4092,7 +4210,7 @@ func (x *GRPCHealth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GRPCHealth.ProtoReflect.Descriptor instead.
 func (*GRPCHealth) Descriptor() ([]byte, []int) {
-	return file_waypoint_waypoint_proto_rawDescGZIP(), []int{46}
+	return file_waypoint_waypoint_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *GRPCHealth) GetService() string {
@@ -4351,7 +4469,7 @@ const file_waypoint_waypoint_proto_rawDesc = "" +
 	"\x05claim\x18\x02 \x01(\tR\x05claim\"A\n" +
 	"\aTracing\x12\x1a\n" +
 	"\bsampling\x18\x01 \x01(\rR\bsampling\x12\x1a\n" +
-	"\bdisabled\x18\x02 \x01(\bR\bdisabled\"\x83\x04\n" +
+	"\bdisabled\x18\x02 \x01(\bR\bdisabled\"\xb4\x04\n" +
 	"\aBackend\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1a\n" +
@@ -4362,7 +4480,19 @@ const file_waypoint_waypoint_proto_rawDesc = "" +
 	"\fhealth_check\x18\a \x01(\v2\x1e.ambit.waypoint.v1.HealthCheckR\vhealthCheck\x12A\n" +
 	"\fretry_budget\x18\b \x01(\v2\x1e.ambit.waypoint.v1.RetryBudgetR\vretryBudget\x12=\n" +
 	"\vrate_limits\x18\t \x03(\v2\x1c.ambit.waypoint.v1.RateLimitR\n" +
-	"rateLimits\"\xd0\x02\n" +
+	"rateLimits\x12/\n" +
+	"\x03tls\x18\n" +
+	" \x03(\v2\x1d.ambit.waypoint.v1.BackendTLSR\x03tls\"\xf9\x01\n" +
+	"\n" +
+	"BackendTLS\x12\x12\n" +
+	"\x04port\x18\x01 \x01(\rR\x04port\x12\x16\n" +
+	"\x06policy\x18\x02 \x01(\tR\x06policy\x12\x1a\n" +
+	"\bhostname\x18\x03 \x01(\tR\bhostname\x12\x1b\n" +
+	"\tdns_names\x18\x04 \x03(\tR\bdnsNames\x12\x12\n" +
+	"\x04uris\x18\x05 \x03(\tR\x04uris\x12'\n" +
+	"\x0fca_certificates\x18\x06 \x01(\tR\x0ecaCertificates\x12/\n" +
+	"\x13system_certificates\x18\a \x01(\bR\x12systemCertificates\x12\x18\n" +
+	"\ainvalid\x18\b \x01(\tR\ainvalid\"\xd0\x02\n" +
 	"\rLoadBalancing\x12H\n" +
 	"\talgorithm\x18\x01 \x01(\x0e2*.ambit.waypoint.v1.LoadBalancing.AlgorithmR\talgorithm\x122\n" +
 	"\ahash_on\x18\x02 \x01(\v2\x19.ambit.waypoint.v1.HashOnR\x06hashOn\x128\n" +
@@ -4432,7 +4562,7 @@ func file_waypoint_waypoint_proto_rawDescGZIP() []byte {
 }
 
 var file_waypoint_waypoint_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_waypoint_waypoint_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
+var file_waypoint_waypoint_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
 var file_waypoint_waypoint_proto_goTypes = []any{
 	(Protocol)(0),                 // 0: ambit.waypoint.v1.Protocol
 	(RouteKind)(0),                // 1: ambit.waypoint.v1.RouteKind
@@ -4480,14 +4610,15 @@ var file_waypoint_waypoint_proto_goTypes = []any{
 	(*ClaimHeader)(nil),           // 43: ambit.waypoint.v1.ClaimHeader
 	(*Tracing)(nil),               // 44: ambit.waypoint.v1.Tracing
 	(*Backend)(nil),               // 45: ambit.waypoint.v1.Backend
-	(*LoadBalancing)(nil),         // 46: ambit.waypoint.v1.LoadBalancing
-	(*HashOn)(nil),                // 47: ambit.waypoint.v1.HashOn
-	(*CircuitBreaker)(nil),        // 48: ambit.waypoint.v1.CircuitBreaker
-	(*OutlierDetection)(nil),      // 49: ambit.waypoint.v1.OutlierDetection
-	(*HealthCheck)(nil),           // 50: ambit.waypoint.v1.HealthCheck
-	(*GRPCHealth)(nil),            // 51: ambit.waypoint.v1.GRPCHealth
-	(*timestamppb.Timestamp)(nil), // 52: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 53: google.protobuf.Duration
+	(*BackendTLS)(nil),            // 46: ambit.waypoint.v1.BackendTLS
+	(*LoadBalancing)(nil),         // 47: ambit.waypoint.v1.LoadBalancing
+	(*HashOn)(nil),                // 48: ambit.waypoint.v1.HashOn
+	(*CircuitBreaker)(nil),        // 49: ambit.waypoint.v1.CircuitBreaker
+	(*OutlierDetection)(nil),      // 50: ambit.waypoint.v1.OutlierDetection
+	(*HealthCheck)(nil),           // 51: ambit.waypoint.v1.HealthCheck
+	(*GRPCHealth)(nil),            // 52: ambit.waypoint.v1.GRPCHealth
+	(*timestamppb.Timestamp)(nil), // 53: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 54: google.protobuf.Duration
 }
 var file_waypoint_waypoint_proto_depIdxs = []int32{
 	6,  // 0: ambit.waypoint.v1.Frontend.ports:type_name -> ambit.waypoint.v1.Port
@@ -4500,7 +4631,7 @@ var file_waypoint_waypoint_proto_depIdxs = []int32{
 	10, // 7: ambit.waypoint.v1.Port.fallback:type_name -> ambit.waypoint.v1.Rule
 	8,  // 8: ambit.waypoint.v1.ConsumerTable.table:type_name -> ambit.waypoint.v1.RouteTable
 	9,  // 9: ambit.waypoint.v1.RouteTable.routes:type_name -> ambit.waypoint.v1.Route
-	52, // 10: ambit.waypoint.v1.Route.created:type_name -> google.protobuf.Timestamp
+	53, // 10: ambit.waypoint.v1.Route.created:type_name -> google.protobuf.Timestamp
 	10, // 11: ambit.waypoint.v1.Route.rules:type_name -> ambit.waypoint.v1.Rule
 	11, // 12: ambit.waypoint.v1.Rule.matches:type_name -> ambit.waypoint.v1.Match
 	17, // 13: ambit.waypoint.v1.Rule.filters:type_name -> ambit.waypoint.v1.Filter
@@ -4530,61 +4661,62 @@ var file_waypoint_waypoint_proto_depIdxs = []int32{
 	20, // 37: ambit.waypoint.v1.Redirect.path:type_name -> ambit.waypoint.v1.PathModifier
 	20, // 38: ambit.waypoint.v1.Rewrite.path:type_name -> ambit.waypoint.v1.PathModifier
 	16, // 39: ambit.waypoint.v1.Mirror.backend:type_name -> ambit.waypoint.v1.BackendRef
-	53, // 40: ambit.waypoint.v1.CORS.max_age:type_name -> google.protobuf.Duration
+	54, // 40: ambit.waypoint.v1.CORS.max_age:type_name -> google.protobuf.Duration
 	16, // 41: ambit.waypoint.v1.ExternalAuthorization.backend:type_name -> ambit.waypoint.v1.BackendRef
 	26, // 42: ambit.waypoint.v1.ExternalAuthorization.grpc:type_name -> ambit.waypoint.v1.ExternalGRPC
 	27, // 43: ambit.waypoint.v1.ExternalAuthorization.http:type_name -> ambit.waypoint.v1.ExternalHTTP
-	53, // 44: ambit.waypoint.v1.ExternalAuthorization.timeout:type_name -> google.protobuf.Duration
-	53, // 45: ambit.waypoint.v1.Timeouts.request:type_name -> google.protobuf.Duration
-	53, // 46: ambit.waypoint.v1.Timeouts.backend_request:type_name -> google.protobuf.Duration
-	53, // 47: ambit.waypoint.v1.Timeouts.idle:type_name -> google.protobuf.Duration
-	53, // 48: ambit.waypoint.v1.Timeouts.connect:type_name -> google.protobuf.Duration
+	54, // 44: ambit.waypoint.v1.ExternalAuthorization.timeout:type_name -> google.protobuf.Duration
+	54, // 45: ambit.waypoint.v1.Timeouts.request:type_name -> google.protobuf.Duration
+	54, // 46: ambit.waypoint.v1.Timeouts.backend_request:type_name -> google.protobuf.Duration
+	54, // 47: ambit.waypoint.v1.Timeouts.idle:type_name -> google.protobuf.Duration
+	54, // 48: ambit.waypoint.v1.Timeouts.connect:type_name -> google.protobuf.Duration
 	2,  // 49: ambit.waypoint.v1.Retry.on:type_name -> ambit.waypoint.v1.Retry.On
-	53, // 50: ambit.waypoint.v1.Retry.backoff:type_name -> google.protobuf.Duration
-	53, // 51: ambit.waypoint.v1.Retry.max_backoff:type_name -> google.protobuf.Duration
-	53, // 52: ambit.waypoint.v1.Retry.per_try_timeout:type_name -> google.protobuf.Duration
-	53, // 53: ambit.waypoint.v1.RetryBudget.interval:type_name -> google.protobuf.Duration
-	53, // 54: ambit.waypoint.v1.RetryBudget.min_interval:type_name -> google.protobuf.Duration
+	54, // 50: ambit.waypoint.v1.Retry.backoff:type_name -> google.protobuf.Duration
+	54, // 51: ambit.waypoint.v1.Retry.max_backoff:type_name -> google.protobuf.Duration
+	54, // 52: ambit.waypoint.v1.Retry.per_try_timeout:type_name -> google.protobuf.Duration
+	54, // 53: ambit.waypoint.v1.RetryBudget.interval:type_name -> google.protobuf.Duration
+	54, // 54: ambit.waypoint.v1.RetryBudget.min_interval:type_name -> google.protobuf.Duration
 	32, // 55: ambit.waypoint.v1.SessionPersistence.cookie:type_name -> ambit.waypoint.v1.CookieSession
 	33, // 56: ambit.waypoint.v1.SessionPersistence.header:type_name -> ambit.waypoint.v1.HeaderSession
-	53, // 57: ambit.waypoint.v1.SessionPersistence.absolute_timeout:type_name -> google.protobuf.Duration
-	53, // 58: ambit.waypoint.v1.SessionPersistence.idle_timeout:type_name -> google.protobuf.Duration
+	54, // 57: ambit.waypoint.v1.SessionPersistence.absolute_timeout:type_name -> google.protobuf.Duration
+	54, // 58: ambit.waypoint.v1.SessionPersistence.idle_timeout:type_name -> google.protobuf.Duration
 	34, // 59: ambit.waypoint.v1.Fault.sources:type_name -> ambit.waypoint.v1.Source
 	11, // 60: ambit.waypoint.v1.Fault.matches:type_name -> ambit.waypoint.v1.Match
 	36, // 61: ambit.waypoint.v1.Fault.delay:type_name -> ambit.waypoint.v1.Delay
 	37, // 62: ambit.waypoint.v1.Fault.abort:type_name -> ambit.waypoint.v1.Abort
-	53, // 63: ambit.waypoint.v1.Delay.duration:type_name -> google.protobuf.Duration
+	54, // 63: ambit.waypoint.v1.Delay.duration:type_name -> google.protobuf.Duration
 	34, // 64: ambit.waypoint.v1.RateLimit.sources:type_name -> ambit.waypoint.v1.Source
 	11, // 65: ambit.waypoint.v1.RateLimit.matches:type_name -> ambit.waypoint.v1.Match
 	39, // 66: ambit.waypoint.v1.RateLimit.key:type_name -> ambit.waypoint.v1.RateLimitKey
-	53, // 67: ambit.waypoint.v1.RateLimit.unit:type_name -> google.protobuf.Duration
+	54, // 67: ambit.waypoint.v1.RateLimit.unit:type_name -> google.protobuf.Duration
 	40, // 68: ambit.waypoint.v1.RateLimit.global:type_name -> ambit.waypoint.v1.GlobalRateLimit
 	3,  // 69: ambit.waypoint.v1.RateLimitKey.type:type_name -> ambit.waypoint.v1.RateLimitKey.Type
 	16, // 70: ambit.waypoint.v1.GlobalRateLimit.backend:type_name -> ambit.waypoint.v1.BackendRef
-	53, // 71: ambit.waypoint.v1.GlobalRateLimit.timeout:type_name -> google.protobuf.Duration
-	53, // 72: ambit.waypoint.v1.JWTProvider.cache_duration:type_name -> google.protobuf.Duration
+	54, // 71: ambit.waypoint.v1.GlobalRateLimit.timeout:type_name -> google.protobuf.Duration
+	54, // 72: ambit.waypoint.v1.JWTProvider.cache_duration:type_name -> google.protobuf.Duration
 	42, // 73: ambit.waypoint.v1.JWTProvider.locations:type_name -> ambit.waypoint.v1.JWTLocation
 	43, // 74: ambit.waypoint.v1.JWTProvider.output_claims:type_name -> ambit.waypoint.v1.ClaimHeader
-	46, // 75: ambit.waypoint.v1.Backend.load_balancing:type_name -> ambit.waypoint.v1.LoadBalancing
-	48, // 76: ambit.waypoint.v1.Backend.circuit_breaker:type_name -> ambit.waypoint.v1.CircuitBreaker
-	49, // 77: ambit.waypoint.v1.Backend.outlier_detection:type_name -> ambit.waypoint.v1.OutlierDetection
-	50, // 78: ambit.waypoint.v1.Backend.health_check:type_name -> ambit.waypoint.v1.HealthCheck
+	47, // 75: ambit.waypoint.v1.Backend.load_balancing:type_name -> ambit.waypoint.v1.LoadBalancing
+	49, // 76: ambit.waypoint.v1.Backend.circuit_breaker:type_name -> ambit.waypoint.v1.CircuitBreaker
+	50, // 77: ambit.waypoint.v1.Backend.outlier_detection:type_name -> ambit.waypoint.v1.OutlierDetection
+	51, // 78: ambit.waypoint.v1.Backend.health_check:type_name -> ambit.waypoint.v1.HealthCheck
 	30, // 79: ambit.waypoint.v1.Backend.retry_budget:type_name -> ambit.waypoint.v1.RetryBudget
 	38, // 80: ambit.waypoint.v1.Backend.rate_limits:type_name -> ambit.waypoint.v1.RateLimit
-	4,  // 81: ambit.waypoint.v1.LoadBalancing.algorithm:type_name -> ambit.waypoint.v1.LoadBalancing.Algorithm
-	47, // 82: ambit.waypoint.v1.LoadBalancing.hash_on:type_name -> ambit.waypoint.v1.HashOn
-	53, // 83: ambit.waypoint.v1.LoadBalancing.slow_start:type_name -> google.protobuf.Duration
-	53, // 84: ambit.waypoint.v1.HashOn.cookie_ttl:type_name -> google.protobuf.Duration
-	53, // 85: ambit.waypoint.v1.OutlierDetection.base_ejection:type_name -> google.protobuf.Duration
-	53, // 86: ambit.waypoint.v1.OutlierDetection.max_ejection:type_name -> google.protobuf.Duration
-	53, // 87: ambit.waypoint.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
-	53, // 88: ambit.waypoint.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
-	51, // 89: ambit.waypoint.v1.HealthCheck.grpc:type_name -> ambit.waypoint.v1.GRPCHealth
-	90, // [90:90] is the sub-list for method output_type
-	90, // [90:90] is the sub-list for method input_type
-	90, // [90:90] is the sub-list for extension type_name
-	90, // [90:90] is the sub-list for extension extendee
-	0,  // [0:90] is the sub-list for field type_name
+	46, // 81: ambit.waypoint.v1.Backend.tls:type_name -> ambit.waypoint.v1.BackendTLS
+	4,  // 82: ambit.waypoint.v1.LoadBalancing.algorithm:type_name -> ambit.waypoint.v1.LoadBalancing.Algorithm
+	48, // 83: ambit.waypoint.v1.LoadBalancing.hash_on:type_name -> ambit.waypoint.v1.HashOn
+	54, // 84: ambit.waypoint.v1.LoadBalancing.slow_start:type_name -> google.protobuf.Duration
+	54, // 85: ambit.waypoint.v1.HashOn.cookie_ttl:type_name -> google.protobuf.Duration
+	54, // 86: ambit.waypoint.v1.OutlierDetection.base_ejection:type_name -> google.protobuf.Duration
+	54, // 87: ambit.waypoint.v1.OutlierDetection.max_ejection:type_name -> google.protobuf.Duration
+	54, // 88: ambit.waypoint.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
+	54, // 89: ambit.waypoint.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
+	52, // 90: ambit.waypoint.v1.HealthCheck.grpc:type_name -> ambit.waypoint.v1.GRPCHealth
+	91, // [91:91] is the sub-list for method output_type
+	91, // [91:91] is the sub-list for method input_type
+	91, // [91:91] is the sub-list for extension type_name
+	91, // [91:91] is the sub-list for extension extendee
+	0,  // [0:91] is the sub-list for field type_name
 }
 
 func init() { file_waypoint_waypoint_proto_init() }
@@ -4631,12 +4763,12 @@ func file_waypoint_waypoint_proto_init() {
 		(*JWTLocation_QueryParam)(nil),
 		(*JWTLocation_Cookie)(nil),
 	}
-	file_waypoint_waypoint_proto_msgTypes[42].OneofWrappers = []any{
+	file_waypoint_waypoint_proto_msgTypes[43].OneofWrappers = []any{
 		(*HashOn_Header)(nil),
 		(*HashOn_Cookie)(nil),
 		(*HashOn_Address)(nil),
 	}
-	file_waypoint_waypoint_proto_msgTypes[45].OneofWrappers = []any{
+	file_waypoint_waypoint_proto_msgTypes[46].OneofWrappers = []any{
 		(*HealthCheck_HttpPath)(nil),
 		(*HealthCheck_Grpc)(nil),
 		(*HealthCheck_Tcp)(nil),
@@ -4647,7 +4779,7 @@ func file_waypoint_waypoint_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_waypoint_waypoint_proto_rawDesc), len(file_waypoint_waypoint_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   47,
+			NumMessages:   48,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

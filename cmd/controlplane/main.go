@@ -58,6 +58,7 @@ func parse(args []string, getenv func(string) string) (controlplane.Config, erro
 	f.StringVar(&cfg.TrustDomain, "trust-domain", "cluster.local", "trust domain of the workloads")
 	f.StringVar(&cfg.ClusterID, "cluster-id", "Kubernetes", "id of the cluster")
 	f.StringVar(&cfg.ClusterDomain, "cluster-domain", "cluster.local", "DNS suffix of services")
+	f.BoolVar(&cfg.IstioLabels, "compat-istio-labels", false, "honour the labels istio.io/dataplane-mode, use-waypoint, use-waypoint-namespace and waypoint-for, and Gateways of class istio-waypoint, as if they were the mesh's own")
 	f.StringVar(&cfg.Outbound, "outbound", "allow-any", "what pods may connect to where the label of their namespace does not say: allow-any or registry-only")
 	f.StringVar(&cfg.RootNamespace, "root-namespace", "ambit-system", "namespace of mesh-wide policies")
 	f.StringVar(&cfg.Transport, "tunnel-transport", "auto", "what tunnels use: auto (HTTP/3 for UDP, HTTP/2 for TCP), h2, or h3 for both; the annotation ambit-mesh.io/transport of a Namespace or Pod wins")

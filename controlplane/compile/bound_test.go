@@ -248,3 +248,17 @@ spec:
 		})
 	}
 }
+
+// With the switch, and only with it, the twins of labels are the mesh's own.
+func TestIstioLabels(t *testing.T) {
+	namespace := strings.ReplaceAll(labelled, "ambit-mesh.io/use-waypoint", "istio.io/use-waypoint")
+	gateway := strings.ReplaceAll(writtenGateway, "ambit-waypoint", "istio-waypoint")
+	b := newBindings(t, compile.Options{})
+	b.apply(namespace, cart, gateway)
+	b.want("without the switch", false, false, "")
+	b = newBindings(t, compile.Options{IstioLabels: true})
+	b.apply(namespace, cart, gateway)
+	b.want("with it", true, false, "WaypointNotReady")
+	b.apply(madeService, podReady("True"))
+	b.want("ready", true, false, "Bound")
+}

@@ -37,6 +37,9 @@ type Options struct {
 	// confirmed releases; and from one of the namespaces whether their waypoint is
 	// bound, and not from what was restored: so all replicas of a control plane agree.
 	CapturedByCondition bool
+	// IstioLabels honours the istio.io twins of the mesh's labels, and the class
+	// istio-waypoint.
+	IstioLabels bool
 	// Transport is what tunnels of pods prefer whose annotations say nothing.
 	Transport workload.Transport_Preference
 }
@@ -123,6 +126,12 @@ func New(opts Options) (*Compiler, error) {
 func (c *Compiler) Apply(in Input) Result {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.options.IstioLabels {
+		in.Upserts = slices.Clone(in.Upserts)
+		for i := range in.Upserts {
+			in.Upserts[i].Object = graph.FromIstio(in.Upserts[i].Object)
+		}
+	}
 	dirty := c.graph.Apply(graph.Changes{Upserts: in.Upserts, Deletes: in.Deletes})
 	c.applyCaptures(in, dirty)
 	c.applyBounds(in, dirty)

@@ -87,6 +87,10 @@ func Targets(obj Object) []Key {
 		}
 	}
 	switch o := obj.(type) {
+	case *gatewayv1.BackendTLSPolicy:
+		for _, ref := range o.Spec.TargetRefs {
+			add(string(ref.Group), string(ref.Kind), string(ref.Name))
+		}
 	case *gatewayxv1alpha1.XBackendTrafficPolicy:
 		for _, ref := range o.Spec.TargetRefs {
 			add(string(ref.Group), string(ref.Kind), string(ref.Name))
@@ -131,6 +135,12 @@ func References(obj Object) []Key {
 	case *gatewayv1.TCPRoute:
 		for i := range o.Spec.Rules {
 			out.backends(o.Spec.Rules[i].BackendRefs)
+		}
+	case *gatewayv1.BackendTLSPolicy:
+		for _, ref := range o.Spec.Validation.CACertificateRefs {
+			if ref.Kind == KindConfigMap && (ref.Group == "" || ref.Group == "core") {
+				out.add(Key{Kind: KindConfigMap, Namespace: out.namespace, Name: string(ref.Name)})
+			}
 		}
 	case meshv1alpha1.TrafficPolicy:
 		for _, ref := range o.Backends() {

@@ -24,6 +24,12 @@ const (
 // KindXBackendTrafficPolicy is the kind of GEP-3388, of the experimental group.
 const KindXBackendTrafficPolicy = "XBackendTrafficPolicy"
 
+// KindBackendTLSPolicy is of Gateway API, KindConfigMap holds its certificates.
+const (
+	KindBackendTLSPolicy = "BackendTLSPolicy"
+	KindConfigMap        = "ConfigMap"
+)
+
 // traffic holds routes and the policies that are attached to services and
 // routes. Both are linked by name, whether or not what they name exists.
 type traffic struct {
@@ -89,6 +95,12 @@ func trafficKey(obj Object) (Key, bool) {
 	if _, ok := obj.(*gatewayxv1alpha1.XBackendTrafficPolicy); ok {
 		return Key{Group: gatewayxv1alpha1.GroupName, Kind: KindXBackendTrafficPolicy, Namespace: obj.GetNamespace(), Name: obj.GetName()}, true
 	}
+	switch obj.(type) {
+	case *gatewayv1.BackendTLSPolicy:
+		return Key{Group: gatewayv1.GroupName, Kind: KindBackendTLSPolicy, Namespace: obj.GetNamespace(), Name: obj.GetName()}, true
+	case *corev1.ConfigMap:
+		return Key{Kind: KindConfigMap, Namespace: obj.GetNamespace(), Name: obj.GetName()}, true
+	}
 	if p, ok := obj.(meshv1alpha1.TrafficPolicy); ok {
 		return Key{Group: meshv1alpha1.GroupName, Kind: p.PolicyKind(), Namespace: obj.GetNamespace(), Name: obj.GetName()}, true
 	}
@@ -101,6 +113,13 @@ func IsRoute(k Key) bool { return k.Group == gatewayv1.GroupName && strings.HasS
 func (g *Graph) setTraffic(k Key, item *Item[Object], d *Dirty) {
 	old, had, changed := swap(g.traffic.objects, k, item)
 	if !changed {
+		return
+	}
+	if k.Kind == KindConfigMap && k.Group == "" {
+		// It has no status: what it is used for has.
+		for user := range g.traffic.users[k] {
+			g.dirtyDependents(user, g.traffic.objects[user].Object, d)
+		}
 		return
 	}
 	d.Traffic[k] = struct{}{}

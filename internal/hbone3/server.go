@@ -91,7 +91,7 @@ type Server struct {
 	// maxHandlers bounds those of a connection. A stream that was reset makes room for
 	// another one, while its handler may take a while to return.
 	maxHandlers int64
-	cfg     Config
+	cfg         Config
 
 	mu    sync.Mutex
 	conns map[*quic.Conn]struct{} // guarded by mu

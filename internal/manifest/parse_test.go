@@ -110,7 +110,7 @@ func TestProblems(t *testing.T) {
 
 func TestUnknownKindListsWhatIsKnown(t *testing.T) {
 	_, problems := parse("f.yaml", "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\n")
-	if len(problems) != 1 || !strings.Contains(problems[0].Message, "AuthorizationPolicy, BackendTLSPolicy, CircuitBreakerPolicy, Deployment") {
+	if len(problems) != 1 || !strings.Contains(problems[0].Message, "AuthorizationPolicy, BackendTLSPolicy, CircuitBreakerPolicy, ConfigMap, Deployment") {
 		t.Errorf("problems %v do not list the known kinds", problems)
 	}
 }

@@ -136,6 +136,8 @@ func role(args []string) int {
 		err = interopClient(args[1], args[2:])
 	case "load":
 		err = load(os.Stdin, os.Stdout)
+	case "certificate":
+		err = certificateOf(args[1])
 	case "tcp":
 		err = tcpClient(args[1], args[2])
 	default:

@@ -42,6 +42,9 @@ func Backend(mesh Mesh, n types.NamespacedName, version bool) *waypoint.Backend 
 		out.RetryBudget = retryBudget(p, &Report{})
 		found = found || out.GetRetryBudget() != nil
 	}
+	if out.Tls = backendTLS(mesh, n, mesh.Service(n)); len(out.GetTls()) > 0 {
+		found = true
+	}
 	if version {
 		out.RateLimits = backendLimits(mesh, n)
 		found = found || len(out.GetRateLimits()) > 0

@@ -127,7 +127,8 @@ func Resolve(mesh Mesh, namespace string, ref *gatewayv1.BackendObjectReference,
 	case s.Spec.Type == corev1.ServiceTypeExternalName:
 		return b.refuse(gatewayv1.RouteReasonInvalidKind, "Service "+svc.String()+" is of type ExternalName and has no endpoints in the mesh")
 	}
-	return b.port(s, "Service "+svc.String(), ref.Port, use)
+	originates := func(port *corev1.ServicePort) bool { return TLSPolicy(mesh, svc, port) != nil }
+	return b.port(s, "Service "+svc.String(), ref.Port, use, originates)
 }
 
 // ResolveHost is Resolve for a reference of a route to the ExternalService that it
@@ -137,11 +138,12 @@ func ResolveHost(s *corev1.Service, name string, ref *gatewayv1.BackendObjectRef
 	if ref.Port != nil {
 		b.Ref.Port = uint32(*ref.Port) // #nosec G115 -- checked against the ports below
 	}
-	return b.port(s, "ExternalService "+s.Namespace+"/"+s.Name, ref.Port, use)
+	return b.port(s, "ExternalService "+s.Namespace+"/"+s.Name, ref.Port, use, func(*corev1.ServicePort) bool { return false })
 }
 
-// port checks the port of a reference, and what is spoken there.
-func (b Resolved) port(s *corev1.Service, what string, wanted *gatewayv1.PortNumber, use Use) Resolved {
+// port checks the port of a reference, and what is spoken there. originates says
+// whether the waypoint speaks TLS to a port.
+func (b Resolved) port(s *corev1.Service, what string, wanted *gatewayv1.PortNumber, use Use, originates func(*corev1.ServicePort) bool) Resolved {
 	if wanted == nil {
 		return b.refuse(gatewayv1.RouteReasonBackendNotFound, "a port of "+what+" must be given: "+portsOf(s))
 	}
@@ -153,9 +155,9 @@ func (b Resolved) port(s *corev1.Service, what string, wanted *gatewayv1.PortNum
 	switch {
 	case use == UseBytes:
 		return b
-	case speaks == SpeaksTLS:
+	case speaks == SpeaksTLS && !originates(port):
 		return b.refuse(gatewayv1.RouteReasonUnsupportedProtocol, "port "+itoa(*wanted)+" of "+what+
-			" speaks TLS of its own (appProtocol or port name), into which requests cannot be sent; name a port with plain HTTP, which the mesh encrypts")
+			" speaks TLS of its own (appProtocol or port name), into which requests cannot be sent; name a port with plain HTTP, which the mesh encrypts, or attach a BackendTLSPolicy to its Service")
 	case use == UseGRPC:
 		b.Ref.Protocol = waypoint.Protocol_PROTOCOL_HTTP2
 	case speaks == SpeaksHTTP1 || speaks == SpeaksHTTP2:

@@ -31,6 +31,8 @@ func Status(mesh Mesh, obj graph.Object) (v1alpha1.PolicyStatus, []policy.Proble
 		return statusOf(mesh, p)
 	case *gatewayxv1alpha1.XBackendTrafficPolicy:
 		return statusOfX(mesh, p)
+	case *gatewayv1.BackendTLSPolicy:
+		return statusOfTLS(mesh, p)
 	}
 	return v1alpha1.PolicyStatus{}, nil
 }

@@ -21,7 +21,7 @@ func Kinds() []schema.GroupKind {
 		{Group: gatewayv1.GroupName, Kind: "GatewayClass"}, {Group: gatewayv1.GroupName, Kind: "Gateway"},
 		{Group: gatewayxv1alpha1.GroupName, Kind: "XMesh"}, {Group: gatewayxv1alpha1.GroupName, Kind: graph.KindXBackendTrafficPolicy},
 	}
-	for _, k := range []string{graph.KindHTTPRoute, graph.KindGRPCRoute, graph.KindTLSRoute, graph.KindTCPRoute, graph.KindUDPRoute} {
+	for _, k := range []string{graph.KindHTTPRoute, graph.KindGRPCRoute, graph.KindTLSRoute, graph.KindTCPRoute, graph.KindUDPRoute, graph.KindBackendTLSPolicy} {
 		kinds = append(kinds, schema.GroupKind{Group: gatewayv1.GroupName, Kind: k})
 	}
 	for _, k := range []string{
@@ -115,7 +115,7 @@ func (s source) Glance(k graph.Key) (Wanted, bool) {
 		return Wanted{
 			Conditions: have.External.Conditions, Types: []string{compile.ConditionWaypointBound}, External: &have.External.Addresses,
 		}, true
-	case k.Kind == graph.KindXBackendTrafficPolicy:
+	case k.Kind == graph.KindXBackendTrafficPolicy || k.Kind == graph.KindBackendTLSPolicy:
 		return Wanted{Ancestors: &have.Policy.Ancestors}, true // it has no conditions of its own
 	}
 	return Wanted{Conditions: have.Policy.Conditions, Ancestors: &have.Policy.Ancestors}, true

@@ -104,7 +104,8 @@ func (x *exchange) newAttempts(cluster *upstream.Cluster) *attempts {
 		a.proto = waypoint.Protocol_PROTOCOL_HTTP2
 	case a.proto != waypoint.Protocol_PROTOCOL_HTTP1 && a.proto != waypoint.Protocol_PROTOCOL_HTTP2:
 		a.proto = waypoint.Protocol_PROTOCOL_HTTP1
-		if x.req.Version == message.HTTP2 {
+		// Of a backend that speaks TLS nothing says that it speaks HTTP/2.
+		if x.req.Version == message.HTTP2 && !cluster.Secured() {
 			a.proto = waypoint.Protocol_PROTOCOL_HTTP2
 		}
 	}
@@ -114,6 +115,9 @@ func (x *exchange) newAttempts(cluster *upstream.Cluster) *attempts {
 			kept = a.retry.MaxBodyBytes
 		}
 		a.body = newReplay(x.req.Body, int(kept))
+	}
+	if cluster.Secured() {
+		a.up.Scheme = "https"
 	}
 	a.pick = x.pickOf(cluster)
 	return a

@@ -24,6 +24,9 @@ type clientKey struct {
 	addr netip.Addr
 	host string
 	to   netip.AddrPort
+	tls  *originated // over which requests go; nil for none
 }
 
-func (c *Client) key() clientKey { return clientKey{c.ID, c.Address.Addr(), c.Host, c.To} }
+func (c *Client) key(o *originated) clientKey {
+	return clientKey{c.ID, c.Address.Addr(), c.Host, c.To, o}
+}

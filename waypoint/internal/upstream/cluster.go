@@ -30,8 +30,10 @@ type Cluster struct {
 	set *Set
 	key clusterKey
 
-	policy   atomic.Pointer[waypoint.Backend] // never nil
-	snapshot atomic.Pointer[snapshot]
+	policy atomic.Pointer[waypoint.Backend] // never nil
+	// originated is nil for requests that are sent as they are.
+	originated atomic.Pointer[originated]
+	snapshot   atomic.Pointer[snapshot]
 
 	mu       sync.Mutex
 	known    map[endpointKey]*Endpoint // guarded by mu

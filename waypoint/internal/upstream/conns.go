@@ -59,7 +59,7 @@ func (c *Cluster) RoundTrip(ctx context.Context, e *Endpoint, client *Client, pr
 }
 
 func (c *Cluster) roundTrip1(ctx context.Context, e *Endpoint, client *Client, timeout time.Duration, req *message.Request, inform message.Informer) (*message.Response, trace.Context, error) {
-	key := client.key()
+	key := client.key(c.tls())
 	conn, err := c.plain(ctx, e, client, key, timeout)
 	if err != nil {
 		return nil, trace.Context{}, err
@@ -94,7 +94,7 @@ func (c *Cluster) plain(ctx context.Context, e *Endpoint, client *Client, key cl
 	if conn != nil || err != nil {
 		return conn, err
 	}
-	raw, via, err := c.Connect(ctx, e, client, timeout)
+	raw, via, err := c.open(ctx, e, client, key.tls, waypoint.Protocol_PROTOCOL_HTTP1, timeout)
 	if err != nil {
 		c.room.leave()
 		return nil, err
@@ -203,6 +203,29 @@ func (c *conns) retire() {
 	}
 }
 
+// leave lets go of connections whose TLS is another than the present one.
+func (c *conns) leave(present *originated) {
+	var idle []*plain
+	c.mu.Lock()
+	for key, list := range c.idle {
+		if key.tls != present {
+			idle = append(idle, list...)
+			delete(c.idle, key)
+		}
+	}
+	for key, list := range c.shared {
+		for _, conn := range list {
+			if key.tls != present {
+				conn.Drain()
+			}
+		}
+	}
+	c.mu.Unlock()
+	for _, conn := range idle {
+		_ = conn.Close()
+	}
+}
+
 // maxPicks bounds how often a request looks for a stream.
 const maxPicks = 4
 
@@ -230,7 +253,7 @@ func (c *Cluster) roundTrip2(ctx context.Context, e *Endpoint, client *Client, t
 // shared gives an HTTP/2 connection with room for a stream, setting one up if
 // there is none.
 func (c *Cluster) shared(ctx context.Context, e *Endpoint, client *Client, timeout time.Duration) (*multiplexed, error) {
-	key := client.key()
+	key := client.key(c.tls())
 	reserved := false
 	defer func() {
 		if reserved {
@@ -278,7 +301,7 @@ func (c *Cluster) shared(ctx context.Context, e *Endpoint, client *Client, timeo
 func (c *Cluster) setUp(e *Endpoint, client Client, key clientKey, timeout time.Duration, d *dialing) {
 	defer c.set.wg.Done()
 	defer c.room.leave()
-	raw, via, err := c.Connect(c.set.ctx, e, &client, timeout)
+	raw, via, err := c.open(c.set.ctx, e, &client, key.tls, waypoint.Protocol_PROTOCOL_HTTP2, timeout)
 	var conn *multiplexed
 	if err == nil {
 		conn = &multiplexed{http2.NewClientConn(raw, c.set.cfg.HTTP2), via}

@@ -2,11 +2,13 @@ package upstream
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/ambit-mesh/ambit/apis/waypoint"
 	"github.com/ambit-mesh/ambit/internal/http1"
@@ -48,6 +50,8 @@ type Set struct {
 	mu       sync.RWMutex
 	clusters map[clusterKey]*Cluster      // guarded by mu
 	policies map[string]*waypoint.Backend // by service; guarded by mu
+	// originated is the TLS of services by port; guarded by mu.
+	originated map[string]map[uint16]*originated
 }
 
 type metrics struct {
@@ -70,6 +74,7 @@ func NewSet(cfg Config) *Set {
 	s := &Set{
 		store: cfg.Store, dialer: cfg.Dialer, cfg: cfg, self: cfg.Self,
 		news: make(chan struct{}, 1), clusters: make(map[clusterKey]*Cluster), policies: make(map[string]*waypoint.Backend),
+		originated: make(map[string]map[uint16]*originated),
 		metrics: metrics{
 			ejections: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ambit_upstream_ejections_total", Help: "Endpoints that were taken out because of how they answered."}, []string{"service"}),
 			overflow:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ambit_upstream_overflow_total", Help: "Requests and retries that were refused because a limit of the service was reached."}, []string{"service", "limit"}),
@@ -103,6 +108,7 @@ func (s *Set) Cluster(service string, port uint16) *Cluster {
 	c = &Cluster{set: s, key: key, known: make(map[endpointKey]*Endpoint)}
 	c.used.Store(time.Now().UnixNano())
 	c.policy.Store(s.policyLocked(service))
+	c.originated.Store(s.originated[service][port])
 	s.clusters[key] = c
 	if c.policy.Load().GetHealthCheck() != nil {
 		s.tell()
@@ -128,16 +134,28 @@ func (s *Set) policyLocked(service string) *waypoint.Backend {
 func (s *Set) SetPolicy(service string, p *waypoint.Backend) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	sameTLS := slices.EqualFunc(p.GetTls(), s.policies[service].GetTls(), func(a, b *waypoint.BackendTLS) bool { return proto.Equal(a, b) })
 	if p == nil {
 		delete(s.policies, service)
 	} else {
 		s.policies[service] = p
 	}
-	for key, c := range s.clusters {
-		if key.service == service {
-			c.policy.Store(s.policyLocked(service))
-			s.tell()
+	if !sameTLS {
+		if s.originated[service] = originate(p); s.originated[service] == nil {
+			delete(s.originated, service)
 		}
+	}
+	for key, c := range s.clusters {
+		if key.service != service {
+			continue
+		}
+		c.policy.Store(s.policyLocked(service))
+		if present := s.originated[service][key.port]; c.originated.Swap(present) != present {
+			for _, e := range c.snapshotEndpoints() {
+				e.conns.leave(present)
+			}
+		}
+		s.tell()
 	}
 }
 

@@ -38,6 +38,7 @@ func kinds() []kind {
 		{schema.GroupKind{Kind: "Pod"}, []string{"v1"}, of[corev1.Pod], false},
 		{schema.GroupKind{Kind: "Service"}, []string{"v1"}, of[corev1.Service], false},
 		{schema.GroupKind{Group: discoveryv1.GroupName, Kind: "EndpointSlice"}, []string{"v1"}, of[discoveryv1.EndpointSlice], false},
+		{schema.GroupKind{Kind: graph.KindConfigMap}, []string{"v1"}, of[corev1.ConfigMap], false},
 		// Of these only that they are there is heard of, for their status.
 		{schema.GroupKind{Group: gatewayv1.GroupName, Kind: "GatewayClass"}, []string{"v1", "v1beta1"}, of[gatewayv1.GatewayClass], true},
 		{schema.GroupKind{Group: gatewayxv1alpha1.GroupName, Kind: "XMesh"}, []string{"v1alpha1"}, of[gatewayxv1alpha1.XMesh], true},
@@ -54,6 +55,7 @@ func kinds() []kind {
 		{graph.KindTLSRoute, of[gatewayv1.TLSRoute], []string{"v1alpha3", "v1alpha2"}},
 		{graph.KindTCPRoute, of[gatewayv1.TCPRoute], []string{"v1alpha2"}},
 		{graph.KindUDPRoute, of[gatewayv1.UDPRoute], []string{"v1alpha2"}},
+		{graph.KindBackendTLSPolicy, of[gatewayv1.BackendTLSPolicy], []string{"v1alpha3"}},
 	} {
 		list = append(list, kind{schema.GroupKind{Group: gatewayv1.GroupName, Kind: k.name}, append([]string{"v1"}, k.older...), k.make, true})
 	}

@@ -39,6 +39,9 @@ func trim(v any) (any, error) {
 	case *discoveryv1.EndpointSlice:
 		trimMeta(&o.ObjectMeta)
 		trimSlice(o)
+	case *corev1.ConfigMap:
+		trimMeta(&o.ObjectMeta)
+		trimConfigMap(o)
 	}
 	return obj, nil
 }
@@ -61,6 +64,16 @@ func trimMeta(m *metav1.ObjectMeta) {
 		}
 	}
 	m.OwnerReferences = nil
+}
+
+// trimConfigMap keeps the certificates to which a BackendTLSPolicy may refer.
+func trimConfigMap(c *corev1.ConfigMap) {
+	const key = "ca.crt"
+	text, ok := c.Data[key]
+	c.Data, c.BinaryData, c.Labels = nil, nil, nil
+	if ok {
+		c.Data = map[string]string{key: text}
+	}
 }
 
 // trimNamespace keeps the condition by which its waypoint stays bound.
@@ -136,7 +149,7 @@ func same(old, now graph.Object) bool {
 // counts says whether a kind's generation does not tell all that the mesh reads.
 func counts(obj graph.Object) bool {
 	switch obj.(type) {
-	case *corev1.Pod, *corev1.Node, *corev1.Namespace, *corev1.Service, *discoveryv1.EndpointSlice:
+	case *corev1.Pod, *corev1.Node, *corev1.Namespace, *corev1.Service, *discoveryv1.EndpointSlice, *corev1.ConfigMap:
 		return true
 	}
 	return false
@@ -164,6 +177,10 @@ func bare(obj graph.Object) any {
 		strip(&c.ObjectMeta)
 		return &c
 	case *discoveryv1.EndpointSlice:
+		c := *o
+		strip(&c.ObjectMeta)
+		return &c
+	case *corev1.ConfigMap:
 		c := *o
 		strip(&c.ObjectMeta)
 		return &c
