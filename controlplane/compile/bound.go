@@ -124,7 +124,7 @@ func (c *Compiler) mustNotBypass(n types.NamespacedName, s *corev1.Service) bool
 		return true
 	}
 	targets := []graph.Key{{Kind: "Namespace", Name: n.Namespace}, graph.ServiceKey(n)}
-	for _, r := range c.graph.Routes(n) {
+	for _, r := range c.graph.Routes(graph.ServiceKey(n)) {
 		if authorizes(r) {
 			return true
 		}

@@ -71,7 +71,7 @@ func (s *Store) Endpoints(src *Workload, key string, port uint16) (*Service, []E
 	}
 	if svc.External && svc.Passthrough {
 		// Where the client wants to go is all there is.
-		return svc, []Endpoint{{&Workload{UID: key, Name: svc.Name, Namespace: svc.Namespace, Healthy: true}, port}}, nil
+		return svc, []Endpoint{{&Workload{UID: key, Name: svc.Name, Namespace: svc.Namespace, Healthy: true}, port, 0}}, nil
 	}
 	list := s.endpoints[key]
 	out := make([]Endpoint, 0, len(list))
