@@ -105,8 +105,8 @@ type taken struct {
 //	link cut                                                   nothing fails
 //	ztunnel killed                                             the connections that it carried: those of its node's
 //	                                                           enrolled pods that were begun before
-//	ztunnel and node agent of a node killed together           those and all others of its node's enrolled pods until
-//	                                                           both are back: nobody is left who holds the sockets
+//	node agent killed, and its node's ztunnel killed or        moreover those of its node's enrolled pods that begin
+//	replaced at the same time                                  until both are back: nobody holds the listening sockets
 //	ztunnel killed or replaced, while its node's way to the    moreover those of its node's enrolled pods that begin
 //	control plane is gone                                      until both are back: there is no certificate for them
 //
@@ -127,7 +127,7 @@ func (s taken) mayFail(c casualty, p path) bool {
 		if s.has(ztunnel, "killed") && c.Begin.Before(s.gone) {
 			return true
 		}
-		if s.has(ztunnel, "killed") && s.has(node+"/nodeagent", "killed") {
+		if s.has(ztunnel, "killed", "replaced") && s.has(node+"/nodeagent", "killed") && c.Begin.After(s.begin) {
 			return true
 		}
 		mute := s.has("controlplane", "killed", "hung") || s.has(linkControl+node, "cut")
@@ -248,6 +248,8 @@ func TestChaosOracle(t *testing.T) {
 		"no authority for the successor":           {did(killed, hung), across, 12, 13, true},
 		"no authority for another node":            {did(killed, hung), near, 12, 13, false},
 		"nobody holds the sockets":                 {did(killed, fault{"n2/nodeagent", "killed"}), across, 12, 13, true},
+		"nobody holds them for the next one":       {did(fault{"n2/ztunnel", "replaced"}, fault{"n2/nodeagent", "killed"}), across, 12, 13, true},
+		"open before, while nobody holds them":     {did(fault{"n2/ztunnel", "replaced"}, fault{"n2/nodeagent", "killed"}), across, 5, 13, false},
 		"another node's agent":                     {did(killed, fault{"n1/nodeagent", "killed"}), across, 12, 13, false},
 		"replaced":                                 {did(fault{"n2/ztunnel", "replaced"}), across, 5, 13, false},
 		"replaced, with the control plane cut off": {did(fault{"n2/ztunnel", "replaced"}, fault{linkControl + "n2", "cut"}), across, 12, 13, true},

@@ -85,7 +85,7 @@ func (b *bed) startWith(set func(*Config)) {
 	cfg := Config{
 		Node: "n1", ZDSSocket: b.path("zds.sock"), CNISocket: b.path("cni.sock"), StateDir: b.path("state"),
 		AdminAddress: "127.0.0.1:0", MetricsAddress: "127.0.0.1:0", ReadyAddress: "127.0.0.1:0",
-		StartTimeout: 20 * time.Second, DrainTimeout: time.Minute, RepairInterval: 100 * time.Millisecond,
+		StartTimeout: 2 * time.Second, DrainTimeout: time.Minute, RepairInterval: 100 * time.Millisecond,
 		Log:       zaptest.NewLogger(b.t, zaptest.Level(zap.ErrorLevel)),
 		drainPoll: 20 * time.Millisecond, unenrolled: time.Second,
 	}
