@@ -151,9 +151,16 @@ func attackEndlessQUICHandshakes(t *testing.T, a *attacker) {
 			ended <- err
 		})
 	}
-	var refused *quic.TransportError
-	if err := <-ended; !errors.As(err, &refused) || refused.ErrorCode != quic.ConnectionRefused {
-		t.Fatalf("got %v, want CONNECTION_REFUSED", err)
+	// On a slow machine some are given up by their own side before.
+	for n := 1; ; n++ {
+		var refused *quic.TransportError
+		err := <-ended
+		if errors.As(err, &refused) && refused.ErrorCode == quic.ConnectionRefused {
+			break
+		}
+		if n == cap(ended) {
+			t.Fatalf("the last got %v, none CONNECTION_REFUSED", err)
+		}
 	}
 	// Those that have begun are given up, and there is room again.
 	for deadline := time.Now().Add(time.Minute); ; {
