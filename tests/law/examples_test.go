@@ -111,7 +111,7 @@ func judge(t *testing.T, dirs ...string) []string {
 	for _, s := range c.Statuses() {
 		if bound := meta.FindStatusCondition(s.Status.Conditions, compile.ConditionWaypointBound); bound != nil {
 			// Manifests run nothing, so that no waypoint is ready.
-			if bound.Status != "True" && bound.Reason != "WaypointNotReady" {
+			if bound.Status != "True" && bound.Reason != "WaypointNotReady" && bound.Reason != "WaitingForWaypoint" {
 				wrong = append(wrong, fmt.Sprintf("%s: %s: %+v", s.Origin, s.Object, bound))
 			}
 			continue

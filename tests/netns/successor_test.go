@@ -60,7 +60,7 @@ func TestZtunnelIsReplacedOverQUIC(t *testing.T) {
 	load := m.steady("in", "client", far+":8080")
 	idle := m.hold("in", "client", far+":8085")
 	datagrams := m.holdOver("udp", "in", "client", far+":"+strconv.Itoa(datagramPort))
-	download := m.download("in", "client", far+":8080", 1<<28)
+	download := m.download("in", "client", far+":8080")
 	m.until("bytes go over HTTP/3", func() bool {
 		return len(m.accessLog(func(l map[string]any) bool { return l["tunnel"] == "h3" && l["direction"] == "outbound" })) > 0
 	})

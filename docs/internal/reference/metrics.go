@@ -28,6 +28,7 @@ var exposers = []struct{ folder, processes string }{
 	{"internal/xdsclient", "ztunnel, waypoint, node agent"},
 	{"internal/zds", "node agent"},
 	{"internal/certs", "ztunnel, waypoint"},
+	{"internal/revocation", "ztunnel, waypoint"},
 	{"internal/snapshot", "ztunnel"},
 	{"internal/flow", "ztunnel, waypoint"},
 	{"internal/stats", "waypoint"},
