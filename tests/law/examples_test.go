@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	meshv1alpha1 "github.com/ambit-mesh/ambit/apis/mesh/v1alpha1"
@@ -116,8 +117,20 @@ func judge(t *testing.T, dirs ...string) []string {
 			}
 			continue
 		}
-		if cond := meta.FindStatusCondition(s.Status.Conditions, meshv1alpha1.ConditionAccepted); cond == nil || cond.Status != "True" {
-			wrong = append(wrong, fmt.Sprintf("%s: %s: %+v", s.Origin, s.Object, cond))
+		of := [][]metav1.Condition{s.Status.Conditions}
+		if len(s.Status.Conditions) == 0 { // a policy of Gateway API has them for each target alone
+			of = of[1:]
+			for _, a := range s.Status.Ancestors {
+				of = append(of, a.Conditions)
+			}
+		}
+		for _, conditions := range of {
+			if cond := meta.FindStatusCondition(conditions, meshv1alpha1.ConditionAccepted); cond == nil || cond.Status != "True" {
+				wrong = append(wrong, fmt.Sprintf("%s: %s: %+v", s.Origin, s.Object, cond))
+			}
+		}
+		if len(of) == 0 {
+			wrong = append(wrong, fmt.Sprintf("%s: %s: no condition", s.Origin, s.Object))
 		}
 	}
 	return append(wrong, judgeRoutes(c)...)
