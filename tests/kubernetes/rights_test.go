@@ -224,6 +224,7 @@ func policies() string {
 		"JWTAuthentication":           "targetRefs: [{kind: Service, name: web}], providers: [{name: p, issuer: i, jwks: {inline: '{\"keys\":[]}'}}]",
 		"ExternalAuthorizationPolicy": "targetRefs: [{kind: Service, name: web}], protocol: GRPC, backendRef: {name: web, port: 80}",
 		"TracingPolicy":               "targetRefs: [{kind: Namespace}], sampling: {percent: 1}",
+		"ExternalService":             "hosts: [p.example], ports: [{name: http, port: 80, protocol: HTTP}], resolution: DNS",
 	} {
 		fmt.Fprintf(&out, "---\napiVersion: ambit-mesh.io/v1alpha1\nkind: %s\nmetadata: {name: p, namespace: shop}\nspec: {%s}\n", kind, spec)
 	}
@@ -278,6 +279,11 @@ apiVersion: gateway.networking.x-k8s.io/v1alpha1
 kind: XBackendTrafficPolicy
 metadata: {name: p, namespace: shop}
 spec: {targetRefs: [{group: "", kind: Service, name: web}], retryConstraint: {budget: {percent: 20, interval: 10s}}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: BackendTLSPolicy
+metadata: {name: r, namespace: shop}
+spec: {targetRefs: [{group: "", kind: Service, name: web}], validation: {wellKnownCACertificates: System, hostname: web.example}}
 ---
 apiVersion: gateway.networking.x-k8s.io/v1alpha1
 kind: XMesh
