@@ -16,9 +16,9 @@ const (
 	// packetHeader is what stands before a relayed datagram: address, port, and the
 	// length of the control messages, which come next.
 	packetHeader = 16 + 2 + 2
-	// maxPacket is the largest message of a relay, in bytes: one datagram of QUIC
-	// with its control messages, and more than any path takes.
-	maxPacket = 10 << 10
+	// maxPacket is the largest message of a relay, in bytes: one datagram, of which
+	// quic-go reads 1452 bytes at most, with its control messages.
+	maxPacket = 2 << 10
 )
 
 // tagOf gives the tag in the destination connection id of a QUIC packet (RFC 9000,
@@ -47,6 +47,9 @@ func appendPacket(to []byte, m *ipv4.Message) ([]byte, error) {
 	from, ok := m.Addr.(*net.UDPAddr)
 	if !ok {
 		return nil, errors.New("a datagram without a UDP address")
+	}
+	if packetHeader+m.NN+m.N > maxPacket {
+		return nil, errPacket
 	}
 	ap := from.AddrPort()
 	addr := ap.Addr().As16()

@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"math/big"
 	"net"
@@ -172,6 +173,68 @@ func TestConnectionsStay(t *testing.T) {
 			served(t, first, "one", 1<<18)
 		})
 	}
+}
+
+// The last processes of a port are served, and no more: what a pod's ztunnels leave
+// behind does not grow with how often they are replaced.
+func TestTheOldestGo(t *testing.T) {
+	last := start(t, "0", loopbacks["IPv4"], nil)
+	at := last.addr()
+	conns := []*quic.Conn{dial(t, at)}
+	for i := 1; i <= relay.MaxFormer+1; i++ {
+		last = start(t, fmt.Sprint(i), at, last)
+		conns = append(conns, dial(t, at))
+	}
+	for i, c := range conns[1:] {
+		served(t, c, fmt.Sprint(i+1), 1000)
+	}
+	fds, err := last.sock.FDs()
+	if err != nil || len(fds) != relay.MaxFormer+1 {
+		t.Errorf("%d descriptors for a successor, %v", len(fds), err)
+	}
+	for _, fd := range fds {
+		_ = unix.Close(fd)
+	}
+	s, err := conns[0].OpenStream()
+	if err == nil {
+		_, err = s.Write([]byte("x"))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var reset *quic.StatelessResetError
+	if _, err := s.Read(make([]byte, 1)); !errors.As(err, &reset) {
+		t.Errorf("the oldest connection: %v, want a stateless reset", err)
+	}
+}
+
+// A former process that reads nothing, and a peer that floods it, hold up nobody else.
+func TestFormerProcessHangs(t *testing.T) {
+	c, err := netns.ListenUDP(nil, loopbacks["IPv4"], netns.UDPOptions{Shared: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	hung, err := relay.Open(c) // nobody calls ReadBatch
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hung.Close()
+	next := start(t, "next", hung.LocalAddr().(*net.UDPAddr).AddrPort(), &process{sock: hung})
+	id, err := hung.ConnectionIDs().GenerateConnectionID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	flood, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(next.addr()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer flood.Close()
+	served(t, dial(t, next.addr()), "next", 1000)
+	datagram := append(append([]byte{0x41}, id.Bytes()...), make([]byte, 1200)...)
+	for range 20_000 {
+		_, _ = flood.Write(datagram)
+	}
+	served(t, dial(t, next.addr()), "next", 1<<16)
 }
 
 // A process that ends without a word is missed at once: its successor resets what is

@@ -41,8 +41,8 @@ type Socket struct {
 
 	superseded atomic.Bool
 	takeOver   sync.Once
-	queue      chan []byte
-	free       sync.Pool
+	queue      chan *packet
+	free       sync.Pool // of *packet
 	closed     chan struct{}
 	closeOnce  sync.Once
 	closeErr   error
@@ -50,6 +50,12 @@ type Socket struct {
 
 	deadlineMu sync.Mutex
 	passed     chan struct{} // closed while a deadline has passed; guarded by deadlineMu
+}
+
+// packet is a message of a relay.
+type packet struct {
+	n int
+	b [maxPacket]byte
 }
 
 // former is a process that had the port before.
@@ -62,8 +68,8 @@ type former struct {
 // those of other processes. The descriptors are what FDs of the latest of those has
 // given; Open owns them whatever it returns.
 func Open(c *net.UDPConn, fds ...int) (*Socket, error) {
-	s := &Socket{UDPConn: c, batch: ipv4.NewPacketConn(c), queue: make(chan []byte, maxQueue), closed: make(chan struct{}), passed: make(chan struct{})}
-	s.free.New = func() any { return make([]byte, 0, 2048) }
+	s := &Socket{UDPConn: c, batch: ipv4.NewPacketConn(c), queue: make(chan *packet, maxQueue), closed: make(chan struct{}), passed: make(chan struct{})}
+	s.free.New = func() any { return new(packet) }
 	all, key := adopt(fds)
 	s.former.Store(&all)
 	fail := func(err error) (*Socket, error) {
@@ -197,12 +203,13 @@ func (s *Socket) handOn(all []former, tag uint32, m *ipv4.Message) bool {
 	if i < 0 {
 		return false
 	}
-	b, err := appendPacket(s.take(), m)
+	p := s.take()
+	defer s.free.Put(p)
+	b, err := appendPacket(p.b[:0], m)
 	if err != nil {
 		return true // of nobody's use
 	}
 	err = end.Send(all[i].end, b)
-	s.give(b)
 	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, os.ErrClosed) {
 		// It has ended. Who still sends to it is told so, as of any unknown connection.
 		s.forget(tag)
@@ -225,30 +232,27 @@ func (s *Socket) forget(tag uint32) {
 	s.former.Store(&all)
 }
 
-// take and give recycle buffers of relayed datagrams.
-func (s *Socket) take() []byte  { return s.free.Get().([]byte)[:0] }
-func (s *Socket) give(b []byte) { s.free.Put(b) } //nolint:staticcheck // 24 bytes, where a datagram is copied twice
+func (s *Socket) take() *packet { return s.free.Get().(*packet) }
 
 // receive queues what a successor hands on.
 func (s *Socket) receive() {
 	for {
-		b := s.take()
-		b = slices.Grow(b, maxPacket)[:maxPacket]
-		n, err := s.stays.Read(b)
-		if err != nil {
+		p := s.take()
+		var err error
+		if p.n, err = s.stays.Read(p.b[:]); err != nil {
 			return // closed
 		}
 		s.supersede()
-		s.enqueue(b[:n])
+		s.enqueue(p)
 	}
 }
 
-// enqueue keeps b until it is read, or drops it.
-func (s *Socket) enqueue(b []byte) {
+// enqueue keeps a packet until it is read, or drops it.
+func (s *Socket) enqueue(p *packet) {
 	select {
-	case s.queue <- b:
+	case s.queue <- p:
 	default:
-		s.give(b)
+		s.free.Put(p)
 	}
 }
 
@@ -275,9 +279,9 @@ func (s *Socket) next(ms []ipv4.Message) (int, error) {
 	s.deadlineMu.Unlock()
 	for {
 		select {
-		case b := <-s.queue:
-			err := readPacket(b, &ms[0])
-			s.give(b)
+		case p := <-s.queue:
+			err := readPacket(p.b[:p.n], &ms[0])
+			s.free.Put(p)
 			if err == nil {
 				return 1, nil
 			}
@@ -291,7 +295,8 @@ func (s *Socket) next(ms []ipv4.Message) (int, error) {
 
 // pump queues what the kernel gives to this socket.
 func (s *Socket) pump() {
-	ms := []ipv4.Message{{Buffers: [][]byte{make([]byte, maxPacket)}, OOB: make([]byte, 256)}}
+	const control = 256
+	ms := []ipv4.Message{{Buffers: [][]byte{make([]byte, maxPacket-packetHeader-control)}, OOB: make([]byte, control)}}
 	for {
 		n, err := s.batch.ReadBatch(ms, 0)
 		select {
@@ -302,8 +307,10 @@ func (s *Socket) pump() {
 		if err != nil || s.sort(ms[:n]) == 0 {
 			continue
 		}
-		if b, err := appendPacket(s.take(), &ms[0]); err == nil {
-			s.enqueue(b)
+		p := s.take()
+		if b, err := appendPacket(p.b[:0], &ms[0]); err == nil {
+			p.n = len(b)
+			s.enqueue(p)
 		}
 	}
 }
