@@ -77,10 +77,10 @@ func TestMalformedManifestKeepsTheLastGoodState(t *testing.T) {
 	if at := p.debug().Problems[0].At; !strings.HasSuffix(at, "cart.yaml:4") {
 		t.Errorf("problem at %s, want cart.yaml:4", at)
 	}
-	logged := p.logs.FilterMessageSnippet("manifest problem").All()
-	if len(logged) != 1 || !strings.Contains(fmt.Sprint(logged[0].ContextMap()["at"]), "cart.yaml:4") {
-		t.Errorf("logged %+v", logged)
-	}
+	testkit.Until(t, "problem logged", func() bool {
+		logged := p.logs.FilterMessageSnippet("manifest problem").All()
+		return len(logged) == 1 && strings.Contains(fmt.Sprint(logged[0].ContextMap()["at"]), "cart.yaml:4")
+	})
 	p.manifest("db.yaml", pod("database", "n1", "Running"))
 	testkit.Until(t, "database known", func() bool { return f.workload("database") != nil })
 	if f.workload("cart") == nil {
