@@ -63,6 +63,7 @@ type session struct {
 	pending [][]byte             // until ready; guarded by mu
 	take    func(p []byte) error // set when ready; guarded by mu
 	over    bool                 // guarded by mu
+	served  bool                 // it was ready once; guarded by mu
 	stop    []func()             // what ends it; guarded by mu
 }
 
@@ -122,7 +123,15 @@ func (s *session) ready(take func(p []byte) error) {
 	for _, p := range s.pending {
 		_ = take(p)
 	}
-	s.pending, s.take = nil, take
+	s.pending, s.take, s.served = nil, take, true
+}
+
+// replaceable reports whether what follows is a new session: of one that has ended
+// and came to nothing it is not, for udpRefused.
+func (s *session) replaceable() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.over && s.served
 }
 
 // onEnd has f called when the session ends, or at once if it has.
@@ -138,8 +147,7 @@ func (s *session) onEnd(f func()) {
 	}
 }
 
-// end ends the session; it stays known for udpRefused, so that what follows is not
-// a new one.
+// end ends the session. One that was never ready stays known for udpRefused.
 func (s *session) end() {
 	s.mu.Lock()
 	if s.over {
@@ -171,7 +179,10 @@ func (t *sessions) get(key flowKey, perSource int, make func() *session) (s *ses
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if s := t.all[key]; s != nil {
-		return s, false
+		if !s.replaceable() {
+			return s, false
+		}
+		t.forgetLocked(key)
 	}
 	if (len(t.all) >= maxSessions || t.from[key.from.Addr()] >= perSource) && !t.evictLocked(key.from.Addr()) {
 		return nil, false
@@ -217,10 +228,10 @@ func (t *sessions) sweep(now time.Time) {
 	for key, s := range t.all {
 		age := s.quiet(now)
 		s.mu.Lock()
-		over := s.over
+		over, served := s.over, s.served
 		s.mu.Unlock()
 		switch {
-		case over && age >= udpRefused:
+		case over && (served || age >= udpRefused):
 			t.forgetLocked(key)
 		case !over && age >= s.patience():
 			idle = append(idle, s)

@@ -73,6 +73,41 @@ func TestSessionLimits(t *testing.T) {
 	}
 }
 
+// A client that comes again with the port of a session that has ended, as any
+// may that takes a new port for each question, gets a new one at once; only what came
+// to nothing is dropped for a while.
+func TestPortIsUsedAgain(t *testing.T) {
+	table := newSessions()
+	key := flowKey{netip.MustParseAddrPort("10.0.0.7:40000"), netip.MustParseAddrPort("10.0.0.1:53")}
+	get := func() (*session, bool) {
+		return table.get(key, maxOfSource, func() *session { return newSession(key, &connection{}) })
+	}
+	first, _ := get()
+	first.ready(func([]byte) error { return nil })
+	if s, isNew := get(); isNew || s != first {
+		t.Fatal("a session that goes on was replaced")
+	}
+	first.end()
+	second, isNew := get()
+	if !isNew || second == first {
+		t.Fatal("the session that has ended was given")
+	}
+	if drop := second.offer([]byte("x")); drop != "" {
+		t.Errorf("the new session dropped a datagram: %s", drop)
+	}
+	second.end() // before it was ready
+	if s, isNew := get(); isNew || s.offer([]byte("x")) != dropRefused {
+		t.Error("what came to nothing is tried again at once")
+	}
+	if n := table.from[key.from.Addr()]; n != 1 {
+		t.Errorf("%d sessions of the address are counted, want 1", n)
+	}
+	table.sweep(time.Now().Add(udpRefused))
+	if _, isNew := get(); !isNew {
+		t.Error("what came to nothing is remembered for ever")
+	}
+}
+
 func TestReach(t *testing.T) {
 	r := NewReach(prometheus.NewRegistry(), zap.NewNop())
 	now := time.Unix(1000, 0)
