@@ -99,6 +99,7 @@ type Metrics struct {
 	connections    *prometheus.CounterVec
 	mirrors        *prometheus.CounterVec
 	timeouts       *prometheus.CounterVec
+	drops          *prometheus.CounterVec
 }
 
 // NewMetrics registers the metrics.
@@ -106,11 +107,12 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		rejected:       prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ambit_requests_rejected_total", Help: "Requests that were malformed or exceeded a limit, and were answered without looking further, by the name of the limit."}, []string{"limit", "status"}),
 		refusedStreams: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ambit_waypoint_streams_refused_total", Help: "Connections that were refused when they were opened; tunnels beyond the handshakes that may be under way have the reason handshakes."}, []string{"reason"}),
-		connections:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ambit_waypoint_connections_total", Help: "Connections that were passed on as they are, TCP and TLS."}, []string{"service", "response_flags"}),
+		connections:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ambit_waypoint_connections_total", Help: "Connections that were passed on as they are, TCP and TLS, and sessions of UDP."}, []string{"service", "response_flags"}),
 		mirrors:        prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ambit_mirrors_total", Help: "Copies of requests by what became of them."}, []string{"backend", "outcome"}),
 	}
 	m.timeouts = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ambit_timeouts_total", Help: "Requests and connections that a timeout has ended, by which: request, backend_request, try, idle, connect."}, []string{"service", "timeout"})
-	r.MustRegister(m.rejected, m.refusedStreams, m.connections, m.mirrors, m.timeouts)
+	m.drops = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ambit_waypoint_datagrams_dropped_total", Help: "Datagrams of clients that were not passed on, by why: too_large, not_delivered."}, []string{"reason"})
+	r.MustRegister(m.rejected, m.refusedStreams, m.connections, m.mirrors, m.timeouts, m.drops)
 	return m
 }
 
