@@ -222,7 +222,7 @@ func TestUDPPolicy(t *testing.T) {
 	m.apply(services + policy("AuthorizationPolicy", "players", `
 targetRefs: [{kind: Service, name: guarded}]
 action: DENY
-rules: [{name: clients, from: [{serviceAccounts: [client]}]}]
+rules: [{name: clients, sources: [{type: ServiceAccount, serviceAccount: {name: client}}]}]
 `))
 	m.untilDatagrams("the client is refused", "client", "guarded:7000", unheard)
 	m.untilDatagrams("another is not", "tester", "guarded:7000", answeredBy("v1"))
@@ -233,6 +233,8 @@ rules: [{name: clients, from: [{serviceAccounts: [client]}]}]
 // not reached around it.
 func TestUDPNeverGoesAround(t *testing.T) {
 	m := use(t)
+	m.apply(datagramService("astray", "v1", ""))
+	m.untilDatagrams("the service answers", "client", "astray:7000", answeredBy("v1"))
 	m.apply(datagramService("astray", "v1", ", labels: {ambit-mesh.io/use-waypoint: nowhere}"))
 	m.untilDatagrams("the service is refused", "client", "astray:7000", unheard)
 	m.accessLog(`"protocol":"udp"`, `"direction":"outbound"`, "astray", "waypoint")
