@@ -209,7 +209,7 @@ func (w *Waypoint) Run(ctx context.Context) error {
 	server.Protocol = masque.Protocol
 	group.Add("tunnels", &tunnels{
 		listener: l, source: w.source, cfg: server, proxy: w.proxy, drain: w.cfg.Drain, log: w.cfg.Log,
-		handshakes: make(chan struct{}, maxHandshakes), conns: make(map[*hbone.ServerConn]struct{}),
+		handshakes: make(chan struct{}, w.cfg.MaxHandshakes), conns: make(map[*hbone.ServerConn]struct{}),
 	})
 	w.cfg.Log.Info("waypoint starts", zap.String("gateway", w.cfg.Gateway), zap.String("pod", w.cfg.Pod), zap.Stringer("identity", w.cfg.identity()), zap.String("version", version()), zap.String("xds", w.cfg.XDS.Address))
 	return group.Run(ctx)
