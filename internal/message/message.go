@@ -170,6 +170,10 @@ func (e *ExchangeError) Unwrap() error { return e.Err }
 // the protocol.
 var ErrProtocol = errors.New("malformed message")
 
+// LimitIdle is the limit of a Rejection of no request: of a connection that was ended
+// because none came.
+const LimitIdle = "idle_timeout"
+
 // Rejection is a request that a codec has answered itself.
 type Rejection struct {
 	// Status that was sent; 0 when the connection or stream was ended without.
