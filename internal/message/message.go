@@ -88,6 +88,13 @@ type Body interface {
 	io.Closer
 }
 
+// Unacceptable is what reading a body fails with where the request breaks a rule or a
+// limit: whoever reads answers with what it says, and tells of it as the codec would.
+type Unacceptable interface {
+	error
+	Rejection() Rejection
+}
+
 // Responder answers one request. Its methods are called by one goroutine at a
 // time.
 type Responder interface {

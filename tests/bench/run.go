@@ -36,6 +36,7 @@ type bench struct {
 	profiles       string // folder; "" for none
 	tcp            string // congestion control of TCP over slow links; "" for the machine's
 	transport      string // annotation of the namespace; "" for none
+	awake          bool   // no core halts
 	clientCores    cores  // of what runs in the client's pod; "" for any
 	duration       time.Duration
 	workloads      []workload
@@ -58,6 +59,7 @@ func run(ctx context.Context, args []string) error {
 	replace := f.Int("replace", 1000, "pods that churn replaces")
 	profiles := f.String("profiles", "", "folder for CPU profiles of both ztunnels under the loads of the data path")
 	share := f.String("cores", "any", "any: all share the cores; node: each node and its pod have a half of them")
+	awake := f.Bool("awake", false, "of the data path: idle cores poll and do not halt")
 	tcp := f.String("tcp", "", "over slow links the congestion control of TCP, for example cubic; that of the machine if empty")
 	if err := f.Parse(args); err != nil {
 		return err
@@ -65,7 +67,7 @@ func run(ctx context.Context, args []string) error {
 	if *share != "node" && *share != "any" {
 		return fmt.Errorf("-cores %q: want node or any", *share)
 	}
-	b := &bench{name: "bench", duration: *duration, tcp: *tcp, profiles: *profiles, churnPods: *replace, results: make(map[string]map[string][]result)}
+	b := &bench{name: "bench", duration: *duration, tcp: *tcp, profiles: *profiles, churnPods: *replace, awake: *awake, results: make(map[string]map[string][]result)}
 	var err error
 	name := func(w workload) string { return w.row }
 	if *only == "links" {
@@ -131,6 +133,14 @@ func (b *bench) dataPath(ctx context.Context, rounds int, only string, share boo
 		}
 	}
 	if only == "" || only == "data" {
+		stop := func() {}
+		if b.awake {
+			var err error
+			if stop, err = keepAwake(); err != nil {
+				return err
+			}
+		}
+		defer stop()
 		for round := range rounds {
 			fmt.Fprintf(os.Stderr, "round %d of %d\n", round+1, rounds)
 			if err := b.round(ctx); err != nil {
@@ -138,6 +148,7 @@ func (b *bench) dataPath(ctx context.Context, rounds int, only string, share boo
 			}
 		}
 		b.print()
+		stop()
 	}
 	if only == "" || only == "links" {
 		if err := b.links(ctx, rounds); err != nil {
