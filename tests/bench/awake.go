@@ -16,7 +16,7 @@ const latencyFile = "/dev/cpu_dma_latency"
 func keepAwake() (stop func(), err error) {
 	f, err := os.OpenFile(latencyFile, os.O_WRONLY, 0)
 	if err != nil {
-		return nil, fmt.Errorf("keep cores awake (-awake needs root, and a kernel with cpuidle): %w", err)
+		return nil, fmt.Errorf("keep cores awake (needs root, and a kernel with cpuidle): %w", err)
 	}
 	if err := binary.Write(f, binary.NativeEndian, int32(0)); err != nil {
 		_ = f.Close()

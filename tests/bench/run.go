@@ -59,7 +59,7 @@ func run(ctx context.Context, args []string) error {
 	replace := f.Int("replace", 1000, "pods that churn replaces")
 	profiles := f.String("profiles", "", "folder for CPU profiles of both ztunnels under the loads of the data path")
 	share := f.String("cores", "any", "any: all share the cores; node: each node and its pod have a half of them")
-	awake := f.Bool("awake", false, "of the data path: idle cores poll and do not halt")
+	awake := f.Bool("awake", true, "of the data path: idle cores poll and do not halt, where the kernel lets us")
 	tcp := f.String("tcp", "", "over slow links the congestion control of TCP, for example cubic; that of the machine if empty")
 	if err := f.Parse(args); err != nil {
 		return err
@@ -135,9 +135,10 @@ func (b *bench) dataPath(ctx context.Context, rounds int, only string, share boo
 	if only == "" || only == "data" {
 		stop := func() {}
 		if b.awake {
-			var err error
-			if stop, err = keepAwake(); err != nil {
-				return err
+			if end, err := keepAwake(); err != nil {
+				fmt.Fprintln(os.Stderr, "bench: idle cores may halt, which makes a lone round trip's time the machine's:", err)
+			} else {
+				stop = end
 			}
 		}
 		defer stop()
