@@ -19,7 +19,7 @@ type upload struct {
 
 // broken reports a body that its client has not sent as it should: no endpoint has
 // anything to do with that, and none can be asked again.
-func (b *upload) broken() bool { return b.cut.Load() || b.wrong.Load() != nil }
+func (b *upload) broken() bool { return b != nil && (b.cut.Load() || b.wrong.Load() != nil) }
 
 // Read implements message.Body.
 func (b *upload) Read(p []byte) (int, error) {
@@ -41,13 +41,17 @@ func (b *upload) Read(p []byte) (int, error) {
 // watch has the body counted, and heard of what is wrong with it.
 func (x *exchange) watch() {
 	if x.req.Body != nil {
-		x.body.Body = x.req.Body
-		x.req.Body = &x.body
+		// Not a part of x, which is used again: an upstream connection may still read when the request is over.
+		x.body = &upload{Body: x.req.Body}
+		x.req.Body = x.body
 	}
 }
 
 // unacceptable is the failure of a request whose body breaks a rule or a limit.
 func (x *exchange) unacceptable() *failure {
+	if x.body == nil {
+		return nil
+	}
 	r := x.body.wrong.Load()
 	if r == nil {
 		return nil

@@ -39,7 +39,7 @@ type exchange struct {
 	record flow.Record
 
 	claims *jwt.Claims
-	body   upload // of the request, if it has one
+	body   *upload // of the request, nil if it has none
 	// marking are what is put on the response, whoever answers.
 	marking   []func(*message.Fields)
 	cutBy     atomic.Pointer[error] // why an upgrade was ended by us

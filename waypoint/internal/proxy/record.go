@@ -104,7 +104,7 @@ func (x *exchange) finish() {
 	now := time.Now()
 	r := &x.record
 	r.Duration = now.Sub(x.start)
-	if x.req.Body != nil && x.req.ContentLength < 0 {
+	if x.body != nil && x.req.ContentLength < 0 {
 		r.HTTP.RequestBytes = x.body.n.Load()
 	}
 	r.Sent, r.Received = r.HTTP.RequestBytes, r.HTTP.ResponseBytes
