@@ -134,7 +134,6 @@ func (sc *ServerConn) await() bool {
 	return n > 0
 }
 
-// enterIdle sets a deadline with arm, unless the connection is to end.
 // tooIdle tells that the connection ends because there was no request for too long.
 func (sc *ServerConn) tooIdle() {
 	if sc.cfg.Rejected != nil {
@@ -142,6 +141,7 @@ func (sc *ServerConn) tooIdle() {
 	}
 }
 
+// enterIdle sets a deadline with arm, unless the connection is to end.
 func (sc *ServerConn) enterIdle(arm func()) bool {
 	sc.mu.Lock()
 	defer sc.mu.Unlock()

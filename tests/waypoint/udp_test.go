@@ -101,10 +101,6 @@ func datagramSession(addr string, sent []byte) (version, from string, err error)
 
 // datagramService is a Service of UDP in front of the echo pods.
 func datagramService(name, version, metadata string) string {
-	selector := "app: echo"
-	if version != "" {
-		selector += ", version: " + version
-	}
 	return fmt.Sprintf(`
 ---
 apiVersion: v1
@@ -113,7 +109,20 @@ metadata: {name: %s, namespace: app%s}
 spec:
   selector: {%s}
   ports: [{name: game, port: 7000, targetPort: %d, protocol: UDP}]
-`, name, metadata, selector, datagramPort)
+`, name, metadata, echoPods(version), datagramPort)
+}
+
+// udpRoute is a UDPRoute with one rule; parent is what its reference says besides the kind.
+func udpRoute(namespace, name, parent, backends string) string {
+	return fmt.Sprintf(`
+---
+apiVersion: gateway.networking.k8s.io/v1alpha2
+kind: UDPRoute
+metadata: {name: %s, namespace: %s}
+spec:
+  parentRefs: [{group: "", kind: Service, %s}]
+  rules: [{backendRefs: [%s]}]
+`, name, namespace, parent, backends)
 }
 
 func (m *mesh) datagrams(pod, addr string, sessions, size int) (out answered) {
@@ -162,15 +171,8 @@ func TestUDPRoute(t *testing.T) {
 	m.untilDatagrams("the service answers", "client", "game:7000", answeredBy("v2"))
 	m.logged(`"protocol":"udp"`, `"dst.service":"game.app.svc`, `"dst.workload":"echo-v2`, `/sa/client"`)
 
-	m.apply(services + `
----
-apiVersion: gateway.networking.k8s.io/v1alpha2
-kind: UDPRoute
-metadata: {name: game, namespace: app}
-spec:
-  parentRefs: [{group: "", kind: Service, name: game, port: 7000}]
-  rules: [{backendRefs: [{name: game-v1, port: 7000, weight: 1}, {name: game-v2, port: 7000, weight: 0}]}]
-`)
+	m.apply(services + udpRoute("app", "game", "name: game, port: 7000",
+		"{name: game-v1, port: 7000, weight: 1}, {name: game-v2, port: 7000, weight: 0}"))
 	got := m.untilDatagrams("the route is in force", "client", "game:7000", answeredBy("v1"))
 	if addr := m.addresses("app", "client")[0]; got.From[addr] == 0 {
 		t.Errorf("the backend saw %v, and not the client %s", got.From, addr)
@@ -180,15 +182,8 @@ spec:
 		t.Errorf("large datagrams: %+v", got)
 	}
 
-	m.apply(services + `
----
-apiVersion: gateway.networking.k8s.io/v1alpha2
-kind: UDPRoute
-metadata: {name: game, namespace: app}
-spec:
-  parentRefs: [{group: "", kind: Service, name: game, sectionName: game}]
-  rules: [{backendRefs: [{name: game-v1, port: 7000, weight: 1}, {name: lost, port: 7000, weight: 1}, {name: game-v2, port: 7000, weight: 0}]}]
-`)
+	m.apply(services + udpRoute("app", "game", "name: game, sectionName: game",
+		"{name: game-v1, port: 7000, weight: 1}, {name: lost, port: 7000, weight: 1}, {name: game-v2, port: 7000, weight: 0}"))
 	m.untilDatagrams("a share is refused, and no more", "client", "game:7000", func(a answered) bool { return a.Versions[""] > 0 && a.Versions["v1"] > 0 })
 	if got := m.datagrams("client", "game:7000", 16, 10); got.Versions["v2"] != 0 {
 		t.Errorf("a backend of weight 0 got sessions: %v", got.Versions)
@@ -200,15 +195,8 @@ spec:
 // A consumer's route is for the clients of its namespace alone.
 func TestUDPRouteOfConsumers(t *testing.T) {
 	m := use(t)
-	m.apply(datagramService("match", "v1", "") + datagramService("match-v2", "v2", "") + `
----
-apiVersion: gateway.networking.k8s.io/v1alpha2
-kind: UDPRoute
-metadata: {name: match, namespace: other}
-spec:
-  parentRefs: [{group: "", kind: Service, name: match, namespace: app}]
-  rules: [{backendRefs: [{name: match-v2, namespace: app, port: 7000}]}]
-`)
+	m.apply(datagramService("match", "v1", "") + datagramService("match-v2", "v2", "") + udpRoute("other", "match", "name: match, namespace: app",
+		"{name: match-v2, namespace: app, port: 7000}"))
 	m.untilDatagrams("the consumer's route is in force", "other/client", "match.app:7000", answeredBy("v2"))
 	m.untilDatagrams("others have the service's endpoints", "client", "match:7000", answeredBy("v1"))
 }
