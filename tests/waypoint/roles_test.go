@@ -140,6 +140,8 @@ func role(args []string) int {
 		err = certificateOf(args[1])
 	case "datagrams":
 		err = datagramClient()
+	case "datagrams-held":
+		err = holdSession(args[1])
 	case "tcp":
 		err = tcpClient(args[1], args[2])
 	default:

@@ -1,6 +1,7 @@
 package waypoint_test
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"fmt"
@@ -97,6 +98,32 @@ func datagramSession(addr string, sent []byte) (version, from string, err error)
 		return string(parts[0]), string(parts[1]), nil
 	}
 	return "", "", nil
+}
+
+// holdSession asks in one session without a pause. It says so when it has got its first
+// answer, and when there are none any more.
+func holdSession(addr string) error {
+	c, err := net.Dial("udp", addr)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	begin := time.Now()
+	for last := (time.Time{}); time.Since(begin) < time.Minute; {
+		_, _ = c.Write([]byte("x")) // an ICMP error may be left
+		_ = c.SetReadDeadline(time.Now().Add(unanswered / 20))
+		switch _, err := c.Read(make([]byte, 100)); {
+		case err == nil && last.IsZero():
+			fmt.Println("answered")
+			last = time.Now()
+		case err == nil:
+			last = time.Now()
+		case !last.IsZero() && time.Since(last) > unanswered:
+			fmt.Println("silent")
+			return nil
+		}
+	}
+	return fmt.Errorf("the session with %s went on for a minute, or never began", addr)
 }
 
 // datagramService is a Service of UDP in front of the echo pods.
@@ -201,17 +228,36 @@ func TestUDPRouteOfConsumers(t *testing.T) {
 	m.untilDatagrams("others have the service's endpoints", "client", "match:7000", answeredBy("v1"))
 }
 
-// Policy holds for what comes through a waypoint, under the client's own name.
+// Policy holds for what comes through a waypoint, under the client's own name, and for
+// sessions that are under way.
 func TestUDPPolicy(t *testing.T) {
 	m := use(t)
 	services := datagramService("guarded", "v1", "")
 	m.apply(services)
 	m.untilDatagrams("the service answers", "client", "guarded:7000", answeredBy("v1"))
+	held := m.program("client", "datagrams-held", "guarded:7000")
+	pipe, err := held.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := held.Start(); err != nil {
+		t.Fatal(err)
+	}
+	said := bufio.NewReader(pipe)
+	if line, err := said.ReadString('\n'); line != "answered\n" {
+		t.Fatalf("the session that is held: %q, %v", line, err)
+	}
 	m.apply(services + policy("AuthorizationPolicy", "players", `
 targetRefs: [{kind: Service, name: guarded}]
 action: DENY
 rules: [{name: clients, sources: [{type: ServiceAccount, serviceAccount: {name: client}}]}]
 `))
+	if line, err := said.ReadString('\n'); line != "silent\n" {
+		t.Errorf("the session that is held: %q, %v", line, err)
+	}
+	if err := held.Wait(); err != nil {
+		t.Errorf("the session that is held: %v", err)
+	}
 	m.untilDatagrams("the client is refused", "client", "guarded:7000", unheard)
 	m.untilDatagrams("another is not", "tester", "guarded:7000", answeredBy("v1"))
 	m.logged(`"protocol":"udp"`, `"response_flags":"DENY"`, `/sa/client"`, "players")
