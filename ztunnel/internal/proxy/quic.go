@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -16,6 +17,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/identity"
 	"github.com/ambit-mesh/ambit/internal/netns"
 	"github.com/ambit-mesh/ambit/internal/relay"
+	"github.com/ambit-mesh/ambit/internal/segment"
 	"github.com/ambit-mesh/ambit/internal/wds"
 )
 
@@ -50,7 +52,11 @@ func (p *Pod) openQUIC(given *inherited) error {
 	if err != nil {
 		return fmt.Errorf("pod %s/%s: a socket for QUIC: %w", p.info.Namespace, p.info.Name, err)
 	}
-	p.quicOwn = &quic.Transport{Conn: own}
+	groups, err := segment.New(own)
+	if err != nil {
+		return fmt.Errorf("pod %s/%s: a socket for QUIC: %w", p.info.Namespace, p.info.Name, errors.Join(err, own.Close()))
+	}
+	p.quicOwn = &quic.Transport{Conn: groups}
 	return nil
 }
 
