@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"syscall"
 	"unsafe"
@@ -16,6 +17,8 @@ const (
 	// maxGroup is the largest group that the kernel gives, in bytes, groupsAtOnce how
 	// many are read by one system call.
 	maxGroup, groupsAtOnce = 65535, 8
+	// yieldAfter is how many packets are given before others have a turn.
+	yieldAfter = 16
 	// controlSpace is for the control messages of a group.
 	controlSpace = 256
 )
@@ -69,10 +72,11 @@ func (b *buffers) read(fd uintptr) (int, syscall.Errno) {
 
 // receiver reads packets. One goroutine may use it.
 type receiver struct {
-	raw syscall.RawConn
-	buf *buffers // while something is in it
-	n   int      // groups in it
-	at  int      // the group that is next
+	raw   syscall.RawConn
+	buf   *buffers // while something is in it
+	n     int      // groups in it
+	at    int      // the group that is next
+	given int      // packets since others had a turn
 
 	data []byte       // what is left of the group before that
 	size int          // of its packets but the last
@@ -92,11 +96,22 @@ func (r *receiver) read(ms []ipv4.Message) (int, error) {
 			n++
 		}
 		if n > 0 {
+			r.yield(n)
 			return n, nil
 		}
 		if err := r.fill(); err != nil {
 			return 0, err
 		}
+	}
+}
+
+// yield lets those run that the packets before are for. quic-go and its HTTP/3 keep a
+// few dozen of them for each connection and stream, and drop what is more without a
+// word; the kernel keeps megabytes.
+func (r *receiver) yield(n int) {
+	if r.given += n; r.given >= yieldAfter {
+		r.given = 0
+		runtime.Gosched()
 	}
 }
 
