@@ -44,6 +44,7 @@ func (p *Pod) openQUIC(given *inherited) error {
 	cfg.MaxHandshakes = maxHandshakes
 	cfg.OnTurned = func(why hbone3.Turned) { p.cfg.Metrics.turnedAway(transportH3, string(why)) }
 	cfg.OnFailed = p.handshakeFailed
+	cfg.OnDropped = func() { p.cfg.Metrics.dropped(Inbound, dropQueue) }
 	p.quic, err = hbone3.NewServer(p.quicSocket, server, cfg, func(ctx context.Context, in *hbone3.Incoming) { p.serve(ctx, askHTTP3(in)) })
 	if err != nil {
 		return fmt.Errorf("pod %s/%s: %w", p.info.Namespace, p.info.Name, err)
@@ -93,7 +94,9 @@ func (p *Pod) dialQUIC(ctx context.Context, key poolKey) (*hbone3.ClientConn, er
 	if w := p.cfg.Store.Workload(key.addr.Addr()); w != nil && w.Node != "" {
 		node = w.Node
 	}
-	cc, err := hbone3.Dial(ctx, p.quicOwn, key.addr, tlsConfig, p.cfg.HBONE3)
+	cfg := p.cfg.HBONE3
+	cfg.OnDropped = func() { p.cfg.Metrics.dropped(Outbound, dropQueue) }
+	cc, err := hbone3.Dial(ctx, p.quicOwn, key.addr, tlsConfig, cfg)
 	switch {
 	case err == nil:
 		p.cfg.Reach.worked(node)
