@@ -150,7 +150,7 @@ func TestRevokedWorkload(t *testing.T) {
 	others.beat()
 	for who, l := range map[string]*steady{"another workload": load, "not enrolled": bystander} {
 		if ok, failures := l.end(); failures != "" || ok < atLeast {
-			t.Errorf("%s: %d connections worked, failures: %s", who, ok, failures)
+			t.Errorf("%s: %d connections worked, failures: %s\n%s", who, ok, failures, m.linesOf(failures))
 		}
 	}
 }
