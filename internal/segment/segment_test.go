@@ -155,7 +155,7 @@ func TestGroups(t *testing.T) {
 		oob  string
 		to   netip.AddrPort
 	}{{9, "x", a}, {9, "x", a}, {5, "x", a}, {9, "x", a}, {10, "x", a}, {10, "y", a}, {10, "y", b}, {10, "y", b}} {
-		w.add(make([]byte, p.size), []byte(p.oob), p.to)
+		w.add(make([]byte, p.size), []byte(p.oob), 1452, p.to)
 	}
 	var got []int
 	for _, g := range w.groups {
@@ -166,7 +166,7 @@ func TestGroups(t *testing.T) {
 	}
 	w = waiting{}
 	for range maxSegments + 1 {
-		w.add([]byte{1}, nil, a)
+		w.add([]byte{1}, nil, 1452, a)
 	}
 	if len(w.groups) != 2 || w.groups[0].n != maxSegments {
 		t.Errorf("%d groups, the first of %d: the kernel takes %d", len(w.groups), w.groups[0].n, maxSegments)

@@ -67,18 +67,14 @@ func (s *sender) write(b, oob []byte, size int, to netip.AddrPort) error {
 		s.mu.Unlock()
 		return err
 	}
-	// What is a group already is written as it is, behind what waits.
-	if alone := len(b) > size; alone || !s.busy && !soon {
-		for s.busy {
-			s.room.Wait()
-		}
+	if !s.busy && (len(b) > size || !soon) {
 		s.mu.Unlock()
 		return s.send(b, oob, size, to)
 	}
 	for s.busy && len(s.next.buf)+len(b) > maxWaiting {
 		s.room.Wait()
 	}
-	s.next.add(b, oob, to)
+	s.next.add(b, oob, size, to)
 	start := !s.busy
 	s.busy = true
 	s.mu.Unlock()
@@ -88,17 +84,17 @@ func (s *sender) write(b, oob []byte, size int, to netip.AddrPort) error {
 	return nil
 }
 
-// add puts a packet behind what waits.
-func (w *waiting) add(b, oob []byte, to netip.AddrPort) {
+// add puts a packet behind what waits, or what is a group already.
+func (w *waiting) add(b, oob []byte, size int, to netip.AddrPort) {
 	w.buf = append(w.buf, b...)
-	if n := len(w.groups); n > 0 {
+	if n := len(w.groups); n > 0 && len(b) <= size {
 		g := &w.groups[n-1]
 		if !g.full && g.to == to && len(b) <= g.size && g.n < maxSegments && string(g.oob) == string(oob) {
 			g.n, g.end, g.full = g.n+1, len(w.buf), len(b) < g.size
 			return
 		}
 	}
-	g := group{to: to, size: len(b), n: 1, end: len(w.buf)}
+	g := group{to: to, size: min(size, len(b)), n: 1, end: len(w.buf), full: len(b) > size}
 	// The control messages of a group that was there before have room.
 	if n := len(w.groups); n < cap(w.groups) {
 		g.oob = w.groups[:n+1][n].oob[:0]
