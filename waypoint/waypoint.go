@@ -124,7 +124,7 @@ func (w *Waypoint) assemble() error {
 	w.flush = flush
 	w.proxy = proxy.New(proxy.Config{
 		Gateway: cfg.Gateway, Store: w.store, Frontends: w.frontends, Upstream: w.upstream, Dialer: w.dialer, Self: w.self, OwnPorts: cfg.ownPorts(),
-		BackendLimits: res.limitsOf, HTTP1: cfg.HTTP1, HTTP2: cfg.HTTP2, Sampling: cfg.Sampling, Tracer: w.tracer,
+		BackendLimits: res.limitsOf, HTTP1: cfg.HTTP1, HTTP2: cfg.HTTP2, UDPSessions: cfg.MaxUDPSessions, Sampling: cfg.Sampling, Tracer: w.tracer,
 		Stats: stats.New(w.registry, stats.Config{Istio: cfg.IstioMetrics}), Flows: w.flows,
 		Metrics: proxy.NewMetrics(w.registry), Log: cfg.Log, Access: access,
 	})
