@@ -107,7 +107,7 @@ func (w *Waypoint) connect() error {
 // assemble puts the parts together.
 func (w *Waypoint) assemble() error {
 	cfg := w.cfg
-	w.dialer = &upstream.Dialer{Certificate: w.source.Get, HBONE: cfg.HBONE, Log: cfg.Log}
+	w.dialer = &upstream.Dialer{Certificate: w.source.Get, HBONE: cfg.HBONE, Enrolled: w.store.Enrolled, Log: cfg.Log}
 	w.dialer.Open()
 	w.upstream = upstream.NewSet(upstream.Config{
 		Store: w.store, Dialer: w.dialer, HTTP1: cfg.HTTP1, HTTP2: cfg.HTTP2, Self: w.self, Log: cfg.Log, Registerer: w.registry,

@@ -23,9 +23,8 @@ type lasting struct {
 
 // lastingSession asks in one session until the input ends.
 func lastingSession(in io.Reader, out io.Writer) error {
-	var addr string
-	input := json.NewDecoder(in)
-	if err := input.Decode(&addr); err != nil {
+	var to struct{ Addr string }
+	if err := json.NewDecoder(in).Decode(&to); err != nil {
 		return err
 	}
 	over := make(chan struct{})
@@ -44,7 +43,7 @@ func lastingSession(in io.Reader, out io.Writer) error {
 		}
 		if c == nil {
 			var err error
-			if c, err = net.Dial("udp", addr); err != nil {
+			if c, err = net.Dial("udp", to.Addr); err != nil {
 				c = nil // the name is not known yet
 				continue
 			}
@@ -72,7 +71,7 @@ func TestUDPDrain(t *testing.T) {
 	service := datagramService("lasting", "v1", ", labels: {ambit-mesh.io/use-waypoint: lasting-wp}")
 	m.apply(service + gateway("app", "lasting-wp", "", "Same"))
 	var l lasting
-	end := m.converse("client", "lasting:7000", "answered", &l, "datagrams-lasting")
+	end := m.converse("client", map[string]string{"Addr": "lasting:7000"}, "answered", &l, "datagrams-lasting")
 	old := m.names("lasting-wp")
 	if len(old) != 1 {
 		t.Fatalf("pods of the waypoint: %v", old)
@@ -106,24 +105,28 @@ func TestUDPDrain(t *testing.T) {
 	if err != nil || lived < drainTime-time.Second {
 		t.Errorf("the session lived for %s (%v), want at least %s", lived, err, drainTime)
 	}
-	// Another one answers now.
-	m.logged2(t, old[0])
+	m.loggedByOther(old[0])
 	end()
 	if l.Answers == 0 || l.Gap > drainTime/2 {
 		t.Errorf("the session had %d answers, and none for %s", l.Answers, l.Gap)
 	}
 }
 
-// logged2 waits until the other replica has written of sessions.
-func (m *mesh) logged2(t *testing.T, old string) {
-	t.Helper()
+// loggedByOther waits until the other replica has written of sessions.
+func (m *mesh) loggedByOther(old string) {
+	m.t.Helper()
 	for _, name := range m.names("lasting-wp") {
 		if name != old {
 			m.lineOf([]string{`"protocol":"udp"`, `"dst.service":"lasting.app`, `"dst.workload":"echo-v1`}, []string{name, "-n", "app"})
 			return
 		}
 	}
-	t.Error("there is no other replica")
+	m.t.Error("there is no other replica")
+}
+
+// dual has Services with addresses of both families.
+func dual(services string) string {
+	return strings.ReplaceAll(services, "spec:\n  selector:", "spec:\n  ipFamilyPolicy: PreferDualStack\n  selector:")
 }
 
 // A pod that is not in the mesh is reached behind a waypoint as it is, and what the
@@ -134,7 +137,7 @@ func TestUDPToPlaintext(t *testing.T) {
 	var pod strings.Builder
 	deploy(&pod, self, 1, "app", "bare", "bare", "v1", "bare", "echo")
 	bare := strings.Replace(pod.String(), "labels: {app: bare, version: v1}}\n    spec:", "labels: {app: bare, version: v1, ambit-mesh.io/dataplane-mode: none}}\n    spec:", 1)
-	services := bare + strings.ReplaceAll(datagramService("bare", "v1", ""), "app: echo", "app: bare")
+	services := bare + dual(strings.ReplaceAll(datagramService("bare", "v1", ""), "app: echo", "app: bare"))
 	m.apply(services)
 	m.untilDatagrams("the service answers", "client", "bare:7000", answeredBy("v1"))
 	m.logged(`"protocol":"udp"`, `"dst.service":"bare.app.svc`, `"dst.workload":"bare-`, `/sa/client"`)
@@ -160,7 +163,7 @@ rules: [{name: clients, sources: [{type: ServiceAccount, serviceAccount: {name: 
 // Over IPv6 a session goes through the waypoint to a pod of the mesh as over IPv4.
 func TestUDPOverIPv6(t *testing.T) {
 	m := use(t)
-	m.apply(datagramService("six", "v2", "") + datagramService("six-v1", "v1", "") + udpRoute("app", "six", "name: six, port: 7000", "{name: six-v1, port: 7000}"))
+	m.apply(dual(datagramService("six", "v2", "")) + datagramService("six-v1", "v1", "") + udpRoute("app", "six", "name: six, port: 7000", "{name: six-v1, port: 7000}"))
 	m.untilDatagrams("the route is in force", "client", "six:7000", answeredBy("v1"))
 	got := m.datagramsOf("udp6", "client", "six:7000", 4, 100)
 	if got.Versions["v1"] != 4 {

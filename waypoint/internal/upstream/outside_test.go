@@ -87,7 +87,7 @@ func TestOutsideIsNotTheWaypoint(t *testing.T) {
 			_ = c.Close()
 		}
 		var connect *ConnectError
-		if !errors.Is(err, errOwn) || !errors.As(err, &connect) || !strings.HasPrefix(connect.Endpoint, "a.example.:") {
+		if !errors.Is(err, ErrProhibited) || !errors.As(err, &connect) || !strings.HasPrefix(connect.Endpoint, "a.example.:") {
 			t.Errorf("%s: %v", a, err)
 		}
 	}
