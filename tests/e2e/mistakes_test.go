@@ -44,12 +44,24 @@ spec:
   parentRefs: [{group: "", kind: Service, name: nowhere}]
   rules: [{backendRefs: [{name: far, port: 80}]}]
 ---
+apiVersion: v1
+kind: Service
+metadata: {name: both, labels: {ambit-mesh.io/use-waypoint: waypoint}}
+spec: {selector: {app: far}, ports: [{port: 80, targetPort: 8080}]}
+---
 apiVersion: gateway.networking.k8s.io/v1
 kind: GRPCRoute
-metadata: {name: rival}
+metadata: {name: winner}
 spec:
-  parentRefs: [{group: "", kind: Service, name: far}]
-  rules: [{backendRefs: [{name: far, port: 7070}]}]
+  parentRefs: [{group: "", kind: Service, name: both}]
+  rules: [{backendRefs: [{name: both, port: 80}]}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: loser}
+spec:
+  parentRefs: [{group: "", kind: Service, name: both}]
+  rules: [{backendRefs: [{name: both, port: 80}]}]
 ---
 apiVersion: ambit-mesh.io/v1alpha1
 kind: AuthorizationPolicy
@@ -115,7 +127,7 @@ func (e enrolled) objects() {
 		{"httproute/nowhere", "ResolvedRefs", "BackendNotFound", "nowhere"},
 		{"httproute/expression", "Accepted", "UnsupportedValue", "not a regular expression"},
 		{"httproute/orphan", "Accepted", "NoMatchingParent", "nowhere"},
-		{"grpcroute/rival", "Accepted", "", "right"},
+		{"httproute/loser", "Accepted", "Conflicted", "port 80 of Service " + e.ns + "/both"},
 		{"authorizationpolicy/nowhere", "Accepted", "TargetNotFound", "nowhere"},
 		{"timeoutpolicy/nowhere", "Accepted", "TargetNotFound", "nowhere"},
 		{"ratelimitpolicy/nowhere", "Accepted", "TargetNotFound", "absent"},
