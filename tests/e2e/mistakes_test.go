@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -243,7 +244,7 @@ func (e enrolled) authority() {
 		{"expired", "the root expired at", expired(e.t, record)},
 	} {
 		e.t.Log("the authority's Secret is", m.what)
-		before := strings.Fields(e.Must("-n", system, "get", "pods", "-l", "app.kubernetes.io/name=ambit-controlplane", "-o", "jsonpath={.items[*].metadata.name}"))
+		before := e.replicas()
 		e.Must(patch(base64.StdEncoding.EncodeToString([]byte(m.record)))...)
 		for _, p := range before {
 			e.logged("pod/"+p, "Secret "+system+"/ambit-ca, key "+key, m.said, "restore the Secret from a backup")
@@ -274,6 +275,20 @@ func (e enrolled) authority() {
 		e.Ready(system, "deploy/ambit-controlplane")
 	}
 	e.eventually("near", "http://far/", "Hostname=far-")
+}
+
+// replicas are the control plane's, once none is ending any more.
+func (e enrolled) replicas() (names []string) {
+	e.t.Helper()
+	want := e.Must("-n", system, "get", "deploy/ambit-controlplane", "-o", "jsonpath={.spec.replicas}")
+	e.Until("the control plane has "+want+" replicas", 2*time.Minute, func() error {
+		names = pods(e.Cluster, "controlplane")
+		if strconv.Itoa(len(names)) != want {
+			return fmt.Errorf("there are %v", names)
+		}
+		return nil
+	})
+	return names
 }
 
 // expired gives the record of an authority whose root is the same, but of last year.
