@@ -272,6 +272,8 @@ func (e enrolled) authority() {
 			return fmt.Errorf("none has been refused:\n%s", state)
 		})
 		e.Must(patch(whole)...)
+		// The one that was refused would be started again after minutes.
+		e.Must("-n", system, "rollout", "restart", "deploy/ambit-controlplane")
 		e.Ready(system, "deploy/ambit-controlplane")
 	}
 	e.eventually("near", "http://far/", "Hostname=far-")
