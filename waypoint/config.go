@@ -43,6 +43,8 @@ type Config struct {
 	// Drain bounds how long requests go on after the waypoint was told to stop;
 	// 25 s. Negative is without bound.
 	Drain time.Duration
+	// MaxHandshakes bounds the tunnel handshakes under way; 256.
+	MaxHandshakes int
 	// HBONE bounds tunnel connections, HTTP1 and HTTP2 those of clients and to
 	// endpoints.
 	HBONE hbone.Config
@@ -81,6 +83,9 @@ func (c Config) withDefaults() Config {
 	if c.Drain == 0 {
 		c.Drain = 25 * time.Second
 	}
+	if c.MaxHandshakes == 0 {
+		c.MaxHandshakes = 256
+	}
 	if c.CA.Address == "" {
 		c.CA = c.XDS
 	}
@@ -108,6 +113,8 @@ func (c Config) Validate() error {
 		return errors.New("waypoint: service account: must be set to that of this pod")
 	case c.CertTTL < time.Second:
 		return fmt.Errorf("waypoint: certificate TTL %s: want at least 1s", c.CertTTL)
+	case c.MaxHandshakes < 0:
+		return fmt.Errorf("waypoint: max handshakes %d: want at least 1", c.MaxHandshakes)
 	case c.Sampling > trace.One:
 		return fmt.Errorf("waypoint: sampling %d: want at most %d millionths", c.Sampling, trace.One)
 	}

@@ -54,6 +54,7 @@ func (w *Waypoint) configDump(rw http.ResponseWriter, _ *http.Request) {
 
 // explain says what would become of a request:
 // /explain?service=shop/web.shop.svc.cluster.local&port=80&from=spiffe://...&method=GET&path=/x&header=name:value
+// or, of a session of datagrams, with protocol=udp and without what is of requests.
 func (w *Waypoint) explain(rw http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	e := w.frontends.Key(q.Get("service"))
@@ -74,6 +75,10 @@ func (w *Waypoint) explain(rw http.ResponseWriter, r *http.Request) {
 		}
 	}
 	client.Address, _ = netip.ParseAddr(q.Get("address"))
+	if q.Get("protocol") == "udp" {
+		writeExplained(rw, q.Get("output"), e.Routes.ExplainUDP(client, uint16(port)))
+		return
+	}
 	req := &message.Request{Method: orText(q.Get("method"), "GET"), Scheme: "http", Authority: orText(q.Get("host"), e.Config.GetHostname()), Path: orText(q.Get("path"), "/"), Version: message.HTTP11}
 	for _, h := range q["header"] {
 		name, value, _ := strings.Cut(h, ":")
@@ -83,8 +88,11 @@ func (w *Waypoint) explain(rw http.ResponseWriter, r *http.Request) {
 		http.Error(rw, "path: "+err.Error(), http.StatusBadRequest)
 		return
 	}
-	x := e.Routes.Explain(client, uint16(port), req)
-	if q.Get("output") == "json" {
+	writeExplained(rw, q.Get("output"), e.Routes.Explain(client, uint16(port), req))
+}
+
+func writeExplained(rw http.ResponseWriter, output string, x route.Explanation) {
+	if output == "json" {
 		admin.WriteJSON(rw, x)
 		return
 	}

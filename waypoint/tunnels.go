@@ -19,8 +19,6 @@ import (
 const (
 	// certTimeout bounds how long a handshake waits for the certificate.
 	certTimeout = 5 * time.Second
-	// maxHandshakes bounds the handshakes under way.
-	maxHandshakes = 256
 	// acceptPause is how long accepting rests after it has failed for want of
 	// resources.
 	acceptPause = 50 * time.Millisecond

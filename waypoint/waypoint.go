@@ -20,6 +20,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/flow"
 	"github.com/ambit-mesh/ambit/internal/hbone"
 	"github.com/ambit-mesh/ambit/internal/lifecycle"
+	"github.com/ambit-mesh/ambit/internal/masque"
 	"github.com/ambit-mesh/ambit/internal/revocation"
 	"github.com/ambit-mesh/ambit/internal/stats"
 	"github.com/ambit-mesh/ambit/internal/telemetry"
@@ -204,9 +205,11 @@ func (w *Waypoint) Run(ctx context.Context) error {
 	group.Add("policy changes", w.proxy)
 	group.Add("readiness", lifecycle.RunnerFunc(func(ctx context.Context) error { return w.follow(ctx, awaited, certificate) }))
 	// Last, so that it is stopped first.
+	server := w.cfg.HBONE
+	server.Protocol = masque.Protocol
 	group.Add("tunnels", &tunnels{
-		listener: l, source: w.source, cfg: w.cfg.HBONE, proxy: w.proxy, drain: w.cfg.Drain, log: w.cfg.Log,
-		handshakes: make(chan struct{}, maxHandshakes), conns: make(map[*hbone.ServerConn]struct{}),
+		listener: l, source: w.source, cfg: server, proxy: w.proxy, drain: w.cfg.Drain, log: w.cfg.Log,
+		handshakes: make(chan struct{}, w.cfg.MaxHandshakes), conns: make(map[*hbone.ServerConn]struct{}),
 	})
 	w.cfg.Log.Info("waypoint starts", zap.String("gateway", w.cfg.Gateway), zap.String("pod", w.cfg.Pod), zap.Stringer("identity", w.cfg.identity()), zap.String("version", version()), zap.String("xds", w.cfg.XDS.Address))
 	return group.Run(ctx)

@@ -97,6 +97,8 @@ const (
 	RouteKind_ROUTE_KIND_GRPC        RouteKind = 2
 	RouteKind_ROUTE_KIND_TLS         RouteKind = 3
 	RouteKind_ROUTE_KIND_TCP         RouteKind = 4
+	// Of udp_ports alone.
+	RouteKind_ROUTE_KIND_UDP RouteKind = 5
 )
 
 // Enum value maps for RouteKind.
@@ -107,6 +109,7 @@ var (
 		2: "ROUTE_KIND_GRPC",
 		3: "ROUTE_KIND_TLS",
 		4: "ROUTE_KIND_TCP",
+		5: "ROUTE_KIND_UDP",
 	}
 	RouteKind_value = map[string]int32{
 		"ROUTE_KIND_UNSPECIFIED": 0,
@@ -114,6 +117,7 @@ var (
 		"ROUTE_KIND_GRPC":        2,
 		"ROUTE_KIND_TLS":         3,
 		"ROUTE_KIND_TCP":         4,
+		"ROUTE_KIND_UDP":         5,
 	}
 )
 
@@ -336,6 +340,9 @@ type Frontend struct {
 	// accepts is refused.
 	JwtProviders []*JWTProvider `protobuf:"bytes,7,rep,name=jwt_providers,json=jwtProviders,proto3" json:"jwt_providers,omitempty"`
 	Tracing      *Tracing       `protobuf:"bytes,8,opt,name=tracing,proto3" json:"tracing,omitempty"`
+	// Ports of UDP. Their numbers are apart from those of ports, which are of TCP, and
+	// the backends of their rules are UDP ports, too.
+	UdpPorts []*Port `protobuf:"bytes,9,rep,name=udp_ports,json=udpPorts,proto3" json:"udp_ports,omitempty"`
 	// It is a host outside of the mesh, or all names below one if the hostname begins
 	// with *. Nobody behind the waypoint enforces policies: the waypoint enforces all
 	// of them.
@@ -426,6 +433,13 @@ func (x *Frontend) GetJwtProviders() []*JWTProvider {
 func (x *Frontend) GetTracing() *Tracing {
 	if x != nil {
 		return x.Tracing
+	}
+	return nil
+}
+
+func (x *Frontend) GetUdpPorts() []*Port {
+	if x != nil {
+		return x.UdpPorts
 	}
 	return nil
 }
@@ -635,7 +649,7 @@ func (x *RouteTable) GetRoutes() []*Route {
 // Route is one route object.
 type Route struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// HTTPRoute, GRPCRoute, TLSRoute or TCPRoute.
+	// HTTPRoute, GRPCRoute, TLSRoute, TCPRoute or UDPRoute.
 	Kind      string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
 	Namespace string `protobuf:"bytes,2,opt,name=namespace,proto3" json:"namespace,omitempty"`
 	Name      string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
@@ -4224,7 +4238,7 @@ var File_waypoint_waypoint_proto protoreflect.FileDescriptor
 
 const file_waypoint_waypoint_proto_rawDesc = "" +
 	"\n" +
-	"\x17waypoint/waypoint.proto\x12\x11ambit.waypoint.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf3\x02\n" +
+	"\x17waypoint/waypoint.proto\x12\x11ambit.waypoint.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa9\x03\n" +
 	"\bFrontend\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1a\n" +
@@ -4233,7 +4247,8 @@ const file_waypoint_waypoint_proto_rawDesc = "" +
 	"\x05ports\x18\x05 \x03(\v2\x17.ambit.waypoint.v1.PortR\x05ports\x125\n" +
 	"\x16authorization_policies\x18\x06 \x03(\tR\x15authorizationPolicies\x12C\n" +
 	"\rjwt_providers\x18\a \x03(\v2\x1e.ambit.waypoint.v1.JWTProviderR\fjwtProviders\x124\n" +
-	"\atracing\x18\b \x01(\v2\x1a.ambit.waypoint.v1.TracingR\atracing\x12\x1a\n" +
+	"\atracing\x18\b \x01(\v2\x1a.ambit.waypoint.v1.TracingR\atracing\x124\n" +
+	"\tudp_ports\x18\t \x03(\v2\x17.ambit.waypoint.v1.PortR\budpPorts\x12\x1a\n" +
 	"\bexternal\x18\x10 \x01(\bR\bexternal\"\xcd\x02\n" +
 	"\x04Port\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\rR\x06number\x12\x12\n" +
@@ -4541,13 +4556,14 @@ const file_waypoint_waypoint_proto_rawDesc = "" +
 	"\x0ePROTOCOL_HTTP1\x10\x01\x12\x12\n" +
 	"\x0ePROTOCOL_HTTP2\x10\x02\x12\x10\n" +
 	"\fPROTOCOL_TCP\x10\x03\x12\x10\n" +
-	"\fPROTOCOL_TLS\x10\x04*y\n" +
+	"\fPROTOCOL_TLS\x10\x04*\x8d\x01\n" +
 	"\tRouteKind\x12\x1a\n" +
 	"\x16ROUTE_KIND_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fROUTE_KIND_HTTP\x10\x01\x12\x13\n" +
 	"\x0fROUTE_KIND_GRPC\x10\x02\x12\x12\n" +
 	"\x0eROUTE_KIND_TLS\x10\x03\x12\x12\n" +
-	"\x0eROUTE_KIND_TCP\x10\x04B4Z2github.com/ambit-mesh/ambit/apis/waypoint;waypointb\x06proto3"
+	"\x0eROUTE_KIND_TCP\x10\x04\x12\x12\n" +
+	"\x0eROUTE_KIND_UDP\x10\x05B4Z2github.com/ambit-mesh/ambit/apis/waypoint;waypointb\x06proto3"
 
 var (
 	file_waypoint_waypoint_proto_rawDescOnce sync.Once
@@ -4624,99 +4640,100 @@ var file_waypoint_waypoint_proto_depIdxs = []int32{
 	6,  // 0: ambit.waypoint.v1.Frontend.ports:type_name -> ambit.waypoint.v1.Port
 	41, // 1: ambit.waypoint.v1.Frontend.jwt_providers:type_name -> ambit.waypoint.v1.JWTProvider
 	44, // 2: ambit.waypoint.v1.Frontend.tracing:type_name -> ambit.waypoint.v1.Tracing
-	0,  // 3: ambit.waypoint.v1.Port.protocol:type_name -> ambit.waypoint.v1.Protocol
-	1,  // 4: ambit.waypoint.v1.Port.kind:type_name -> ambit.waypoint.v1.RouteKind
-	8,  // 5: ambit.waypoint.v1.Port.producer:type_name -> ambit.waypoint.v1.RouteTable
-	7,  // 6: ambit.waypoint.v1.Port.consumers:type_name -> ambit.waypoint.v1.ConsumerTable
-	10, // 7: ambit.waypoint.v1.Port.fallback:type_name -> ambit.waypoint.v1.Rule
-	8,  // 8: ambit.waypoint.v1.ConsumerTable.table:type_name -> ambit.waypoint.v1.RouteTable
-	9,  // 9: ambit.waypoint.v1.RouteTable.routes:type_name -> ambit.waypoint.v1.Route
-	53, // 10: ambit.waypoint.v1.Route.created:type_name -> google.protobuf.Timestamp
-	10, // 11: ambit.waypoint.v1.Route.rules:type_name -> ambit.waypoint.v1.Rule
-	11, // 12: ambit.waypoint.v1.Rule.matches:type_name -> ambit.waypoint.v1.Match
-	17, // 13: ambit.waypoint.v1.Rule.filters:type_name -> ambit.waypoint.v1.Filter
-	15, // 14: ambit.waypoint.v1.Rule.backends:type_name -> ambit.waypoint.v1.WeightedBackend
-	28, // 15: ambit.waypoint.v1.Rule.timeouts:type_name -> ambit.waypoint.v1.Timeouts
-	29, // 16: ambit.waypoint.v1.Rule.retry:type_name -> ambit.waypoint.v1.Retry
-	31, // 17: ambit.waypoint.v1.Rule.session_persistence:type_name -> ambit.waypoint.v1.SessionPersistence
-	35, // 18: ambit.waypoint.v1.Rule.faults:type_name -> ambit.waypoint.v1.Fault
-	38, // 19: ambit.waypoint.v1.Rule.rate_limits:type_name -> ambit.waypoint.v1.RateLimit
-	44, // 20: ambit.waypoint.v1.Rule.tracing:type_name -> ambit.waypoint.v1.Tracing
-	12, // 21: ambit.waypoint.v1.Match.path:type_name -> ambit.waypoint.v1.PathMatch
-	13, // 22: ambit.waypoint.v1.Match.headers:type_name -> ambit.waypoint.v1.ValueMatch
-	13, // 23: ambit.waypoint.v1.Match.query_params:type_name -> ambit.waypoint.v1.ValueMatch
-	14, // 24: ambit.waypoint.v1.Match.grpc:type_name -> ambit.waypoint.v1.GRPCMethodMatch
-	16, // 25: ambit.waypoint.v1.WeightedBackend.backend:type_name -> ambit.waypoint.v1.BackendRef
-	17, // 26: ambit.waypoint.v1.WeightedBackend.filters:type_name -> ambit.waypoint.v1.Filter
-	0,  // 27: ambit.waypoint.v1.BackendRef.protocol:type_name -> ambit.waypoint.v1.Protocol
-	19, // 28: ambit.waypoint.v1.Filter.request_headers:type_name -> ambit.waypoint.v1.HeaderModifier
-	19, // 29: ambit.waypoint.v1.Filter.response_headers:type_name -> ambit.waypoint.v1.HeaderModifier
-	21, // 30: ambit.waypoint.v1.Filter.redirect:type_name -> ambit.waypoint.v1.Redirect
-	22, // 31: ambit.waypoint.v1.Filter.rewrite:type_name -> ambit.waypoint.v1.Rewrite
-	23, // 32: ambit.waypoint.v1.Filter.mirror:type_name -> ambit.waypoint.v1.Mirror
-	24, // 33: ambit.waypoint.v1.Filter.cors:type_name -> ambit.waypoint.v1.CORS
-	25, // 34: ambit.waypoint.v1.Filter.external_authorization:type_name -> ambit.waypoint.v1.ExternalAuthorization
-	18, // 35: ambit.waypoint.v1.HeaderModifier.set:type_name -> ambit.waypoint.v1.Header
-	18, // 36: ambit.waypoint.v1.HeaderModifier.add:type_name -> ambit.waypoint.v1.Header
-	20, // 37: ambit.waypoint.v1.Redirect.path:type_name -> ambit.waypoint.v1.PathModifier
-	20, // 38: ambit.waypoint.v1.Rewrite.path:type_name -> ambit.waypoint.v1.PathModifier
-	16, // 39: ambit.waypoint.v1.Mirror.backend:type_name -> ambit.waypoint.v1.BackendRef
-	54, // 40: ambit.waypoint.v1.CORS.max_age:type_name -> google.protobuf.Duration
-	16, // 41: ambit.waypoint.v1.ExternalAuthorization.backend:type_name -> ambit.waypoint.v1.BackendRef
-	26, // 42: ambit.waypoint.v1.ExternalAuthorization.grpc:type_name -> ambit.waypoint.v1.ExternalGRPC
-	27, // 43: ambit.waypoint.v1.ExternalAuthorization.http:type_name -> ambit.waypoint.v1.ExternalHTTP
-	54, // 44: ambit.waypoint.v1.ExternalAuthorization.timeout:type_name -> google.protobuf.Duration
-	54, // 45: ambit.waypoint.v1.Timeouts.request:type_name -> google.protobuf.Duration
-	54, // 46: ambit.waypoint.v1.Timeouts.backend_request:type_name -> google.protobuf.Duration
-	54, // 47: ambit.waypoint.v1.Timeouts.idle:type_name -> google.protobuf.Duration
-	54, // 48: ambit.waypoint.v1.Timeouts.connect:type_name -> google.protobuf.Duration
-	2,  // 49: ambit.waypoint.v1.Retry.on:type_name -> ambit.waypoint.v1.Retry.On
-	54, // 50: ambit.waypoint.v1.Retry.backoff:type_name -> google.protobuf.Duration
-	54, // 51: ambit.waypoint.v1.Retry.max_backoff:type_name -> google.protobuf.Duration
-	54, // 52: ambit.waypoint.v1.Retry.per_try_timeout:type_name -> google.protobuf.Duration
-	54, // 53: ambit.waypoint.v1.RetryBudget.interval:type_name -> google.protobuf.Duration
-	54, // 54: ambit.waypoint.v1.RetryBudget.min_interval:type_name -> google.protobuf.Duration
-	32, // 55: ambit.waypoint.v1.SessionPersistence.cookie:type_name -> ambit.waypoint.v1.CookieSession
-	33, // 56: ambit.waypoint.v1.SessionPersistence.header:type_name -> ambit.waypoint.v1.HeaderSession
-	54, // 57: ambit.waypoint.v1.SessionPersistence.absolute_timeout:type_name -> google.protobuf.Duration
-	54, // 58: ambit.waypoint.v1.SessionPersistence.idle_timeout:type_name -> google.protobuf.Duration
-	34, // 59: ambit.waypoint.v1.Fault.sources:type_name -> ambit.waypoint.v1.Source
-	11, // 60: ambit.waypoint.v1.Fault.matches:type_name -> ambit.waypoint.v1.Match
-	36, // 61: ambit.waypoint.v1.Fault.delay:type_name -> ambit.waypoint.v1.Delay
-	37, // 62: ambit.waypoint.v1.Fault.abort:type_name -> ambit.waypoint.v1.Abort
-	54, // 63: ambit.waypoint.v1.Delay.duration:type_name -> google.protobuf.Duration
-	34, // 64: ambit.waypoint.v1.RateLimit.sources:type_name -> ambit.waypoint.v1.Source
-	11, // 65: ambit.waypoint.v1.RateLimit.matches:type_name -> ambit.waypoint.v1.Match
-	39, // 66: ambit.waypoint.v1.RateLimit.key:type_name -> ambit.waypoint.v1.RateLimitKey
-	54, // 67: ambit.waypoint.v1.RateLimit.unit:type_name -> google.protobuf.Duration
-	40, // 68: ambit.waypoint.v1.RateLimit.global:type_name -> ambit.waypoint.v1.GlobalRateLimit
-	3,  // 69: ambit.waypoint.v1.RateLimitKey.type:type_name -> ambit.waypoint.v1.RateLimitKey.Type
-	16, // 70: ambit.waypoint.v1.GlobalRateLimit.backend:type_name -> ambit.waypoint.v1.BackendRef
-	54, // 71: ambit.waypoint.v1.GlobalRateLimit.timeout:type_name -> google.protobuf.Duration
-	54, // 72: ambit.waypoint.v1.JWTProvider.cache_duration:type_name -> google.protobuf.Duration
-	42, // 73: ambit.waypoint.v1.JWTProvider.locations:type_name -> ambit.waypoint.v1.JWTLocation
-	43, // 74: ambit.waypoint.v1.JWTProvider.output_claims:type_name -> ambit.waypoint.v1.ClaimHeader
-	47, // 75: ambit.waypoint.v1.Backend.load_balancing:type_name -> ambit.waypoint.v1.LoadBalancing
-	49, // 76: ambit.waypoint.v1.Backend.circuit_breaker:type_name -> ambit.waypoint.v1.CircuitBreaker
-	50, // 77: ambit.waypoint.v1.Backend.outlier_detection:type_name -> ambit.waypoint.v1.OutlierDetection
-	51, // 78: ambit.waypoint.v1.Backend.health_check:type_name -> ambit.waypoint.v1.HealthCheck
-	30, // 79: ambit.waypoint.v1.Backend.retry_budget:type_name -> ambit.waypoint.v1.RetryBudget
-	38, // 80: ambit.waypoint.v1.Backend.rate_limits:type_name -> ambit.waypoint.v1.RateLimit
-	46, // 81: ambit.waypoint.v1.Backend.tls:type_name -> ambit.waypoint.v1.BackendTLS
-	4,  // 82: ambit.waypoint.v1.LoadBalancing.algorithm:type_name -> ambit.waypoint.v1.LoadBalancing.Algorithm
-	48, // 83: ambit.waypoint.v1.LoadBalancing.hash_on:type_name -> ambit.waypoint.v1.HashOn
-	54, // 84: ambit.waypoint.v1.LoadBalancing.slow_start:type_name -> google.protobuf.Duration
-	54, // 85: ambit.waypoint.v1.HashOn.cookie_ttl:type_name -> google.protobuf.Duration
-	54, // 86: ambit.waypoint.v1.OutlierDetection.base_ejection:type_name -> google.protobuf.Duration
-	54, // 87: ambit.waypoint.v1.OutlierDetection.max_ejection:type_name -> google.protobuf.Duration
-	54, // 88: ambit.waypoint.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
-	54, // 89: ambit.waypoint.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
-	52, // 90: ambit.waypoint.v1.HealthCheck.grpc:type_name -> ambit.waypoint.v1.GRPCHealth
-	91, // [91:91] is the sub-list for method output_type
-	91, // [91:91] is the sub-list for method input_type
-	91, // [91:91] is the sub-list for extension type_name
-	91, // [91:91] is the sub-list for extension extendee
-	0,  // [0:91] is the sub-list for field type_name
+	6,  // 3: ambit.waypoint.v1.Frontend.udp_ports:type_name -> ambit.waypoint.v1.Port
+	0,  // 4: ambit.waypoint.v1.Port.protocol:type_name -> ambit.waypoint.v1.Protocol
+	1,  // 5: ambit.waypoint.v1.Port.kind:type_name -> ambit.waypoint.v1.RouteKind
+	8,  // 6: ambit.waypoint.v1.Port.producer:type_name -> ambit.waypoint.v1.RouteTable
+	7,  // 7: ambit.waypoint.v1.Port.consumers:type_name -> ambit.waypoint.v1.ConsumerTable
+	10, // 8: ambit.waypoint.v1.Port.fallback:type_name -> ambit.waypoint.v1.Rule
+	8,  // 9: ambit.waypoint.v1.ConsumerTable.table:type_name -> ambit.waypoint.v1.RouteTable
+	9,  // 10: ambit.waypoint.v1.RouteTable.routes:type_name -> ambit.waypoint.v1.Route
+	53, // 11: ambit.waypoint.v1.Route.created:type_name -> google.protobuf.Timestamp
+	10, // 12: ambit.waypoint.v1.Route.rules:type_name -> ambit.waypoint.v1.Rule
+	11, // 13: ambit.waypoint.v1.Rule.matches:type_name -> ambit.waypoint.v1.Match
+	17, // 14: ambit.waypoint.v1.Rule.filters:type_name -> ambit.waypoint.v1.Filter
+	15, // 15: ambit.waypoint.v1.Rule.backends:type_name -> ambit.waypoint.v1.WeightedBackend
+	28, // 16: ambit.waypoint.v1.Rule.timeouts:type_name -> ambit.waypoint.v1.Timeouts
+	29, // 17: ambit.waypoint.v1.Rule.retry:type_name -> ambit.waypoint.v1.Retry
+	31, // 18: ambit.waypoint.v1.Rule.session_persistence:type_name -> ambit.waypoint.v1.SessionPersistence
+	35, // 19: ambit.waypoint.v1.Rule.faults:type_name -> ambit.waypoint.v1.Fault
+	38, // 20: ambit.waypoint.v1.Rule.rate_limits:type_name -> ambit.waypoint.v1.RateLimit
+	44, // 21: ambit.waypoint.v1.Rule.tracing:type_name -> ambit.waypoint.v1.Tracing
+	12, // 22: ambit.waypoint.v1.Match.path:type_name -> ambit.waypoint.v1.PathMatch
+	13, // 23: ambit.waypoint.v1.Match.headers:type_name -> ambit.waypoint.v1.ValueMatch
+	13, // 24: ambit.waypoint.v1.Match.query_params:type_name -> ambit.waypoint.v1.ValueMatch
+	14, // 25: ambit.waypoint.v1.Match.grpc:type_name -> ambit.waypoint.v1.GRPCMethodMatch
+	16, // 26: ambit.waypoint.v1.WeightedBackend.backend:type_name -> ambit.waypoint.v1.BackendRef
+	17, // 27: ambit.waypoint.v1.WeightedBackend.filters:type_name -> ambit.waypoint.v1.Filter
+	0,  // 28: ambit.waypoint.v1.BackendRef.protocol:type_name -> ambit.waypoint.v1.Protocol
+	19, // 29: ambit.waypoint.v1.Filter.request_headers:type_name -> ambit.waypoint.v1.HeaderModifier
+	19, // 30: ambit.waypoint.v1.Filter.response_headers:type_name -> ambit.waypoint.v1.HeaderModifier
+	21, // 31: ambit.waypoint.v1.Filter.redirect:type_name -> ambit.waypoint.v1.Redirect
+	22, // 32: ambit.waypoint.v1.Filter.rewrite:type_name -> ambit.waypoint.v1.Rewrite
+	23, // 33: ambit.waypoint.v1.Filter.mirror:type_name -> ambit.waypoint.v1.Mirror
+	24, // 34: ambit.waypoint.v1.Filter.cors:type_name -> ambit.waypoint.v1.CORS
+	25, // 35: ambit.waypoint.v1.Filter.external_authorization:type_name -> ambit.waypoint.v1.ExternalAuthorization
+	18, // 36: ambit.waypoint.v1.HeaderModifier.set:type_name -> ambit.waypoint.v1.Header
+	18, // 37: ambit.waypoint.v1.HeaderModifier.add:type_name -> ambit.waypoint.v1.Header
+	20, // 38: ambit.waypoint.v1.Redirect.path:type_name -> ambit.waypoint.v1.PathModifier
+	20, // 39: ambit.waypoint.v1.Rewrite.path:type_name -> ambit.waypoint.v1.PathModifier
+	16, // 40: ambit.waypoint.v1.Mirror.backend:type_name -> ambit.waypoint.v1.BackendRef
+	54, // 41: ambit.waypoint.v1.CORS.max_age:type_name -> google.protobuf.Duration
+	16, // 42: ambit.waypoint.v1.ExternalAuthorization.backend:type_name -> ambit.waypoint.v1.BackendRef
+	26, // 43: ambit.waypoint.v1.ExternalAuthorization.grpc:type_name -> ambit.waypoint.v1.ExternalGRPC
+	27, // 44: ambit.waypoint.v1.ExternalAuthorization.http:type_name -> ambit.waypoint.v1.ExternalHTTP
+	54, // 45: ambit.waypoint.v1.ExternalAuthorization.timeout:type_name -> google.protobuf.Duration
+	54, // 46: ambit.waypoint.v1.Timeouts.request:type_name -> google.protobuf.Duration
+	54, // 47: ambit.waypoint.v1.Timeouts.backend_request:type_name -> google.protobuf.Duration
+	54, // 48: ambit.waypoint.v1.Timeouts.idle:type_name -> google.protobuf.Duration
+	54, // 49: ambit.waypoint.v1.Timeouts.connect:type_name -> google.protobuf.Duration
+	2,  // 50: ambit.waypoint.v1.Retry.on:type_name -> ambit.waypoint.v1.Retry.On
+	54, // 51: ambit.waypoint.v1.Retry.backoff:type_name -> google.protobuf.Duration
+	54, // 52: ambit.waypoint.v1.Retry.max_backoff:type_name -> google.protobuf.Duration
+	54, // 53: ambit.waypoint.v1.Retry.per_try_timeout:type_name -> google.protobuf.Duration
+	54, // 54: ambit.waypoint.v1.RetryBudget.interval:type_name -> google.protobuf.Duration
+	54, // 55: ambit.waypoint.v1.RetryBudget.min_interval:type_name -> google.protobuf.Duration
+	32, // 56: ambit.waypoint.v1.SessionPersistence.cookie:type_name -> ambit.waypoint.v1.CookieSession
+	33, // 57: ambit.waypoint.v1.SessionPersistence.header:type_name -> ambit.waypoint.v1.HeaderSession
+	54, // 58: ambit.waypoint.v1.SessionPersistence.absolute_timeout:type_name -> google.protobuf.Duration
+	54, // 59: ambit.waypoint.v1.SessionPersistence.idle_timeout:type_name -> google.protobuf.Duration
+	34, // 60: ambit.waypoint.v1.Fault.sources:type_name -> ambit.waypoint.v1.Source
+	11, // 61: ambit.waypoint.v1.Fault.matches:type_name -> ambit.waypoint.v1.Match
+	36, // 62: ambit.waypoint.v1.Fault.delay:type_name -> ambit.waypoint.v1.Delay
+	37, // 63: ambit.waypoint.v1.Fault.abort:type_name -> ambit.waypoint.v1.Abort
+	54, // 64: ambit.waypoint.v1.Delay.duration:type_name -> google.protobuf.Duration
+	34, // 65: ambit.waypoint.v1.RateLimit.sources:type_name -> ambit.waypoint.v1.Source
+	11, // 66: ambit.waypoint.v1.RateLimit.matches:type_name -> ambit.waypoint.v1.Match
+	39, // 67: ambit.waypoint.v1.RateLimit.key:type_name -> ambit.waypoint.v1.RateLimitKey
+	54, // 68: ambit.waypoint.v1.RateLimit.unit:type_name -> google.protobuf.Duration
+	40, // 69: ambit.waypoint.v1.RateLimit.global:type_name -> ambit.waypoint.v1.GlobalRateLimit
+	3,  // 70: ambit.waypoint.v1.RateLimitKey.type:type_name -> ambit.waypoint.v1.RateLimitKey.Type
+	16, // 71: ambit.waypoint.v1.GlobalRateLimit.backend:type_name -> ambit.waypoint.v1.BackendRef
+	54, // 72: ambit.waypoint.v1.GlobalRateLimit.timeout:type_name -> google.protobuf.Duration
+	54, // 73: ambit.waypoint.v1.JWTProvider.cache_duration:type_name -> google.protobuf.Duration
+	42, // 74: ambit.waypoint.v1.JWTProvider.locations:type_name -> ambit.waypoint.v1.JWTLocation
+	43, // 75: ambit.waypoint.v1.JWTProvider.output_claims:type_name -> ambit.waypoint.v1.ClaimHeader
+	47, // 76: ambit.waypoint.v1.Backend.load_balancing:type_name -> ambit.waypoint.v1.LoadBalancing
+	49, // 77: ambit.waypoint.v1.Backend.circuit_breaker:type_name -> ambit.waypoint.v1.CircuitBreaker
+	50, // 78: ambit.waypoint.v1.Backend.outlier_detection:type_name -> ambit.waypoint.v1.OutlierDetection
+	51, // 79: ambit.waypoint.v1.Backend.health_check:type_name -> ambit.waypoint.v1.HealthCheck
+	30, // 80: ambit.waypoint.v1.Backend.retry_budget:type_name -> ambit.waypoint.v1.RetryBudget
+	38, // 81: ambit.waypoint.v1.Backend.rate_limits:type_name -> ambit.waypoint.v1.RateLimit
+	46, // 82: ambit.waypoint.v1.Backend.tls:type_name -> ambit.waypoint.v1.BackendTLS
+	4,  // 83: ambit.waypoint.v1.LoadBalancing.algorithm:type_name -> ambit.waypoint.v1.LoadBalancing.Algorithm
+	48, // 84: ambit.waypoint.v1.LoadBalancing.hash_on:type_name -> ambit.waypoint.v1.HashOn
+	54, // 85: ambit.waypoint.v1.LoadBalancing.slow_start:type_name -> google.protobuf.Duration
+	54, // 86: ambit.waypoint.v1.HashOn.cookie_ttl:type_name -> google.protobuf.Duration
+	54, // 87: ambit.waypoint.v1.OutlierDetection.base_ejection:type_name -> google.protobuf.Duration
+	54, // 88: ambit.waypoint.v1.OutlierDetection.max_ejection:type_name -> google.protobuf.Duration
+	54, // 89: ambit.waypoint.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
+	54, // 90: ambit.waypoint.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
+	52, // 91: ambit.waypoint.v1.HealthCheck.grpc:type_name -> ambit.waypoint.v1.GRPCHealth
+	92, // [92:92] is the sub-list for method output_type
+	92, // [92:92] is the sub-list for method input_type
+	92, // [92:92] is the sub-list for extension type_name
+	92, // [92:92] is the sub-list for extension extendee
+	0,  // [0:92] is the sub-list for field type_name
 }
 
 func init() { file_waypoint_waypoint_proto_init() }

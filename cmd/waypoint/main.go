@@ -88,5 +88,6 @@ func limits(f *pflag.FlagSet, cfg *waypoint.Config) {
 	f.DurationVar(&cfg.HTTP1.HeaderTimeout, "header-timeout", 0, "how long an HTTP/1.1 head may take; 10s if 0")
 	f.DurationVar(&cfg.HTTP1.BodyTimeout, "body-timeout", 0, "pause within a body after which it is given up; off if 0")
 	f.DurationVar(&cfg.HTTP1.IdleTimeout, "idle-timeout", 0, "how long a client's HTTP/1.1 connection may be idle; 1h if 0")
+	f.IntVar(&cfg.MaxHandshakes, "max-handshakes", 0, "tunnel handshakes under way at a time; 256 if 0")
 	f.IntVar(&cfg.HTTP2.MaxStreams, "max-streams", 0, "requests at a time on an HTTP/2 connection; 100 if 0")
 }

@@ -27,6 +27,7 @@ type external struct {
 	addresses []meshv1alpha1.ExternalAddresses
 	// virtual addresses of the hosts that have some.
 	virtual map[string][]netip.Addr
+	behind  map[string][]Key // the workloads of each host
 }
 
 // compileExternal gives a service for each host, and the workloads behind it.
@@ -61,7 +62,7 @@ func (c *Compiler) externalFindings(es *meshv1alpha1.ExternalService, problems [
 
 // hostsOf says which of its hosts an ExternalService has, and why not the others.
 func (c *Compiler) hostsOf(owner graph.Key, es *meshv1alpha1.ExternalService) external {
-	x := external{problems: c.validateExternal(owner, es), virtual: make(map[string][]netip.Addr)}
+	x := external{problems: c.validateExternal(owner, es), virtual: make(map[string][]netip.Addr), behind: make(map[string][]Key)}
 	if len(x.problems) > 0 {
 		return x
 	}
@@ -196,15 +197,16 @@ func (c *Compiler) externalHost(es *meshv1alpha1.ExternalService, host string, x
 	}
 	r := resource(TypeAddress, key, &workload.Address{Type: &workload.Address_Service{Service: body}})
 	r.Aliases = c.aliases(aliases)
-	keys := make([]Key, 0, len(behind))
 	for _, b := range behind {
-		keys = append(keys, b.Key)
+		x.behind[host] = append(x.behind[host], b.Key)
 	}
-	b := x.binding
+	n := types.NamespacedName{Namespace: es.Namespace, Name: es.Name}
+	// Looked up when asked: the resource stays the same one where only what is behind it changes.
 	r.Related = func() []Key {
 		c.mu.RLock()
 		defer c.mu.RUnlock()
-		return append(slices.Clone(keys), c.closure(b)...)
+		x := c.externals[n]
+		return append(slices.Clone(x.behind[host]), c.closure(x.binding)...)
 	}
 	return append([]*Resource{r}, behind...)
 }

@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -21,7 +22,13 @@ func (c *Compiler) externalBinding(n types.NamespacedName) binding {
 	if !ok {
 		return binding{}
 	}
-	b := c.bindingOf(n.Namespace, item.Object.Labels, item.Object.Annotations, byService)
+	labels := item.Object.Labels
+	if _, claims := labels[graph.LabelGatewayName]; claims {
+		// Nothing of the kind is made for a waypoint: whatever the label says, this is not exempt.
+		labels = maps.Clone(labels)
+		delete(labels, graph.LabelGatewayName)
+	}
+	b := c.bindingOf(n.Namespace, labels, item.Object.Annotations, byService)
 	// There is no safe way around a way out: it is closed until the waypoint is there.
 	b.waiting = false
 	return b

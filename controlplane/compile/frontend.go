@@ -163,7 +163,7 @@ func (c *Compiler) frontendInput(n types.NamespacedName, routes []graph.Object) 
 
 func (c *Compiler) frontend(n types.NamespacedName, s *corev1.Service, out route.Output) *waypoint.Frontend {
 	body := &waypoint.Frontend{
-		Namespace: n.Namespace, Name: n.Name, Hostname: c.hostname(n), Ports: out.Ports,
+		Namespace: n.Namespace, Name: n.Name, Hostname: c.hostname(n), Ports: out.Ports, UdpPorts: out.UDPPorts,
 		AuthorizationPolicies: c.frontendPolicies(n), JwtProviders: out.Providers, Tracing: out.Tracing,
 	}
 	for _, a := range graph.VirtualAddresses(s) {

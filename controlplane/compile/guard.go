@@ -86,7 +86,7 @@ func (c *Compiler) targetPorts(n types.NamespacedName, s *corev1.Service) []uint
 	found := make(map[uint32]struct{})
 	for i := range s.Spec.Ports {
 		p := &s.Spec.Ports[i]
-		if tcp(p.Protocol) && p.TargetPort.Type == intstr.Int && len(s.Spec.Selector) > 0 {
+		if (tcp(p.Protocol) || udp(p.Protocol)) && p.TargetPort.Type == intstr.Int && len(s.Spec.Selector) > 0 {
 			found[cmp.Or(uint32(p.TargetPort.IntVal), uint32(p.Port))] = struct{}{}
 		}
 	}
@@ -94,6 +94,11 @@ func (c *Compiler) targetPorts(n types.NamespacedName, s *corev1.Service) []uint
 		item, _ := c.graph.Pod(pod)
 		for _, p := range c.podPorts(n, s, item.Object).GetPorts() {
 			found[p.GetTargetPort()] = struct{}{}
+		}
+		for i := range s.Spec.Ports {
+			if target := targetOf(&s.Spec.Ports[i], item.Object); udp(s.Spec.Ports[i].Protocol) && target != 0 && len(s.Spec.Selector) > 0 {
+				found[target] = struct{}{}
+			}
 		}
 	}
 	return slices.Sorted(maps.Keys(found))

@@ -34,7 +34,10 @@ func (c *Compiler) workload(n types.NamespacedName, p *corev1.Pod, addrs []netip
 	if state.tunnel() || w.NativeTunnel {
 		w.TunnelProtocol = workload.TunnelProtocol_HBONE
 	}
-	if state.tunnel() && !w.NativeTunnel {
+	switch {
+	case w.NativeTunnel:
+		w.Extensions = append(w.Extensions, extension(workload.TransportExtension, &workload.Transport{Udp: true}))
+	case state.tunnel():
 		w.Extensions = append(w.Extensions, c.transport(n.Namespace, p)...)
 	}
 	w.Extensions = append(w.Extensions, c.podUDPPorts(n, p)...)

@@ -84,6 +84,7 @@ func TestHeaderBlocksTooLargeToDecode(t *testing.T) {
 
 func TestHandlersThatAnswerOddly(t *testing.T) {
 	outcome := make(chan error, 1)
+	answeredTwice := make(chan struct{})
 	tn := newTunnel(t, hbone.Config{}, func(ctx context.Context, in *hbone.Incoming) {
 		var failed error
 		defer func() { outcome <- failed }()
@@ -92,6 +93,7 @@ func TestHandlersThatAnswerOddly(t *testing.T) {
 		case "twice:1":
 			_, _ = in.Accept()
 			_, failed = in.Accept()
+			close(answeredTwice)
 			parked(ctx, in)
 		case "refused-after:1":
 			_, _ = in.Accept()
@@ -143,6 +145,7 @@ func TestHandlersThatAnswerOddly(t *testing.T) {
 			p.Connect(1, tc.authority)
 			if tc.authority == "twice:1" {
 				p.Answer(1)
+				<-answeredTwice
 				p.OK(p.Framer.WriteData(1, true, nil))
 				p.OK(p.Framer.WriteRSTStream(1, http2.ErrCodeCancel))
 			} else {

@@ -26,7 +26,7 @@ type Config struct {
 	// server that closes an idle connection races with the client's next request,
 	// which fails if it may not be sent twice. So it is the client's part to close
 	// first, and since an idle connection holds no buffer we can wait for longer
-	// than clients do.
+	// than clients do. Limit idle_timeout, without a status.
 	IdleTimeout time.Duration
 	// BodyTimeout ends the reading of a body of which no byte comes for so long;
 	// 0 is off. Tunnels are not bodies. Limit body_timeout, status 408.

@@ -35,6 +35,11 @@ func (f *fault) Error() string { return f.reason }
 // Unwrap makes every fault an ErrProtocol: whoever forwards need not know more.
 func (f *fault) Unwrap() error { return message.ErrProtocol }
 
+// Rejection implements message.Unacceptable.
+func (f *fault) Rejection() message.Rejection {
+	return message.Rejection{Status: f.status, Limit: f.limit, Reason: f.reason}
+}
+
 func malformed(reason string) *fault { return &fault{status: 400, reason: reason} }
 
 // What exceeds a limit.
@@ -62,3 +67,8 @@ type timeout struct {
 
 func (t *timeout) Error() string { return t.reason }
 func (t *timeout) Unwrap() error { return t.err }
+
+// Rejection implements message.Unacceptable.
+func (t *timeout) Rejection() message.Rejection {
+	return message.Rejection{Status: 408, Limit: t.limit, Reason: t.reason}
+}

@@ -112,20 +112,33 @@ func (sc *ServerConn) await() bool {
 	if !sc.leaveIdle() && n == 0 {
 		return false
 	}
-	if n > 0 || !isTimeout(err) || busy == sc.cfg.IdleTimeout {
+	if n > 0 || !isTimeout(err) {
 		return n > 0
+	}
+	if busy == sc.cfg.IdleTimeout {
+		sc.tooIdle()
+		return false
 	}
 	sc.in.release()
 	sc.unwatch()
 	if !sc.enterIdle(func() { sc.in.at(began.Add(sc.cfg.IdleTimeout)) }) {
 		return false
 	}
-	n, _ = sc.in.receive(sc.first[:])
-	sc.leaveIdle()
+	n, err = sc.in.receive(sc.first[:])
+	if sc.leaveIdle() && n == 0 && isTimeout(err) {
+		sc.tooIdle()
+	}
 	if n > 0 {
 		sc.in.w += copy(sc.in.room(), sc.first[:n])
 	}
 	return n > 0
+}
+
+// tooIdle tells that the connection ends because there was no request for too long.
+func (sc *ServerConn) tooIdle() {
+	if sc.cfg.Rejected != nil {
+		sc.cfg.Rejected(message.Rejection{Limit: message.LimitIdle, Reason: "no request for " + sc.cfg.IdleTimeout.String()})
+	}
 }
 
 // enterIdle sets a deadline with arm, unless the connection is to end.

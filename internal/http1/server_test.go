@@ -34,17 +34,20 @@ func TestServerTimeouts(t *testing.T) {
 		cfg      Config
 		after    time.Duration // at least, and at most half as much again
 		answer   string
+		limit    string
 	}{
-		{"idle from the start", "", Config{IdleTimeout: time.Minute}, time.Minute, ""},
-		{"idle, shorter than a second", "", Config{IdleTimeout: 500 * time.Millisecond}, 500 * time.Millisecond, ""},
-		{"idle after a request", simpleGet, Config{IdleTimeout: time.Minute}, time.Minute, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"},
-		{"head", "GET / HT", Config{HeaderTimeout: 3 * time.Second}, 3 * time.Second, "HTTP/1.1 408 Request Timeout"},
-		{"second head", simpleGet + "GET / HT", Config{HeaderTimeout: 3 * time.Second}, 3 * time.Second, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\nHTTP/1.1 408"},
-		{"body", "POST /read HTTP/1.1\r\nhost: h\r\ncontent-length: 5\r\n\r\nab", Config{BodyTimeout: 2 * time.Second}, 2 * time.Second, "HTTP/1.1 408"},
-		{"body that nobody reads", "POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 5\r\n\r\nab", Config{}, settleTimeout, "HTTP/1.1 200"},
+		{"idle from the start", "", Config{IdleTimeout: time.Minute}, time.Minute, "", "idle_timeout"},
+		{"idle, shorter than a second", "", Config{IdleTimeout: 500 * time.Millisecond}, 500 * time.Millisecond, "", "idle_timeout"},
+		{"idle after a request", simpleGet, Config{IdleTimeout: time.Minute}, time.Minute, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", "idle_timeout"},
+		{"head", "GET / HT", Config{HeaderTimeout: 3 * time.Second}, 3 * time.Second, "HTTP/1.1 408 Request Timeout", "header_timeout"},
+		{"second head", simpleGet + "GET / HT", Config{HeaderTimeout: 3 * time.Second}, 3 * time.Second, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\nHTTP/1.1 408", "header_timeout"},
+		{"body", "POST /read HTTP/1.1\r\nhost: h\r\ncontent-length: 5\r\n\r\nab", Config{BodyTimeout: 2 * time.Second}, 2 * time.Second, "HTTP/1.1 408", "body_timeout"},
+		{"body that nobody reads", "POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 5\r\n\r\nab", Config{}, settleTimeout, "HTTP/1.1 200", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
+				limit := make(chan string, 1)
+				c.cfg.Rejected = func(r message.Rejection) { limit <- r.Limit }
 				near, _, ended := serveIn(c.cfg, func(ctx context.Context, req *message.Request, w message.Responder) {
 					if req.Path == "/read" {
 						if _, err := io.ReadAll(req.Body); err != nil {
@@ -62,6 +65,10 @@ func TestServerTimeouts(t *testing.T) {
 				}
 				_ = near.Close()
 				<-ended
+				close(limit)
+				if got := <-limit; got != c.limit {
+					t.Errorf("limit %q, want %q", got, c.limit)
+				}
 			})
 		})
 	}

@@ -117,13 +117,17 @@ func TestHonestWorkIsNoFlood(t *testing.T) {
 }
 
 func TestStreamsBeyondTheLimitAreRefusedFirst(t *testing.T) {
-	p := clientOf(t, http2.Config{MaxStreams: 3}, byPath).hello()
+	told := make(chan message.Rejection, 2)
+	p := clientOf(t, http2.Config{MaxStreams: 3, Rejected: func(r message.Rejection) { told <- r }}, byPath).hello()
 	for id := uint32(1); id < 7; id += 2 {
 		p.get(id, false, "/parked")
 		p.wantStatus(id, "200")
 	}
 	p.get(7, true, "/parked")
 	p.wantReset(7, xhttp2.ErrCodeRefusedStream)
+	if r := <-told; r.Limit != "max_streams" || r.Status != 0 {
+		t.Errorf("told of %+v", r)
+	}
 	// Room made is room.
 	p.ok(p.fr.WriteRSTStream(3, xhttp2.ErrCodeCancel))
 	p.get(9, true, "/parked")

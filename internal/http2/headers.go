@@ -3,6 +3,7 @@ package http2
 import (
 	"github.com/ambit-mesh/ambit/internal/h2wire"
 	"github.com/ambit-mesh/ambit/internal/http2/hpack"
+	"github.com/ambit-mesh/ambit/internal/message"
 )
 
 // maxPieces bounds how finely a header block may be cut (CVE-2024-27316).
@@ -116,7 +117,10 @@ func (r *reader) openLocked(id uint32, fields []hpack.Field, excess hpack.Excess
 	if c.draining || len(c.streams) >= c.cfg.MaxStreams || c.server.running >= 2*c.cfg.MaxStreams {
 		c.pending = h2wire.AppendRSTStream(c.pending, id, h2wire.CodeRefusedStream)
 		c.past.add(id, true)
-		return c.spendLocked(costRefused)
+		if c.draining {
+			return c.spendLocked(costRefused)
+		}
+		return c.server.rejectedLocked(message.Rejection{Limit: "max_streams", Reason: "more requests at a time than the connection may have"}, costRefused)
 	}
 	if excess != hpack.Within {
 		return c.server.tooLargeLocked(id, excess, r.blockEnd)

@@ -176,3 +176,41 @@ func TestBuffered(t *testing.T) {
 		}
 	}
 }
+
+type pipe struct {
+	io.Reader
+	io.Writer
+}
+
+// What a stream has received can be sent on, and is received alike: as a waypoint does.
+func FuzzStream(f *testing.F) {
+	f.Add(masque.AppendCapsule(nil, masque.AppendUDP(nil, []byte("hello"))))
+	f.Add(masque.AppendCapsule(masque.AppendCapsule(nil, []byte{2, 0, 1, 'a', 0}), []byte{7}))
+	f.Add([]byte{0x29, 3, 1, 2, 3, 0, 3, 2, 1, 9})
+	f.Fuzz(func(t *testing.T, wire []byte) {
+		var on bytes.Buffer
+		out := masque.NewStream(pipe{nil, &on})
+		var first, second []string
+		err := masque.NewStream(pipe{iotest.HalfReader(bytes.NewReader(wire)), nil}).Receive(func(p []byte, more bool) {
+			if p != nil {
+				first = append(first, string(p))
+			}
+			if err := out.Send(p, more); err != nil {
+				t.Fatal(err)
+			}
+		})
+		if err != nil && !errors.Is(err, masque.ErrMalformed) && !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Fatal(err)
+		}
+		if err := out.Send(nil, false); err != nil {
+			t.Fatal(err)
+		}
+		if err := masque.NewStream(pipe{&on, nil}).Receive(func(p []byte, _ bool) {
+			if p != nil {
+				second = append(second, string(p))
+			}
+		}); err != nil || !slices.Equal(first, second) {
+			t.Fatalf("sent on %q, received %q, %v", first, second, err)
+		}
+	})
+}

@@ -88,6 +88,13 @@ type Body interface {
 	io.Closer
 }
 
+// Unacceptable is what reading a body fails with where the request breaks a rule or a
+// limit: whoever reads answers with what it says, and tells of it as the codec would.
+type Unacceptable interface {
+	error
+	Rejection() Rejection
+}
+
 // Responder answers one request. Its methods are called by one goroutine at a
 // time.
 type Responder interface {
@@ -169,6 +176,10 @@ func (e *ExchangeError) Unwrap() error { return e.Err }
 // ErrProtocol is the cause of what fails because the other end does not keep to
 // the protocol.
 var ErrProtocol = errors.New("malformed message")
+
+// LimitIdle is the limit of a Rejection of no request: of a connection that was ended
+// because none came.
+const LimitIdle = "idle_timeout"
 
 // Rejection is a request that a codec has answered itself.
 type Rejection struct {

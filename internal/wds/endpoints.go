@@ -60,12 +60,23 @@ func (s *Store) EvaluatorOf(namespace string, listed []string) *authz.Evaluator 
 // those. The error is ErrNoPort, or ErrNoEndpoint for a service that nobody serves
 // or that is not known.
 func (s *Store) Endpoints(src *Workload, key string, port uint16) (*Service, []Endpoint, error) {
+	return s.endpointsOf(src, key, port, func(svc *Service) *Service { return svc })
+}
+
+// EndpointsUDP is Endpoints for a UDP port of a service.
+func (s *Store) EndpointsUDP(src *Workload, key string, port uint16) (*Service, []Endpoint, error) {
+	return s.endpointsOf(src, key, port, (*Service).udp)
+}
+
+// endpointsOf gives the endpoints of the service as seen says.
+func (s *Store) endpointsOf(src *Workload, key string, port uint16, seen func(*Service) *Service) (*Service, []Endpoint, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	svc := s.services[key]
 	if svc == nil {
 		return nil, nil, fmt.Errorf("service %s is not known: %w", key, ErrNoEndpoint)
 	}
+	svc = seen(svc)
 	if !svc.HasPort(port) {
 		return svc, nil, fmt.Errorf("service %s port %d: %w", key, port, ErrNoPort)
 	}
@@ -115,12 +126,22 @@ func (w *Workload) address(v4 bool) (a netip.Addr, ok bool) {
 // its ports: that of any of them where each has its own. Without workloads it is
 // the service's port.
 func (s *Store) TargetPort(key string, port uint16) uint16 {
+	return s.targetPort(key, port, func(svc *Service) *Service { return svc })
+}
+
+// TargetPortUDP is TargetPort for a UDP port.
+func (s *Store) TargetPortUDP(key string, port uint16) uint16 {
+	return s.targetPort(key, port, (*Service).udp)
+}
+
+func (s *Store) targetPort(key string, port uint16, seen func(*Service) *Service) uint16 {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	svc := s.services[key]
 	if svc == nil {
 		return port
 	}
+	svc = seen(svc)
 	for _, p := range svc.Ports {
 		if p.Service == port && p.Target != 0 {
 			return p.Target

@@ -44,13 +44,17 @@ func (s *Service) udp() *Service {
 	return &of
 }
 
-// RouteUDP is Route for datagrams, of which waypoints know nothing: they go to the
-// endpoints.
+// RouteUDP is Route for datagrams.
 func (s *Store) RouteUDP(src *Workload, dst netip.AddrPort, avoid ...*Workload) (Route, error) {
 	dst = netip.AddrPortFrom(dst.Addr().Unmap(), dst.Port())
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if w := s.byAddr[dst.Addr()]; w != nil {
+		if w.Waypoint != nil && !s.isWaypoint(src, w.Waypoint) {
+			if r, err := s.viaWaypointUDP(src, w.Waypoint, nil, dst, avoid); !w.Waypoint.goAround(err) {
+				return r, err
+			}
+		}
 		return tunnelUDP(toWorkload(w, nil, dst))
 	}
 	svc := s.serviceLocked(src.Namespace, dst.Addr())
@@ -60,18 +64,44 @@ func (s *Store) RouteUDP(src *Workload, dst netip.AddrPort, avoid ...*Workload) 
 		}
 		return Route{Connect: dst, Target: dst}, nil
 	}
+	return s.toServiceUDP(src, svc, dst, avoid)
+}
+
+// toServiceUDP is toService for datagrams.
+func (s *Store) toServiceUDP(src *Workload, svc *Service, dst netip.AddrPort, avoid []*Workload) (Route, error) {
 	of := svc.udp()
-	if svc.Passthrough && !(svc.External && src.RegistryOnly && !of.HasPort(dst.Port())) {
-		return Route{Connect: dst, Target: dst, Service: svc}, nil
+	via := svc.Waypoint != nil && !s.isWaypoint(src, svc.Waypoint)
+	asItIs := svc.Passthrough
+	if svc.External && !of.HasPort(dst.Port()) {
+		// A waypoint decides about its ports, and nobody about others.
+		asItIs = asItIs && !src.RegistryOnly && !via
 	}
-	if !of.HasPort(dst.Port()) {
+	if !asItIs && !of.HasPort(dst.Port()) {
 		return Route{Service: svc}, fmt.Errorf("service %s UDP port %d: %w", svc.Key, dst.Port(), ErrNoPort)
+	}
+	if via {
+		if r, err := s.viaWaypointUDP(src, svc.Waypoint, svc, dst, avoid); !svc.Waypoint.goAround(err) {
+			return r, err
+		}
+	}
+	if asItIs {
+		return Route{Connect: dst, Target: dst, Service: svc}, nil
 	}
 	ep, target, err := s.pick(src, of, dst.Port(), dst.Addr().Is4(), avoid)
 	if err != nil {
 		return Route{Service: svc}, err
 	}
 	return tunnelUDP(toWorkload(ep, svc, target))
+}
+
+// viaWaypointUDP is viaWaypoint for datagrams, which a waypoint must say that it takes.
+func (s *Store) viaWaypointUDP(src *Workload, g *Gateway, svc *Service, dst netip.AddrPort, avoid []*Workload) (Route, error) {
+	r, err := s.viaWaypoint(src, g, svc, dst, avoid)
+	if err == nil && !r.Workload.UDP {
+		_, err = tunnelUDP(r)
+		return Route{Service: svc}, fmt.Errorf("waypoint %s of %s: %w: %w", g, dst, ErrWaypoint, err)
+	}
+	return r, err
 }
 
 func tunnelUDP(r Route) (Route, error) {

@@ -36,8 +36,14 @@ func load(ctx context.Context, args []string) error {
 	target := f.String("target", "", "host:port")
 	conns := f.Int("conns", 1, "connections at a time")
 	duration := f.Duration("duration", 5*time.Second, "how long")
+	on := f.String("cores", "", "to run on, such as 0,1; any if empty")
 	if err := f.Parse(args); err != nil {
 		return err
+	}
+	if *on != "" {
+		if err := cores(*on).keep("self"); err != nil {
+			return err
+		}
 	}
 	l := &loader{target: *target, conns: *conns, duration: *duration}
 	kinds := map[string]func(context.Context) error{

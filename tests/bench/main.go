@@ -22,11 +22,12 @@ func main() {
 		"load":     load,    // in the client's pod
 		"get":      get,     // in a node
 		"link":     link,    // between the nodes
+		"pin":      pin,     // in nodes and pods
 		"hold":     hold,    // keeps a pod alive
 		"waypoint": l7.Main, // beside a proxy that is measured
 	}
 	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: bench run | serve | relay | load | link | hold")
+		fmt.Fprintln(os.Stderr, "usage: bench run | serve | relay | load | link | pin | hold")
 		os.Exit(2)
 	}
 	if err := commands[os.Args[1]](ctx, os.Args[2:]); err != nil && ctx.Err() == nil {

@@ -36,6 +36,8 @@ type bench struct {
 	profiles       string // folder; "" for none
 	tcp            string // congestion control of TCP over slow links; "" for the machine's
 	transport      string // annotation of the namespace; "" for none
+	awake          bool   // no core halts
+	clientCores    cores  // of what runs in the client's pod; "" for any
 	duration       time.Duration
 	workloads      []workload
 	chains         []string
@@ -56,11 +58,16 @@ func run(ctx context.Context, args []string) error {
 	links := f.String("links", "", "only the links that this regular expression finds")
 	replace := f.Int("replace", 1000, "pods that churn replaces")
 	profiles := f.String("profiles", "", "folder for CPU profiles of both ztunnels under the loads of the data path")
+	share := f.String("cores", "any", "any: all share the cores; node: each node and its pod have a half of them")
+	awake := f.Bool("awake", true, "of the data path: idle cores poll and do not halt, where the kernel lets us")
 	tcp := f.String("tcp", "", "over slow links the congestion control of TCP, for example cubic; that of the machine if empty")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
-	b := &bench{name: "bench", duration: *duration, tcp: *tcp, profiles: *profiles, churnPods: *replace, results: make(map[string]map[string][]result)}
+	if *share != "node" && *share != "any" {
+		return fmt.Errorf("-cores %q: want node or any", *share)
+	}
+	b := &bench{name: "bench", duration: *duration, tcp: *tcp, profiles: *profiles, churnPods: *replace, awake: *awake, results: make(map[string]map[string][]result)}
 	var err error
 	name := func(w workload) string { return w.row }
 	if *only == "links" {
@@ -108,11 +115,11 @@ func run(ctx context.Context, args []string) error {
 	if *only == "mesh" {
 		return nil
 	}
-	return b.dataPath(ctx, *rounds, *only)
+	return b.dataPath(ctx, *rounds, *only, *share == "node")
 }
 
 // dataPath measures bytes and connections between two pods on two nodes.
-func (b *bench) dataPath(ctx context.Context, rounds int, only string) error {
+func (b *bench) dataPath(ctx context.Context, rounds int, only string, share bool) error {
 	if err := b.manifests(false); err != nil {
 		return err
 	}
@@ -120,7 +127,21 @@ func (b *bench) dataPath(ctx context.Context, rounds int, only string) error {
 		return err
 	}
 	defer func() { _ = b.ambit(context.WithoutCancel(ctx), "local", "down", "--name", b.name) }()
+	if share {
+		if err := b.shareCores(ctx); err != nil {
+			return err
+		}
+	}
 	if only == "" || only == "data" {
+		stop := func() {}
+		if b.awake {
+			if end, err := keepAwake(); err != nil {
+				fmt.Fprintln(os.Stderr, "bench: idle cores may halt, which makes a lone round trip's time the machine's:", err)
+			} else {
+				stop = end
+			}
+		}
+		defer stop()
 		for round := range rounds {
 			fmt.Fprintf(os.Stderr, "round %d of %d\n", round+1, rounds)
 			if err := b.round(ctx); err != nil {
@@ -128,6 +149,7 @@ func (b *bench) dataPath(ctx context.Context, rounds int, only string) error {
 			}
 		}
 		b.print()
+		stop()
 	}
 	if only == "" || only == "links" {
 		if err := b.links(ctx, rounds); err != nil {
@@ -253,6 +275,9 @@ func (b *bench) exec(ctx context.Context, args ...string) *exec.Cmd {
 
 func (b *bench) load(ctx context.Context, args ...string) (result, error) {
 	var r result
+	if b.clientCores != "" {
+		args = append(args, "--cores", string(b.clientCores))
+	}
 	out, err := b.exec(ctx, append([]string{"load"}, args...)...).Output()
 	if err != nil {
 		return r, err

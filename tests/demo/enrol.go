@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/ambit-mesh/ambit/internal/local/control"
+	"github.com/ambit-mesh/ambit/internal/testkit/sniff"
 )
 
 const (
@@ -165,9 +166,15 @@ func differences(before, now map[string]string) string {
 }
 
 func (d *demo) count(ctx context.Context) error {
-	r, err := d.capture(ctx)
-	if err != nil {
-		return err
+	var r sniff.Report
+	for range windows {
+		var err error
+		if r, err = d.capture(ctx); err != nil {
+			return err
+		}
+		if r.Found[needles[0]] > 0 {
+			break
+		}
 	}
 	if r.Found[needles[0]] == 0 {
 		return fmt.Errorf("traffic between the nodes is not as before the label: %v", r.OpenFlows)

@@ -43,9 +43,17 @@ var errNoSuchConnection = errors.New("no such connection is in the access logs o
 
 // awaitEnds repeats ends: a connection is logged when it has ended.
 func (d *demo) awaitEnds(ctx context.Context, want func(source, destination access) bool) (source, destination access, err error) {
+	return d.askForEnds(ctx, func() error { return nil }, want)
+}
+
+// askForEnds is awaitEnds, and asks for one more connection each time.
+func (d *demo) askForEnds(ctx context.Context, ask func() error, want func(source, destination access) bool) (source, destination access, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
 	for {
+		if err := ask(); err != nil {
+			return source, destination, err
+		}
 		source, destination, err = d.ends(ctx, want)
 		if !errors.Is(err, errNoSuchConnection) || pass(ctx, 300*time.Millisecond) != nil {
 			return source, destination, err
@@ -125,13 +133,14 @@ func (d *demo) policy(ctx context.Context) error {
 		return err
 	}
 	d.say("visitor: %v", refusal)
-	// Both carts in turn, so that one of them is on the other node.
-	for range 6 {
+	// As often as it takes to come to the cart on the other node.
+	ask := func() error {
 		if out, err := d.exec(ctx, "visitor", "shop", "get", "http://cart:8080/healthz"); err == nil {
 			return fmt.Errorf("the visitor reached the cart again: %s", out)
 		}
+		return nil
 	}
-	s, t, err := d.awaitEnds(ctx, func(s, t access) bool {
+	s, t, err := d.askForEnds(ctx, ask, func(s, t access) bool {
 		return strings.HasSuffix(s.SrcIdentity, "/sa/visitor") && strings.Contains(s.Error+s.Policy, policyName) && strings.Contains(t.Error+t.Policy, policyName)
 	})
 	if err != nil {

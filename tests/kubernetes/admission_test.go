@@ -57,7 +57,8 @@ var admissions = []struct{ name, object, warns, denies string }{
 	{"a route with a waypoint", routeOf("HTTPRoute", "bound", "{group: '', kind: Service, name: web}"), "", ""},
 	{"a consumer's route", routeOf("HTTPRoute", "shop", "{group: '', kind: Service, name: web, namespace: bound}"), "", ""},
 	{"a route of a Gateway", routeOf("HTTPRoute", "shop", "{name: edge}"), "", ""},
-	{"a UDP route", routeOf("UDPRoute", "bound", "{group: '', kind: Service, name: web}"), "does not route UDP", ""},
+	{"a UDP route", routeOf("UDPRoute", "bound", "{group: '', kind: Service, name: web}"), "", ""},
+	{"a UDP route without a waypoint", routeOf("UDPRoute", "shop", "{group: '', kind: Service, name: web}"), "is bound to no waypoint", ""},
 	{"a UDP route of a Gateway", routeOf("UDPRoute", "shop", "{name: edge}"), "", ""},
 
 	{"a policy of connections", policyOf("AuthorizationPolicy", "shop", "targetRefs: [{kind: Namespace}], action: ALLOW"), "", ""},

@@ -26,7 +26,7 @@ func TestEnrolAndLeaveUnderLoad(t *testing.T) {
 		before.beat()
 	}
 	for name, s := range map[string]*steady{"enrolled client": inside, "client that is enrolled": outside, "client on the same node": sameNode} {
-		if ok, failures := s.end(); failures != "" || ok < 20 {
+		if ok, failures := s.end(); failures != "" || ok < atLeast {
 			t.Errorf("%s: %d connections worked, failures: %s", name, ok, failures)
 		}
 	}

@@ -28,6 +28,10 @@ func raced(t *testing.T) bool {
 	return slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 }
 
+// raceCost is how many times the memory a program may take at its peak that is built with
+// the race detector (https://go.dev/doc/articles/race_detector says five to ten).
+const raceCost = 8
+
 // pooledGoroutines are those of the connections that the tunnels of so many sessions
 // needed: at most 16 between two pods, kept for the sessions that may follow.
 const pooledGoroutines = 16 * 12
@@ -51,7 +55,7 @@ func TestDatagramFlood(t *testing.T) {
 	m.succeed("in", "server-n1", asked)
 	peak, left := peakFlooded, leftFlooded
 	if raced(t) {
-		peak, left = 8*peak, 2*left
+		peak, left = raceCost*peak, 2*left
 	}
 	before := map[string]expense{"n1/ztunnel": m.expense("n1/ztunnel"), "n2/ztunnel": m.expense("n2/ztunnel")}
 	over := make(chan struct{})

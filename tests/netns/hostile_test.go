@@ -27,12 +27,13 @@ var attacks = map[string]func(*testing.T, *attacker){
 	"endless QUIC handshakes": attackEndlessQUICHandshakes,
 }
 
-// Bounds of what an attack may cost the ztunnel, which is built with the race
-// detector: what is left of it when it is over, and the most at any time.
+// Bounds of what an attack may cost the ztunnel: what is left of it when it is over, and
+// the most at any time, for which raceCost is allowed for. Seen without the race detector:
+// 28 MB at most.
 const (
 	leftGoroutines = 20
 	leftHeap       = 8 << 20
-	peakResident   = 128 << 20
+	peakResident   = 64 << 20
 )
 
 // Peers that do their worst at port 15008 of one pod get their exact answers from
@@ -55,6 +56,10 @@ func TestHostilePeers(t *testing.T) {
 	m.captured("in", "tenant")
 	in.Victim = m.ip("in", "server-n2")
 
+	peak := peakResident
+	if raced(t) {
+		peak *= raceCost
+	}
 	tenant := m.steady("in", "client", "neighbour.tenant.svc.cluster.local:8080")
 	tenantsOwn := m.hold("in", "client", "neighbour.tenant.svc.cluster.local:8085")
 	victims := m.hold("in", "client", "server-n2.in.svc.cluster.local:8085")
@@ -68,12 +73,12 @@ func TestHostilePeers(t *testing.T) {
 			after = m.expense("n2/ztunnel")
 			return after.goroutines <= before.goroutines+leftGoroutines && after.heap <= before.heap+leftHeap
 		})
-		if after.peak > before.resident+peakResident {
+		if after.peak > before.resident+peak {
 			t.Errorf("%s: the ztunnel had %d MB at its peak, %d MB before", name, after.peak>>20, before.resident>>20)
 		}
 		t.Logf("%s: goroutines %d → %d, heap %d → %d KB, resident %d MB, at most %d MB", name, before.goroutines, after.goroutines, before.heap>>10, after.heap>>10, before.resident>>20, after.peak>>20)
 	}
-	if ok, failures := tenant.end(); failures != "" || ok < 50 {
+	if ok, failures := tenant.end(); failures != "" || ok < atLeast {
 		t.Errorf("another pod on the same ztunnel: %d connections worked, failures: %s", ok, failures)
 	}
 	m.attacksAreLogged()

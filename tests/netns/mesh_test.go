@@ -297,6 +297,10 @@ func (m *mesh) linesOf(failures string) string {
 	return all.String()
 }
 
+// atLeast is how many connections a steady load must have made to prove anything,
+// also on a machine that is busy with other things.
+const atLeast = 10
+
 // steady is a client that opens connection after connection.
 type steady struct {
 	cmd *exec.Cmd

@@ -122,7 +122,7 @@ func TestCertificatesOfSeconds(t *testing.T) {
 	})
 	open.beat()
 	m.encryptedBetween("server-n2.in.svc.cluster.local:8080")
-	if ok, failures := load.end(); failures != "" || ok < 100 {
+	if ok, failures := load.end(); failures != "" || ok < atLeast {
 		t.Errorf("%d connections worked, failures: %s", ok, failures)
 	}
 }
@@ -190,7 +190,7 @@ func TestAuthorityAwayUntilJustBeforeExpiry(t *testing.T) {
 		m.signal("controlplane", "CONT")
 	}
 	m.until("all are renewed", func() bool { return time.Until(m.firstExpiry()) > left })
-	if ok, failures := load.end(); failures != "" || ok < 100 {
+	if ok, failures := load.end(); failures != "" || ok < atLeast {
 		t.Errorf("%d connections worked, failures: %s", ok, failures)
 	}
 }

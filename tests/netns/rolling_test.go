@@ -173,7 +173,7 @@ func TestRollingReplacements(t *testing.T) {
 	for i, l := range loads {
 		ok, failures := l.end()
 		total += ok
-		if failures != "" || ok < 100 {
+		if failures != "" || ok < atLeast {
 			t.Errorf("client %d: %d connections worked, failures: %s\n%s", i, ok, failures, m.linesOf(failures))
 		}
 	}

@@ -40,7 +40,7 @@ func TestZtunnelIsReplaced(t *testing.T) {
 	idle.beat()
 	idle.end()
 	for _, l := range loads {
-		if ok, failures := l.end(); failures != "" || ok < 100 {
+		if ok, failures := l.end(); failures != "" || ok < atLeast {
 			t.Errorf("%d connections worked, failures: %s", ok, failures)
 		}
 	}
@@ -80,7 +80,7 @@ func TestZtunnelIsReplacedOverQUIC(t *testing.T) {
 	idle.beat()
 	idle.end()
 	datagrams.beat()
-	if ok, failures := load.end(); failures != "" || ok < 100 {
+	if ok, failures := load.end(); failures != "" || ok < atLeast {
 		t.Errorf("%d connections worked, failures: %s", ok, failures)
 	}
 	if n := len(m.accessLog(func(l map[string]any) bool { return l["tunnel"] == "h2" })); n > 0 {

@@ -165,6 +165,38 @@ func (m *mesh) total(name string) int {
 	return m.get("http://" + name + "/total").Seen.Count
 }
 
+// A body that turns out to be malformed is its client's failure: it is answered as such,
+// and no endpoint is thought the worse of, however often.
+func TestMalformedBodies(t *testing.T) {
+	m := use(t)
+	m.apply(pods("patient") + `---
+apiVersion: ambit-mesh.io/v1alpha1
+kind: OutlierDetectionPolicy
+metadata: {name: patient, namespace: app}
+spec:
+  targetRefs: [{kind: Service, name: patient}]
+  consecutiveFailures: 2
+  maxEjectedPercent: 100
+`)
+	m.until("the service answers", request{URL: "http://patient/"}, status(200))
+	list := make([]utterance, 10)
+	for i := range list {
+		list[i] = utterance{Addr: "patient:80", Say: []byte("POST / HTTP/1.1\r\nHost: patient\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nmore\r\n")}
+	}
+	var answers []retort
+	m.run("client", list, &answers, "speak")
+	for _, got := range answers {
+		if !slices.Equal(got.Statuses, []int{400}) || !got.Closed {
+			t.Errorf("%+v, want 400 and the end", got)
+		}
+	}
+	m.counted("ambit_requests_rejected_total", `limit="malformed"`, `status="400"`)
+	m.logged("request rejected", `"dst.service":"app/patient.app.svc.cluster.local"`, "chunk")
+	if r := m.get("http://patient/"); r.Status != 200 {
+		t.Errorf("afterwards: %d %s", r.Status, r.Error)
+	}
+}
+
 // Heads have limits, each with a status and a counter.
 func TestLimitsOfHeads(t *testing.T) {
 	m := use(t)

@@ -204,12 +204,16 @@ func (m *mesh) write(name, text string) {
 	}
 }
 
+// echoPods selects those of a version, or of both.
+func echoPods(version string) string {
+	if version == "" {
+		return "app: echo"
+	}
+	return "app: echo, version: " + version
+}
+
 // service is a Service in front of the echo pods of a version, or of both.
 func service(name, version string) string {
-	selector := "app: echo"
-	if version != "" {
-		selector += ", version: " + version
-	}
 	return fmt.Sprintf(`
 ---
 apiVersion: v1
@@ -223,7 +227,7 @@ spec:
   - {name: auto, port: 9080, targetPort: 8080, protocol: TCP, appProtocol: example.com/unknown}
   - {name: first, port: 9090, targetPort: 9090, protocol: TCP, appProtocol: example.com/unknown}
   - {name: tls, port: 443, targetPort: 8443, protocol: TCP}
-`, name, selector)
+`, name, echoPods(version))
 }
 
 // run runs a role in a pod with in as its input, and reads its output.

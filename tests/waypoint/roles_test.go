@@ -138,6 +138,10 @@ func role(args []string) int {
 		err = load(os.Stdin, os.Stdout)
 	case "certificate":
 		err = certificateOf(args[1])
+	case "datagrams":
+		err = datagramClient()
+	case "datagrams-held":
+		err = holdSession(args[1])
 	case "tcp":
 		err = tcpClient(args[1], args[2])
 	default:
@@ -166,13 +170,14 @@ type seen struct {
 }
 
 // echo serves HTTP on 8080, gRPC on 7070, a protocol in which the server speaks
-// first on 9090, and TLS on 8443.
+// first on 9090, TLS on 8443, and datagrams on 8053.
 func echo() error {
 	e := &echoServer{toggles: newToggles(), counts: make(map[string]int), gates: make(map[string]chan struct{}), version: os.Getenv("VERSION")}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
-	errs := make(chan error, 4)
+	errs := make(chan error, 5)
+	go func() { errs <- echoDatagrams(e.version) }()
 	go func() { errs <- (&http.Server{Addr: ":8080", Handler: e, Protocols: protocols}).ListenAndServe() }()
 	go func() {
 		l, err := net.Listen("tcp", ":7070")

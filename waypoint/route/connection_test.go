@@ -132,3 +132,42 @@ func TestInvalidConnectionRoutes(t *testing.T) {
 		t.Errorf("%+v", d)
 	}
 }
+
+// UDP ports are apart from those of TCP, and have UDPRoutes alone.
+func TestUDPPorts(t *testing.T) {
+	rule := func(service string) []*waypoint.Rule { return []*waypoint.Rule{split(backend(service, 1))} }
+	udp := &waypoint.Port{
+		Number: 53, Kind: waypoint.RouteKind_ROUTE_KIND_UDP,
+		Producer:  &waypoint.RouteTable{Routes: []*waypoint.Route{{Kind: "UDPRoute", Namespace: "shop", Name: "all", Rules: rule("shop/all")}}},
+		Consumers: []*waypoint.ConsumerTable{{Namespace: "b", Table: &waypoint.RouteTable{Routes: []*waypoint.Route{{Kind: "UDPRoute", Namespace: "b", Name: "mine", Rules: rule("shop/mine")}}}}},
+	}
+	pb := &waypoint.Frontend{
+		Namespace: "shop", Name: "dns", UdpPorts: []*waypoint.Port{udp, {Number: 54, Fallback: split(backend("shop/own", 1))}},
+		Ports: []*waypoint.Port{{Number: 53, Fallback: split(backend("shop/tcp", 1))}},
+	}
+	f, problems := route.Compile(pb)
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	for _, tc := range []struct {
+		from string
+		port uint16
+		want string
+	}{{"a", 53, "shop/all"}, {"b", 53, "shop/mine"}, {"b", 54, "shop/own"}} {
+		d, x := f.MatchUDP(client(tc.from), tc.port), f.ExplainUDP(client(tc.from), tc.port)
+		if d.Outcome != route.Matched || d.Rule.Backends[0].Service != tc.want || x.Backends[0].Service != tc.want {
+			t.Errorf("%s to %d: %+v", tc.from, tc.port, d)
+		}
+	}
+	if d := f.MatchConnection(client("a"), 53, ""); d.Outcome != route.Matched || d.Rule.Backends[0].Service != "shop/tcp" {
+		t.Errorf("TCP: %+v", d)
+	}
+	if d := f.MatchUDP(client("a"), 80); d.Outcome != route.NoPort || !strings.Contains(d.Reason, "UDP port") {
+		t.Errorf("no such port: %+v", d)
+	}
+	pb.Ports[0].Kind, pb.UdpPorts[1].Kind = waypoint.RouteKind_ROUTE_KIND_UDP, waypoint.RouteKind_ROUTE_KIND_TCP
+	f, problems = route.Compile(pb)
+	if len(problems) != 2 || f.MatchConnection(client("a"), 53, "").Outcome != route.Invalid || f.MatchUDP(client("a"), 54).Outcome != route.Invalid {
+		t.Errorf("routes of the other sort: %v", problems)
+	}
+}

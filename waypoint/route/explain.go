@@ -132,6 +132,13 @@ func (f *Frontend) ExplainConnection(client Client, number uint16, name string) 
 	return x
 }
 
+// ExplainUDP says what MatchUDP decides, and why.
+func (f *Frontend) ExplainUDP(client Client, number uint16) Explanation {
+	x := f.udp.ExplainConnection(client, number, "")
+	x.Subject = "a session of datagrams"
+	return x
+}
+
 func (f *Frontend) explain(d Decision, client *Client, number uint16, subject string) Explanation {
 	return Explanation{
 		Frontend: f.Namespace + "/" + f.Name, Port: number, Subject: subject, Outcome: d.Outcome.String(),

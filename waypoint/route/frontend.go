@@ -17,6 +17,8 @@ type Frontend struct {
 	Tracing *Tracing
 
 	ports map[uint16]*port
+	// udp is the frontend as datagrams see it, with its ports of UDP alone; nil there.
+	udp *Frontend
 	// noPort is the reason for a port that is not among them.
 	noPort string
 }
@@ -50,6 +52,9 @@ func (f *Frontend) Port(number uint16) (Port, bool) {
 	return p.Port, true
 }
 
+// UDPPort gives a UDP port by its number.
+func (f *Frontend) UDPPort(number uint16) (Port, bool) { return f.udp.Port(number) }
+
 // PortNumbers gives the ports, in order.
 func (f *Frontend) PortNumbers() []uint16 { return slices.Sorted(maps.Keys(f.ports)) }
 
@@ -70,22 +75,33 @@ func (p *port) table(namespace string) *table {
 // when it is asked for: the frontend that is given is to be used all the same.
 func Compile(pb *waypoint.Frontend) (*Frontend, []Problem) {
 	f := &Frontend{Namespace: pb.GetNamespace(), Name: pb.GetName(), Hostname: pb.GetHostname(), ports: map[uint16]*port{}}
-	c := &frontendCompiler{frontend: f, own: &compiler{where: Problem{Object: f.String(), Rule: -1}}}
+	c := &frontendCompiler{frontend: f, called: "port", own: &compiler{where: Problem{Object: f.String(), Rule: -1}}}
 	f.Tracing = c.own.tracing("tracing", pb.GetTracing())
 	if f.Tracing != nil {
 		f.Tracing.Sampling = min(f.Tracing.Sampling, million)
 	}
-	for i, p := range pb.GetPorts() {
-		c.port(fmt.Sprintf("ports[%d]", i), p)
-	}
-	f.noPort = fmt.Sprintf("%s has no such port; it has %v", f, f.PortNumbers())
+	udp := *f
+	udp.ports, f.udp = map[uint16]*port{}, &udp
+	c.all("ports", pb.GetPorts())
+	c.frontend, c.called, c.udp = &udp, "UDP port", true
+	c.all("udp_ports", pb.GetUdpPorts())
 	return f, append(c.own.problems, c.problems...)
+}
+
+// all compiles the ports of one sort.
+func (c *frontendCompiler) all(at string, list []*waypoint.Port) {
+	for i, p := range list {
+		c.port(fmt.Sprintf("%s[%d]", at, i), p)
+	}
+	c.frontend.noPort = fmt.Sprintf("%s has no such %s; it has %v", c.frontend, c.called, c.frontend.PortNumbers())
 }
 
 // frontendCompiler compiles a frontend: own are the problems of its ports,
 // problems those of rules.
 type frontendCompiler struct {
 	frontend *Frontend
+	udp      bool
+	called   string // what its ports are
 	own      *compiler
 	problems []Problem
 }
@@ -130,7 +146,10 @@ func (c *frontendCompiler) checkPort(at string, p *port, pb *waypoint.Port) {
 	if kind == "" && (routed || p.Kind != waypoint.RouteKind_ROUTE_KIND_UNSPECIFIED) {
 		c.own.problem(at+".kind", fmt.Sprintf("%d is no kind of routes that is known, so that the port is refused; update the waypoint", p.Kind))
 	}
-	where := fmt.Sprintf("port %d of %s is routed by %ss", p.Number, c.frontend, kind)
+	if kind != "" && c.udp != (p.Kind == waypoint.RouteKind_ROUTE_KIND_UDP) {
+		c.own.problem(at+".kind", fmt.Sprintf("%ss do not apply to a %s, so that it is refused; detach them", kind, c.called))
+	}
+	where := fmt.Sprintf("%s %d of %s is routed by %ss", c.called, p.Number, c.frontend, kind)
 	p.notHTTP = where + ", which do not apply to requests"
 	p.notConnection = where + ", and what the client speaks is not HTTP"
 }
@@ -151,7 +170,7 @@ func (c *frontendCompiler) table(p *port, source Source, pb *waypoint.RouteTable
 	}
 	t := newTable(source, entries)
 	t.servers = newServers(heads)
-	t.unmatched = fmt.Sprintf("no rule matches at port %d of %s: %s", p.Number, c.frontend, considered(source, routes))
+	t.unmatched = fmt.Sprintf("no rule matches at %s %d of %s: %s", c.called, p.Number, c.frontend, considered(source, routes))
 	return t
 }
 
@@ -173,10 +192,10 @@ func considered(source Source, routes []*waypoint.Route) string {
 	return text
 }
 
-// connections says that routes of a kind are for connections and not for
-// requests.
+// connections says that routes of a kind are for connections, or sessions of
+// datagrams, and not for requests.
 func connections(k waypoint.RouteKind) bool {
-	return k == waypoint.RouteKind_ROUTE_KIND_TLS || k == waypoint.RouteKind_ROUTE_KIND_TCP
+	return k == waypoint.RouteKind_ROUTE_KIND_TLS || k == waypoint.RouteKind_ROUTE_KIND_TCP || k == waypoint.RouteKind_ROUTE_KIND_UDP
 }
 
 // route compiles the rules of a route.
@@ -275,7 +294,7 @@ func newServers(heads []head) *servers {
 // fallback compiles what applies without routes. Where it is missing everything
 // is refused.
 func (c *frontendCompiler) fallback(p *port, pb *waypoint.Rule) *Rule {
-	label := fmt.Sprintf("the fallback of port %d of %s", p.Number, c.frontend)
+	label := fmt.Sprintf("the fallback of %s %d of %s", c.called, p.Number, c.frontend)
 	rc := &compiler{where: Problem{Object: label, Rule: -1}}
 	if pb == nil {
 		return &Rule{label: label, id: "fallback", Invalid: label + " is missing, and there is no route", Tracing: c.frontend.Tracing}

@@ -46,6 +46,11 @@ func (f *Frontend) MatchConnection(client Client, number uint16, name string) De
 	return decide(r, t.source)
 }
 
+// MatchUDP finds the rule for a session of datagrams.
+func (f *Frontend) MatchUDP(client Client, number uint16) Decision {
+	return f.udp.MatchConnection(client, number, "")
+}
+
 // table gives port and table of a client. An outcome means that there is nothing
 // more to find out; without one, no table means the fallback.
 func (f *Frontend) table(client *Client, number uint16) (*port, *table, Decision) {

@@ -234,6 +234,8 @@ func kindName(k waypoint.RouteKind) string {
 		return "TLSRoute"
 	case waypoint.RouteKind_ROUTE_KIND_TCP:
 		return "TCPRoute"
+	case waypoint.RouteKind_ROUTE_KIND_UDP:
+		return "UDPRoute"
 	}
 	return ""
 }

@@ -9,6 +9,7 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/ambit-mesh/ambit/apis/waypoint"
+	"github.com/ambit-mesh/ambit/controlplane/compile/traffic"
 )
 
 // compiled is the wire form of a route with what is wrong with it. It does not
@@ -69,12 +70,17 @@ func (t *translation) work(a *attached, section string) *compiled {
 			c.route.ServerNames = append(c.route.ServerNames, strings.ToLower(string(h)))
 		}
 		for i := range o.Spec.Rules {
-			c.route.Rules = append(c.route.Rules, w.bytesRule(i, o.Spec.Rules[i].Name, o.Spec.Rules[i].BackendRefs))
+			c.route.Rules = append(c.route.Rules, w.opaqueRule(i, o.Spec.Rules[i].Name, o.Spec.Rules[i].BackendRefs, traffic.UseBytes))
 		}
 		c.rules = len(o.Spec.Rules)
 	case *gatewayv1.TCPRoute:
 		for i := range o.Spec.Rules {
-			c.route.Rules = append(c.route.Rules, w.bytesRule(i, o.Spec.Rules[i].Name, o.Spec.Rules[i].BackendRefs))
+			c.route.Rules = append(c.route.Rules, w.opaqueRule(i, o.Spec.Rules[i].Name, o.Spec.Rules[i].BackendRefs, traffic.UseBytes))
+		}
+		c.rules = len(o.Spec.Rules)
+	case *gatewayv1.UDPRoute:
+		for i := range o.Spec.Rules {
+			c.route.Rules = append(c.route.Rules, w.opaqueRule(i, o.Spec.Rules[i].Name, o.Spec.Rules[i].BackendRefs, traffic.UseDatagrams))
 		}
 		c.rules = len(o.Spec.Rules)
 	}

@@ -37,6 +37,7 @@ type Input struct {
 // Output is what becomes of it.
 type Output struct {
 	Ports     []*waypoint.Port
+	UDPPorts  []*waypoint.Port
 	Providers []*waypoint.JWTProvider
 	// Tracing is for rules that say nothing of it; nil is the waypoint's own.
 	Tracing *waypoint.Tracing
@@ -118,8 +119,11 @@ func Translate(in Input, mesh traffic.Mesh, cache *Cache) Output {
 		t.providers()
 		t.trace()
 		for i := range in.Service.Spec.Ports {
-			if p := &in.Service.Spec.Ports[i]; traffic.TCP(p) {
+			switch p := &in.Service.Spec.Ports[i]; {
+			case traffic.TCP(p):
 				t.out.Ports = append(t.out.Ports, t.port(i, p))
+			case traffic.UDP(p):
+				t.out.UDPPorts = append(t.out.UDPPorts, t.port(i, p))
 			}
 		}
 	}
@@ -173,6 +177,8 @@ func kindOf(kind string) waypoint.RouteKind {
 		return waypoint.RouteKind_ROUTE_KIND_TLS
 	case graph.KindTCPRoute:
 		return waypoint.RouteKind_ROUTE_KIND_TCP
+	case graph.KindUDPRoute:
+		return waypoint.RouteKind_ROUTE_KIND_UDP
 	}
 	return waypoint.RouteKind_ROUTE_KIND_UNSPECIFIED
 }
@@ -182,9 +188,12 @@ func (t *translation) port(index int, p *corev1.ServicePort) *waypoint.Port {
 	kind, owner := t.settle(index, p)
 	out := &waypoint.Port{
 		Number: uint32(p.Port), // #nosec G115 -- 1 to 65535
-		Name:   p.Name, Kind: kind, Protocol: traffic.PortSpeaks(p).Protocol(),
+		Name:   p.Name, Kind: kind,
 	}
-	if owner {
+	if !traffic.UDP(p) { // whatever datagrams carry is not looked at
+		out.Protocol = traffic.PortSpeaks(p).Protocol()
+	}
+	if owner && !traffic.UDP(p) {
 		out.Protocol = protocol(p, kind)
 	}
 	tables := make(map[string]*waypoint.RouteTable)
@@ -249,7 +258,7 @@ func (t *translation) fallback(p *corev1.ServicePort, proto waypoint.Protocol) *
 		Service: t.self(),
 		Port:    uint32(p.Port), // #nosec G115 -- 1 to 65535
 	}
-	layer7 := proto != waypoint.Protocol_PROTOCOL_TCP && proto != waypoint.Protocol_PROTOCOL_TLS
+	layer7 := proto != waypoint.Protocol_PROTOCOL_TCP && proto != waypoint.Protocol_PROTOCOL_TLS && !traffic.UDP(p)
 	if layer7 {
 		if speaks := traffic.PortSpeaks(p); speaks == traffic.SpeaksHTTP1 || speaks == traffic.SpeaksHTTP2 {
 			backend.Protocol = speaks.Protocol()

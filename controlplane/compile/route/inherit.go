@@ -46,7 +46,7 @@ func (t *translation) providers() {
 	}
 	t.out.Providers = traffic.Providers(p, &traffic.Report{})
 	if p.Spec.Required {
-		t.signedIn = "JWTAuthentication " + traffic.Name(p) + " requires a token of every request, and none is seen where the port is passed through as TCP or TLS"
+		t.signedIn = "JWTAuthentication " + traffic.Name(p) + " requires a token of every request, and none is seen where the port is passed through as TCP, TLS or UDP"
 	}
 }
 
@@ -107,7 +107,7 @@ func (t *translation) inherit(rule *waypoint.Rule, route *graph.Key, name, secti
 	if !layer7 {
 		shut(rule, t.signedIn)
 		for _, p := range t.external(c, nil) {
-			shut(rule, "ExternalAuthorizationPolicy "+traffic.Name(p)+" is about requests, and none is seen where the port is passed through as TCP or TLS")
+			shut(rule, "ExternalAuthorizationPolicy "+traffic.Name(p)+" is about requests, and none is seen where the port is passed through as TCP, TLS or UDP")
 		}
 		return
 	}

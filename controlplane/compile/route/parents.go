@@ -24,8 +24,6 @@ func (t *translation) resolve(a *attached, r *reference) {
 		r.refuse(v1alpha1.ReasonUnsupportedParent, svc+" is of type ExternalName: it has no address of the mesh by which its traffic could be told; attach the route to a Service with a cluster address")
 	case s.Spec.ClusterIP == corev1.ClusterIPNone:
 		r.refuse(v1alpha1.ReasonUnsupportedParent, svc+" is headless: its clients address pods, not the Service; attach the route to a Service with a cluster address")
-	case a.key.Kind == graph.KindUDPRoute:
-		r.refuse(v1alpha1.ReasonUnsupportedRoute, "a waypoint does not route UDP yet: datagrams go to the endpoints of "+svc+"; remove the route")
 	default:
 		t.ports(a, r)
 	}
@@ -50,7 +48,7 @@ func (t *translation) ports(a *attached, r *reference) {
 	matched := false
 	for i := range t.in.Service.Spec.Ports {
 		p := &t.in.Service.Spec.Ports[i]
-		if !traffic.TCP(p) || r.ref.Port != nil && *r.ref.Port != p.Port ||
+		if !a.fits(p) || r.ref.Port != nil && *r.ref.Port != p.Port ||
 			r.ref.SectionName != nil && string(*r.ref.SectionName) != p.Name {
 			continue
 		}
@@ -63,12 +61,27 @@ func (t *translation) ports(a *attached, r *reference) {
 	}
 	switch {
 	case !matched:
-		r.refuse(gatewayv1.RouteReasonNoMatchingParent, t.called()+" has no such TCP port; "+portList(t.in.Service))
+		r.refuse(gatewayv1.RouteReasonNoMatchingParent, t.called()+" has no such "+a.network()+" port; "+portList(t.in.Service, a.fits))
 	case len(r.ports) == 0:
 		r.refuse(gatewayv1.RouteReasonUnsupportedProtocol, strings.Join(unfit, "; "))
 	case len(unfit) > 0:
 		r.note = strings.Join(unfit, "; ")
 	}
+}
+
+// fits says whether a port is of the sort that routes of the kind are about.
+func (a *attached) fits(p *corev1.ServicePort) bool {
+	if a.kind == waypoint.RouteKind_ROUTE_KIND_UDP {
+		return traffic.UDP(p)
+	}
+	return traffic.TCP(p)
+}
+
+func (a *attached) network() string {
+	if a.kind == waypoint.RouteKind_ROUTE_KIND_UDP {
+		return "UDP"
+	}
+	return "TCP"
 }
 
 // unfit says why routes of a kind cannot apply to a port.
@@ -95,10 +108,10 @@ func says(p *corev1.ServicePort) string {
 	return p.Name + " (port name)"
 }
 
-func portList(s *corev1.Service) string {
+func portList(s *corev1.Service, fits func(*corev1.ServicePort) bool) string {
 	var out []string
 	for i := range s.Spec.Ports {
-		if p := &s.Spec.Ports[i]; traffic.TCP(p) {
+		if p := &s.Spec.Ports[i]; fits(p) {
 			text := itoa(p.Port)
 			if p.Name != "" {
 				text += " (" + p.Name + ")"
@@ -114,7 +127,7 @@ func portList(s *corev1.Service) string {
 
 // settle decides which kind of routes a port has, and marks the references of
 // the others as lost. GEP-1294: GRPCRoute before HTTPRoute before TLSRoute before
-// TCPRoute. The owner's routes decide; routes of consumers give way to them.
+// TCPRoute; ports of UDP have UDPRoutes alone. The owner's routes decide; routes of consumers give way to them.
 func (t *translation) settle(port int, p *corev1.ServicePort) (kind waypoint.RouteKind, owner bool) {
 	kind = t.strongest(port, false)
 	owner = kind != waypoint.RouteKind_ROUTE_KIND_UNSPECIFIED
@@ -138,7 +151,7 @@ func (t *translation) settle(port int, p *corev1.ServicePort) (kind waypoint.Rou
 }
 
 func layer4(kind waypoint.RouteKind) bool {
-	return kind == waypoint.RouteKind_ROUTE_KIND_TLS || kind == waypoint.RouteKind_ROUTE_KIND_TCP
+	return kind == waypoint.RouteKind_ROUTE_KIND_TLS || kind == waypoint.RouteKind_ROUTE_KIND_TCP // of UDP there is nothing above
 }
 
 // strongest gives the kind that wins among the routes of the owner, or among
@@ -146,7 +159,7 @@ func layer4(kind waypoint.RouteKind) bool {
 func (t *translation) strongest(port int, consumers bool) waypoint.RouteKind {
 	order := []waypoint.RouteKind{
 		waypoint.RouteKind_ROUTE_KIND_GRPC, waypoint.RouteKind_ROUTE_KIND_HTTP,
-		waypoint.RouteKind_ROUTE_KIND_TLS, waypoint.RouteKind_ROUTE_KIND_TCP,
+		waypoint.RouteKind_ROUTE_KIND_TLS, waypoint.RouteKind_ROUTE_KIND_TCP, waypoint.RouteKind_ROUTE_KIND_UDP,
 	}
 	for _, kind := range order {
 		for _, a := range t.routes {

@@ -86,7 +86,7 @@ func (w *worker) resolve(field string, ref *gatewayv1.BackendObjectReference, us
 // backend adds one of the backends among which requests are split.
 func (w *worker) backend(field string, ref *gatewayv1.BackendRef, use traffic.Use) *waypoint.WeightedBackend {
 	b := w.resolve(field, &ref.BackendObjectReference, use)
-	if b.Reason == "" && use != traffic.UseBytes && b.Service.Name != "" {
+	if b.Reason == "" && use != traffic.UseBytes && use != traffic.UseDatagrams && b.Service.Name != "" {
 		b.Ref.Invalid = w.t.refusedLimit(b.Service)
 	}
 	out := &waypoint.WeightedBackend{Weight: 1, Backend: b.Ref}
@@ -100,11 +100,11 @@ func (w *worker) backend(field string, ref *gatewayv1.BackendRef, use traffic.Us
 	return out
 }
 
-// bytesRule translates a rule of a TLSRoute or TCPRoute.
-func (w *worker) bytesRule(index int, name *gatewayv1.SectionName, refs []gatewayv1.BackendRef) *waypoint.Rule {
+// opaqueRule translates a rule of a TLSRoute, TCPRoute or UDPRoute.
+func (w *worker) opaqueRule(index int, name *gatewayv1.SectionName, refs []gatewayv1.BackendRef, use traffic.Use) *waypoint.Rule {
 	w.begin(index, name)
 	for i := range refs {
-		w.backend(fmt.Sprintf("%s.backendRefs[%d]", w.at, i), &refs[i], traffic.UseBytes)
+		w.backend(fmt.Sprintf("%s.backendRefs[%d]", w.at, i), &refs[i], use)
 	}
 	return w.end(false)
 }

@@ -89,6 +89,9 @@ func (s Speaks) Protocol() waypoint.Protocol {
 // TCP says whether a port is one of TCP.
 func TCP(p *corev1.ServicePort) bool { return p.Protocol == "" || p.Protocol == corev1.ProtocolTCP }
 
+// UDP says whether a port is one of UDP.
+func UDP(p *corev1.ServicePort) bool { return p.Protocol == corev1.ProtocolUDP }
+
 // Use is what requests are sent to a backend for.
 type Use int
 
@@ -101,6 +104,8 @@ const (
 	UseGRPC
 	// UseBytes passes bytes through.
 	UseBytes
+	// UseDatagrams passes datagrams through.
+	UseDatagrams
 )
 
 // Resolve looks up a reference that an object of a namespace makes. No
@@ -145,15 +150,19 @@ func ResolveHost(s *corev1.Service, name string, ref *gatewayv1.BackendObjectRef
 // whether the waypoint speaks TLS to a port.
 func (b Resolved) port(s *corev1.Service, what string, wanted *gatewayv1.PortNumber, use Use, originates func(*corev1.ServicePort) bool) Resolved {
 	if wanted == nil {
-		return b.refuse(gatewayv1.RouteReasonBackendNotFound, "a port of "+what+" must be given: "+portsOf(s))
+		return b.refuse(gatewayv1.RouteReasonBackendNotFound, "a port of "+what+" must be given: "+portsOf(s, func(p *corev1.ServicePort) bool { return UDP(p) == (use == UseDatagrams) }))
 	}
-	port := FindPort(s, *wanted)
+	fits, network := TCP, "TCP"
+	if use == UseDatagrams {
+		fits, network = UDP, "UDP"
+	}
+	port := findPort(s, *wanted, fits)
 	if port == nil {
-		return b.refuse(gatewayv1.RouteReasonBackendNotFound, what+" has no TCP port "+itoa(*wanted)+": "+portsOf(s))
+		return b.refuse(gatewayv1.RouteReasonBackendNotFound, what+" has no "+network+" port "+itoa(*wanted)+": "+portsOf(s, fits))
 	}
 	speaks := PortSpeaks(port)
 	switch {
-	case use == UseBytes:
+	case use == UseBytes, use == UseDatagrams:
 		return b
 	case speaks == SpeaksTLS && !originates(port):
 		return b.refuse(gatewayv1.RouteReasonUnsupportedProtocol, "port "+itoa(*wanted)+" of "+what+
@@ -189,19 +198,21 @@ func kindOf(ref *gatewayv1.BackendObjectReference) string {
 }
 
 // FindPort gives the TCP port of a number, or nil.
-func FindPort(s *corev1.Service, number int32) *corev1.ServicePort {
+func FindPort(s *corev1.Service, number int32) *corev1.ServicePort { return findPort(s, number, TCP) }
+
+func findPort(s *corev1.Service, number int32, fits func(*corev1.ServicePort) bool) *corev1.ServicePort {
 	for i := range s.Spec.Ports {
-		if p := &s.Spec.Ports[i]; p.Port == number && TCP(p) {
+		if p := &s.Spec.Ports[i]; p.Port == number && fits(p) {
 			return p
 		}
 	}
 	return nil
 }
 
-func portsOf(s *corev1.Service) string {
+func portsOf(s *corev1.Service, fits func(*corev1.ServicePort) bool) string {
 	var out []string
 	for i := range s.Spec.Ports {
-		if p := &s.Spec.Ports[i]; TCP(p) {
+		if p := &s.Spec.Ports[i]; fits(p) {
 			out = append(out, itoa(p.Port))
 		}
 	}

@@ -193,7 +193,11 @@ func blind(mesh Mesh, p v1alpha1.TrafficPolicy, t Target) bool {
 	found := false
 	for i := range s.Spec.Ports {
 		port := &s.Spec.Ports[i]
-		if !TCP(port) || t.Section != "" && t.Section != port.Name {
+		if t.Section != "" && t.Section != port.Name || !TCP(port) && !UDP(port) {
+			continue
+		}
+		if UDP(port) {
+			found = true
 			continue
 		}
 		if speaks := PortSpeaks(port); speaks != SpeaksTCP && speaks != SpeaksTLS {

@@ -216,7 +216,7 @@ func (a *attempts) once(ctx context.Context) (*answer, error) {
 		if cause := context.Cause(ans.ctx); ctx.Err() == nil && errors.Is(cause, errTimeout) {
 			err = cause
 		}
-		if endpointFailed(ctx, err) {
+		if !x.body.broken() && endpointFailed(ctx, err) {
 			ans.use.Answered(true)
 		}
 		if ans.span != nil {
@@ -284,7 +284,7 @@ const (
 
 // again decides whether to try again.
 func (a *attempts) again(ans *answer, err error) (bool, class) {
-	if a.x.req.Tunnel() && ans != nil || a.body == nil && a.x.req.Body != nil && !provablyUnsent(err) {
+	if a.x.body.broken() || a.x.req.Tunnel() && ans != nil || a.body == nil && a.x.req.Body != nil && !provablyUnsent(err) {
 		return false, noRetry
 	}
 	if a.body != nil && !a.body.repeatable() {

@@ -3,6 +3,7 @@
 // answer is brought back.
 //
 //	CONNECT (hbone) ─▶ inbound.go: who, for which service and port
+//	                     ├─ CONNECT-UDP ─▶ datagrams.go: policy, backend, datagrams both ways
 //	                     ├─ TCP, TLS ─▶ opaque.go: policy, backend, splice
 //	                     └─ HTTP ─▶ http1/http2 server ─▶ exchange.go, for each request:
 //	                           path ▸ tokens ▸ policy ▸ route ▸ answers of its own (redirect, CORS)

@@ -38,8 +38,8 @@ type exchange struct {
 	span   *trace.Span
 	record flow.Record
 
-	claims  *jwt.Claims
-	counted *countedBody // nil when the length was said
+	claims *jwt.Claims
+	body   *upload // of the request, nil if it has none
 	// marking are what is put on the response, whoever answers.
 	marking   []func(*message.Fields)
 	cutBy     atomic.Pointer[error] // why an upgrade was ended by us
@@ -57,7 +57,7 @@ var exchanges = sync.Pool{New: func() any { return new(exchange) }}
 func (d *downstream) exchange(ctx context.Context, req *message.Request, w message.Responder) {
 	x := exchanges.Get().(*exchange)
 	x.d, x.p, x.req, x.w, x.start = d, d.proxy, req, w, time.Now()
-	x.count()
+	x.watch()
 	x.client = d.routeClient()
 	x.begin()
 	d.proxy.active.Add(1)
@@ -69,8 +69,12 @@ func (d *downstream) exchange(ctx context.Context, req *message.Request, w messa
 		x.record.Reason = "the client went away"
 		x.w.Break(errClientGone)
 	default:
-		d.timedOut(err)
-		x.reply(failureOf(err))
+		f := x.unacceptable()
+		if f == nil {
+			d.timedOut(err)
+			f = failureOf(err)
+		}
+		x.reply(f)
 	}
 	d.proxy.active.Add(-1)
 	x.finish()

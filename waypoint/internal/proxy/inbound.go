@@ -14,6 +14,7 @@ import (
 
 	"github.com/ambit-mesh/ambit/internal/hbone"
 	"github.com/ambit-mesh/ambit/internal/identity"
+	"github.com/ambit-mesh/ambit/internal/masque"
 	"github.com/ambit-mesh/ambit/internal/trace"
 	"github.com/ambit-mesh/ambit/internal/wds"
 	"github.com/ambit-mesh/ambit/waypoint/internal/frontend"
@@ -28,6 +29,7 @@ type downstream struct {
 	// key is the service that was asked for, and port its port.
 	key  string
 	port uint16
+	udp  bool // datagrams, and a UDP port
 	// asked is the address that the client asked for; the zero value for a name.
 	asked netip.AddrPort
 	local netip.AddrPort // the waypoint's own, which the tunnel came to
@@ -64,6 +66,10 @@ func (p *Proxy) ServeStream(ctx context.Context, in *hbone.Incoming) {
 		in.Refuse(r.status, hbone.ProxyStatus(r.kind, r.reason))
 		return
 	}
+	if d.udp {
+		d.serveUDP(ctx, in)
+		return
+	}
 	s, err := in.Accept()
 	if err != nil {
 		return
@@ -88,7 +94,14 @@ func (p *Proxy) admit(ctx context.Context, in *hbone.Incoming) (*downstream, err
 	if w := p.cfg.Store.Workload(from.Addr()); w != nil && w.Identity() == id {
 		d.source = w
 	}
-	return d, d.awaitBinding(ctx, in.Authority, in.Get(fieldService))
+	authority := in.Authority
+	if in.Protocol == masque.Protocol { // there the path says what is meant, and the authority where the waypoint is
+		d.udp = true
+		if authority, err = masque.ParsePath(in.Path); err != nil {
+			return nil, refused(400, "http_request_error", err.Error())
+		}
+	}
+	return d, d.awaitBinding(ctx, authority, in.Get(fieldService))
 }
 
 // bindingTime is how long a connection waits for the binding that has brought it:
@@ -151,6 +164,12 @@ func (d *downstream) resolve(authority, meant string) error {
 	if e.Config.GetExternal() {
 		d.client.Host, d.client.To = host, d.asked
 	}
+	if d.udp {
+		if _, ok := e.Routes.UDPPort(d.port); !ok {
+			return refused(404, "destination_not_found", "service "+e.Key+" has no UDP port "+strconv.Itoa(int(d.port)))
+		}
+		return nil
+	}
 	if _, ok := e.Routes.Port(d.port); !ok {
 		return refused(503, "destination_not_found", "service "+e.Key+" has no port "+strconv.Itoa(int(d.port)))
 	}
@@ -161,7 +180,7 @@ func (d *downstream) resolve(authority, meant string) error {
 // workload has this waypoint.
 func (d *downstream) resolveWorkload(authority string) error {
 	if d.asked.IsValid() {
-		if d.ownPort() {
+		if !d.udp && d.ownPort() {
 			return nil
 		}
 		if w := d.proxy.cfg.Store.Workload(d.asked.Addr()); w != nil && d.proxy.serves(w.Waypoint) {

@@ -55,6 +55,9 @@ func (l *line) MarshalLogObject(to zapcore.ObjectEncoder) error {
 		l.str("src.namespace", w.Namespace)
 	}
 	l.identity("src.identity", r.Source)
+	if r.Protocol == flowpb.Protocol_PROTOCOL_UDP {
+		l.str("protocol", "udp")
+	}
 	if r.Service != nil {
 		l.str("dst.service", r.Service.Hostname)
 		l.num("dst.port", int64(r.ServicePort))

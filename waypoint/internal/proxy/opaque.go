@@ -14,8 +14,10 @@ import (
 
 	"github.com/ambit-mesh/ambit/internal/flow"
 	"github.com/ambit-mesh/ambit/internal/hbone"
+	"github.com/ambit-mesh/ambit/internal/trace"
 	"github.com/ambit-mesh/ambit/internal/wds"
 	"github.com/ambit-mesh/ambit/waypoint/internal/upstream"
+	"github.com/ambit-mesh/ambit/waypoint/route"
 )
 
 // opaque is a connection that is passed on as it is.
@@ -63,51 +65,72 @@ func (o *opaqueConn) connect(ctx context.Context, server string) (upstream.Conn,
 	if d.key == "" {
 		return o.connectWorkload(ctx)
 	}
-	if err := o.allowed(); err != nil {
+	cluster, timeout, err := o.choose(server)
+	if err != nil {
 		return nil, nil, err
+	}
+	up, done, err := reach(ctx, o, cluster, timeout, cluster.Connect)
+	if err == nil && !o.record.Destination.Address.Addr().IsValid() {
+		o.record.Destination.Address = remote(up) // of a host outside
+	}
+	return up, done, err
+}
+
+// choose decides about the connection and picks a backend for it. It gives how long
+// connecting to there may take; 0 is the usual time.
+func (o *opaqueConn) choose(server string) (*upstream.Cluster, time.Duration, error) {
+	d := o.d
+	if err := o.allowed(); err != nil {
+		return nil, 0, err
 	}
 	e := d.proxy.cfg.Frontends.Key(d.key)
 	if e == nil {
-		return nil, nil, failed(503, flagInvalid, "destination_not_found", "service %s is no longer bound", d.key)
+		return nil, 0, failed(503, flagInvalid, "destination_not_found", "service %s is no longer bound", d.key)
 	}
-	decision := e.Routes.MatchConnection(o.d.routeClient(), d.port, server)
+	find := d.proxy.cfg.Upstream.Cluster
+	var decision route.Decision
+	if d.udp {
+		decision, find = e.Routes.MatchUDP(d.routeClient(), d.port), d.proxy.cfg.Upstream.ClusterUDP
+	} else {
+		decision = e.Routes.MatchConnection(d.routeClient(), d.port, server)
+	}
 	if decision.Rule == nil || decision.Rule.Invalid != "" {
-		return nil, nil, failed(404, flagNoRoute, "destination_not_found", "%s", decision.Reason)
+		return nil, 0, failed(404, flagNoRoute, "destination_not_found", "%s", decision.Reason)
 	}
 	b, reason := decision.Rule.PickBackend(rand.Uint64())
 	if b == nil || b.Invalid != "" {
-		return nil, nil, failed(500, flagInvalid, "proxy_configuration_error", "%s: %s", decision.Rule.ID(), reason)
+		return nil, 0, failed(500, flagInvalid, "proxy_configuration_error", "%s: %s", decision.Rule.ID(), reason)
 	}
-	cluster := d.proxy.cfg.Upstream.Cluster(b.Service, b.Port)
 	o.idle = decision.Rule.Timeouts.Idle.Or(0)
-	return o.dial(ctx, cluster, decision.Rule.Timeouts.Connect.Or(0))
+	return find(b.Service, b.Port), decision.Rule.Timeouts.Connect.Or(0), nil
 }
 
 // connectionTries is how many endpoints are tried before the first byte.
 const connectionTries = 3
 
-func (o *opaqueConn) dial(ctx context.Context, cluster *upstream.Cluster, timeout time.Duration) (upstream.Conn, func(), error) {
+// reach opens a way to an endpoint of the cluster. What is given with it ends it.
+func reach[C io.Closer](ctx context.Context, o *opaqueConn, cluster *upstream.Cluster, timeout time.Duration,
+	open func(context.Context, *upstream.Endpoint, *upstream.Client, time.Duration) (C, trace.Context, error),
+) (up C, done func(), err error) {
+	var none C
 	leave, err := cluster.Enter()
 	if err != nil {
-		return nil, nil, err
+		return none, nil, err
 	}
 	var pick upstream.Pick
 	for n := 1; ; n++ {
 		e, err := cluster.Choose(pick)
 		if err != nil {
 			leave()
-			return nil, nil, err
+			return none, nil, err
 		}
 		use := e.Use()
 		w := e.Workload()
 		o.record.Destination = flow.End{Workload: w, Identity: w.Identity(), Address: e.Address(o.d.client.Address.Addr().Is4())}
-		up, via, err := cluster.Connect(ctx, e, &o.d.client, timeout)
+		up, via, err := open(ctx, e, &o.d.client, timeout)
 		o.record.TunnelOut = via
 		if err == nil || endpointFailed(ctx, err) {
 			use.Answered(err != nil)
-		}
-		if err == nil && !o.record.Destination.Address.Addr().IsValid() {
-			o.record.Destination.Address = remote(up) // of a host outside
 		}
 		if err == nil {
 			return up, func() { _ = up.Close(); use.Done(); leave() }, nil
@@ -116,7 +139,7 @@ func (o *opaqueConn) dial(ctx context.Context, cluster *upstream.Cluster, timeou
 		pick.Avoid = append(pick.Avoid, e)
 		if status, _, refused := upstream.Refused(err); n == connectionTries || ctx.Err() != nil || refused && status != 503 {
 			leave()
-			return nil, nil, err
+			return none, nil, err
 		}
 	}
 }
@@ -219,7 +242,16 @@ func (o *opaqueConn) cut(up upstream.Conn, err error) {
 	_ = up.SetDeadline(time.Unix(1, 0))
 }
 
+// finish ends the connection and its books. One that has failed is reset.
 func (o *opaqueConn) finish(err error) {
+	if err != nil {
+		o.d.conn.Stream().Reset(hbone.CodeCancel)
+	}
+	o.account(err)
+}
+
+// account closes the books: metrics, flow and log say the same.
+func (o *opaqueConn) account(err error) {
 	r := &o.record
 	r.Duration = time.Since(r.Start)
 	r.Sent, r.Received = o.sent.Load(), o.received.Load()
@@ -227,7 +259,6 @@ func (o *opaqueConn) finish(err error) {
 		o.d.timedOut(err)
 		f := failureOf(err)
 		r.Verdict, r.Reason, r.Flags, r.Policy = f.verdict, f.reason, f.flag, f.policy
-		o.d.conn.Stream().Reset(hbone.CodeCancel)
 	}
 	o.d.proxy.cfg.Metrics.connections.WithLabelValues(o.d.key, r.Flags).Inc()
 	o.d.proxy.cfg.Flows.Append(r)

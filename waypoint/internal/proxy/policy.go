@@ -75,9 +75,13 @@ func (d *downstream) facts() authz.Connection {
 	if !to.IsValid() {
 		to = d.local.Addr()
 	}
+	target := d.proxy.cfg.Store.TargetPort
+	if d.udp {
+		target = d.proxy.cfg.Store.TargetPortUDP
+	}
 	return authz.Connection{
 		Source: d.client.ID, Peer: d.client.ID, SourceIP: d.client.Address.Addr(),
-		DestIP: to, DestPort: d.proxy.cfg.Store.TargetPort(d.key, d.port),
+		DestIP: to, DestPort: target(d.key, d.port),
 	}
 }
 

@@ -99,18 +99,20 @@ type Metrics struct {
 	connections    *prometheus.CounterVec
 	mirrors        *prometheus.CounterVec
 	timeouts       *prometheus.CounterVec
+	drops          *prometheus.CounterVec
 }
 
 // NewMetrics registers the metrics.
 func NewMetrics(r prometheus.Registerer) *Metrics {
 	m := &Metrics{
-		rejected:       prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ambit_requests_rejected_total", Help: "Requests that were malformed or exceeded a limit, and were answered without looking further, by the name of the limit."}, []string{"limit", "status"}),
+		rejected:       prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ambit_requests_rejected_total", Help: "Requests that were malformed or exceeded a limit, and were answered without looking further, by the name of the limit; idle_timeout counts connections that had no request for too long."}, []string{"limit", "status"}),
 		refusedStreams: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ambit_waypoint_streams_refused_total", Help: "Connections that were refused when they were opened; tunnels beyond the handshakes that may be under way have the reason handshakes."}, []string{"reason"}),
-		connections:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ambit_waypoint_connections_total", Help: "Connections that were passed on as they are, TCP and TLS."}, []string{"service", "response_flags"}),
+		connections:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ambit_waypoint_connections_total", Help: "Connections that were passed on as they are, TCP and TLS, and sessions of UDP."}, []string{"service", "response_flags"}),
 		mirrors:        prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ambit_mirrors_total", Help: "Copies of requests by what became of them."}, []string{"backend", "outcome"}),
 	}
 	m.timeouts = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ambit_timeouts_total", Help: "Requests and connections that a timeout has ended, by which: request, backend_request, try, idle, connect."}, []string{"service", "timeout"})
-	r.MustRegister(m.rejected, m.refusedStreams, m.connections, m.mirrors, m.timeouts)
+	m.drops = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ambit_waypoint_datagrams_dropped_total", Help: "Datagrams of clients that were not passed on, by why: too_large, not_delivered."}, []string{"reason"})
+	r.MustRegister(m.rejected, m.refusedStreams, m.connections, m.mirrors, m.timeouts, m.drops)
 	return m
 }
 
@@ -126,6 +128,9 @@ func (d *downstream) rejected(r message.Rejection) {
 		limit = "malformed"
 	}
 	d.proxy.cfg.Metrics.rejected.WithLabelValues(limit, statusLabel(r.Status)).Inc()
+	if limit == message.LimitIdle {
+		return // nobody has asked for anything
+	}
 	d.proxy.cfg.Access.Error("request rejected", zap.String("src.addr", d.client.Address.String()), zap.String("src.identity", d.client.ID.String()),
 		zap.String("dst.service", d.key), zap.Int("status", r.Status), zap.String("limit", limit), zap.String("error", r.Reason))
 }

@@ -104,8 +104,8 @@ func (x *exchange) finish() {
 	now := time.Now()
 	r := &x.record
 	r.Duration = now.Sub(x.start)
-	if x.counted != nil {
-		r.HTTP.RequestBytes = x.counted.n.Load()
+	if x.body != nil && x.req.ContentLength < 0 {
+		r.HTTP.RequestBytes = x.body.n.Load()
 	}
 	r.Sent, r.Received = r.HTTP.RequestBytes, r.HTTP.ResponseBytes
 	proto := stats.HTTP

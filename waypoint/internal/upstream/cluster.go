@@ -23,6 +23,7 @@ var ErrOverloaded = errors.New("circuit breaker open")
 type clusterKey struct {
 	service string // <namespace>/<hostname>
 	port    uint16
+	udp     bool
 }
 
 // Cluster is a port of a service as requests are sent to it.
@@ -74,7 +75,11 @@ func (c *Cluster) current() *snapshot {
 func (c *Cluster) listLocked(generation uint64, policy *waypoint.Backend, old *snapshot) *snapshot {
 	s := &snapshot{generation: generation, policy: policy}
 	now := time.Now()
-	svc, list, err := c.set.store.Endpoints(c.set.self(), c.key.service, c.key.port)
+	find := c.set.store.Endpoints
+	if c.key.udp {
+		find = c.set.store.EndpointsUDP
+	}
+	svc, list, err := find(c.set.self(), c.key.service, c.key.port)
 	s.svc, s.err = svc, err
 	kept := make(map[endpointKey]*Endpoint, len(list))
 	for _, e := range list {
@@ -219,6 +224,12 @@ func (c *Cluster) MayRetry() (leave func(), err error) {
 		return nil, fmt.Errorf("service %s: retry budget of %d %% is used up: %w", c.key.service, b.GetPercent(), ErrOverloaded)
 	}
 	return func() { c.retries.Add(-1) }, nil
+}
+
+// ConnectUDP opens a session of datagrams to an endpoint; see Dialer.ConnectUDP.
+func (c *Cluster) ConnectUDP(ctx context.Context, e *Endpoint, client *Client, timeout time.Duration) (Packets, trace.Context, error) {
+	ep := *e.current.Load()
+	return c.set.dialer.ConnectUDP(ctx, c.current().svc, ep, client, timeout)
 }
 
 // Connect opens a connection to an endpoint; see Dialer.Connect.

@@ -10,6 +10,7 @@ import (
 type ClusterInfo struct {
 	Service   string         `json:"service"`
 	Port      uint16         `json:"port"`
+	UDP       bool           `json:"udp,omitempty"`
 	Requests  int64          `json:"requests"`
 	Error     string         `json:"error,omitempty"`
 	Endpoints []EndpointInfo `json:"endpoints"`
@@ -30,7 +31,7 @@ func (s *Set) Info() []ClusterInfo {
 	now := time.Now()
 	for _, c := range s.list() {
 		snap := c.current()
-		info := ClusterInfo{Service: c.key.service, Port: c.key.port, Requests: c.requests.Load(), Endpoints: []EndpointInfo{}}
+		info := ClusterInfo{Service: c.key.service, Port: c.key.port, UDP: c.key.udp, Requests: c.requests.Load(), Endpoints: []EndpointInfo{}}
 		if snap.err != nil {
 			info.Error = snap.err.Error()
 		}
@@ -44,7 +45,17 @@ func (s *Set) Info() []ClusterInfo {
 		out = append(out, info)
 	}
 	slices.SortFunc(out, func(a, b ClusterInfo) int {
-		return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.Port, b.Port))
+		return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.Port, b.Port), compareBools(a.UDP, b.UDP))
 	})
 	return out
+}
+
+func compareBools(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
 }

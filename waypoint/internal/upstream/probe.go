@@ -42,7 +42,8 @@ func newProber(s *Set) *prober { return &prober{set: s, running: make(map[*Endpo
 func (p *prober) reconcile(ctx context.Context) {
 	wanted := make(map[*Endpoint]*waypoint.HealthCheck)
 	for _, c := range p.set.list() {
-		if hc := c.policy.Load().GetHealthCheck(); hc != nil {
+		// Probes are connections and requests, of which a UDP port says nothing.
+		if hc := c.policy.Load().GetHealthCheck(); hc != nil && !c.key.udp {
 			for _, e := range c.current().endpoints {
 				wanted[e] = hc
 			}

@@ -93,7 +93,15 @@ var noPolicy = new(waypoint.Backend)
 
 // Cluster gives the port of a service, known or not.
 func (s *Set) Cluster(service string, port uint16) *Cluster {
-	key := clusterKey{service, port}
+	return s.cluster(clusterKey{service: service, port: port})
+}
+
+// ClusterUDP gives the UDP port of a service, known or not.
+func (s *Set) ClusterUDP(service string, port uint16) *Cluster {
+	return s.cluster(clusterKey{service: service, port: port, udp: true})
+}
+
+func (s *Set) cluster(key clusterKey) *Cluster {
 	s.mu.RLock()
 	c := s.clusters[key]
 	s.mu.RUnlock()
@@ -107,8 +115,10 @@ func (s *Set) Cluster(service string, port uint16) *Cluster {
 	}
 	c = &Cluster{set: s, key: key, known: make(map[endpointKey]*Endpoint)}
 	c.used.Store(time.Now().UnixNano())
-	c.policy.Store(s.policyLocked(service))
-	c.originated.Store(s.originated[service][port])
+	c.policy.Store(s.policyLocked(key.service))
+	if !key.udp {
+		c.originated.Store(s.originated[key.service][key.port])
+	}
 	s.clusters[key] = c
 	if c.policy.Load().GetHealthCheck() != nil {
 		s.tell()
@@ -150,6 +160,10 @@ func (s *Set) SetPolicy(service string, p *waypoint.Backend) {
 			continue
 		}
 		c.policy.Store(s.policyLocked(service))
+		if key.udp {
+			s.tell()
+			continue
+		}
 		if present := s.originated[service][key.port]; c.originated.Swap(present) != present {
 			for _, e := range c.snapshotEndpoints() {
 				e.conns.leave(present)

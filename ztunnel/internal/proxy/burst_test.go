@@ -63,11 +63,11 @@ func TestBurstEndsWithoutAnother(t *testing.T) {
 	}
 	unknown := []byte{9, 1, 2, 3} // a context that nobody agreed on
 	for _, err := range []error{
-		eachOf(masque.AppendUDP(nil, []byte("one")), true, hand),
-		eachOf(unknown, true, hand),
-		eachOf(masque.AppendUDP(nil, nil), true, hand),
-		eachOf(masque.AppendUDP(nil, []byte("two")), true, hand),
-		eachOf(unknown, false, hand),
+		masque.EachMore(masque.AppendUDP(nil, []byte("one")), true, hand),
+		masque.EachMore(unknown, true, hand),
+		masque.EachMore(masque.AppendUDP(nil, nil), true, hand),
+		masque.EachMore(masque.AppendUDP(nil, []byte("two")), true, hand),
+		masque.EachMore(unknown, false, hand),
 	} {
 		if err != nil {
 			t.Fatal(err)

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"errors"
-	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -54,24 +53,7 @@ func (o *overQUIC) send(p []byte, more bool) error {
 func (o *overQUIC) flush() error { return o.s.SendPayload(o.b.Take()) }
 
 func (o *overQUIC) receive(f func(p []byte, more bool)) error {
-	return o.s.ReceivePayloads(func(b []byte, more bool) error { return eachOf(b, more, f) })
-}
-
-// eachOf tells the last datagram of a payload, behind which no other payload follows
-// at once, from those before it.
-func eachOf(payload []byte, follows bool, f func(p []byte, more bool)) error {
-	var held []byte
-	have := false // a datagram may be empty, and is not nil then
-	err := masque.Each(payload, func(p []byte) {
-		if have {
-			f(held, true)
-		}
-		held, have = p, true
-	})
-	if have || !follows {
-		f(held, follows)
-	}
-	return err
+	return o.s.ReceivePayloads(func(b []byte, more bool) error { return masque.EachMore(b, more, f) })
 }
 
 func (o *overQUIC) close(orderly bool) {
@@ -83,37 +65,15 @@ func (o *overQUIC) close(orderly bool) {
 
 // overHTTP2 carries datagrams in capsules, where QUIC does not get through.
 type overHTTP2 struct {
-	s   *hbone.StreamConn
-	buf []byte
+	s *hbone.StreamConn
+	*masque.Stream
 }
 
-func (o *overHTTP2) send(p []byte, more bool) error {
-	o.buf = masque.AppendCapsule(o.buf, masque.AppendUDP(make([]byte, 0, len(p)+1), p))
-	if more && len(o.buf) < 16<<10 {
-		return nil
-	}
-	_, err := o.s.Write(o.buf)
-	o.buf = o.buf[:0]
-	return err
-}
+func newOverHTTP2(s *hbone.StreamConn) *overHTTP2 { return &overHTTP2{s, masque.NewStream(s)} }
 
-func (o *overHTTP2) receive(f func(p []byte, more bool)) error {
-	r := masque.NewCapsuleReader(o.s)
-	for {
-		payload, err := r.Next()
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if err := eachOf(payload, r.Buffered(), f); err != nil {
-			return err
-		}
-	}
-}
-
-func (o *overHTTP2) close(bool) { _ = o.s.Close() }
+func (o *overHTTP2) send(p []byte, more bool) error            { return o.Send(p, more) }
+func (o *overHTTP2) receive(f func(p []byte, more bool)) error { return o.Receive(f) }
+func (o *overHTTP2) close(bool)                                { _ = o.s.Close() }
 
 // asItIs carries datagrams to what is not in the mesh.
 type asItIs struct{ c *net.UDPConn }

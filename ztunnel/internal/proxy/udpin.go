@@ -53,7 +53,7 @@ func (p *Pod) serveUDP(ctx context.Context, a *ask, c *connection) error {
 	case *hbone3.Stream:
 		way = &overQUIC{s: s, batch: batch}
 	case *hbone.Stream:
-		way = &overHTTP2{s: s.Conn(a.local, a.remote)}
+		way = newOverHTTP2(s.Conn(a.local, a.remote))
 	}
 	return p.deliver(c, way, app)
 }

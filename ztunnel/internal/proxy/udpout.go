@@ -56,12 +56,12 @@ func (p *Pod) connectUDP(ctx context.Context, c *connection) (packets, func(), e
 	var tried []*wds.Workload
 	for try := 1; ; try++ {
 		route, err := p.cfg.Store.RouteUDP(c.src, c.dstAddr, tried...)
-		c.service, c.dst, c.target = route.Service, route.Workload, route.Target
+		c.service, c.dst, c.target, c.waypoint = route.Service, route.Workload, route.Target, route.Waypoint
 		if err != nil {
 			return nil, nil, err
 		}
 		way, done, err := p.wayUDP(ctx, c, &route)
-		if err == nil || !retryable(err) || try == endpointTries || route.Service == nil || ctx.Err() != nil {
+		if err == nil || !retryable(err) || try == endpointTries || route.Service == nil && !route.Waypoint || ctx.Err() != nil {
 			return way, done, err
 		}
 		tried = append(tried, route.Workload)
@@ -118,7 +118,7 @@ func (p *Pod) askUDP(ctx context.Context, c *connection, r *wds.Route, req hbone
 	}
 	c.seen(cc.PeerState())
 	c.moved, c.transport = s.Transferred, transportH2
-	return &overHTTP2{s: s.Conn(net.TCPAddrFromAddrPort(c.srcAddr), net.TCPAddrFromAddrPort(r.Connect))}, nil
+	return newOverHTTP2(s.Conn(net.TCPAddrFromAddrPort(c.srcAddr), net.TCPAddrFromAddrPort(r.Connect))), nil
 }
 
 // exchange carries datagrams both ways until the session ends. own is the socket
