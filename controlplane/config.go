@@ -32,6 +32,9 @@ type Config struct {
 	// AdminAddress (loopback), MetricsAddress and ReadyAddress are listened on;
 	// 127.0.0.1:15000, :15014 and :15021.
 	AdminAddress, MetricsAddress, ReadyAddress string
+	// WebhookAddress answers API servers that ask, over TLS, what of an object will not
+	// take effect. For SourceKubernetes; not listened on when empty.
+	WebhookAddress string
 	// TrustDomain, ClusterID, ClusterDomain and RootNamespace name the mesh;
 	// cluster.local, Kubernetes, cluster.local and ambit-system.
 	TrustDomain, ClusterID, ClusterDomain, RootNamespace string
@@ -127,6 +130,8 @@ func (c Config) validate() error {
 	switch {
 	case c.Source != SourceFiles:
 		return fmt.Errorf("--source %q: want %s or %s", c.Source, SourceFiles, SourceKubernetes)
+	case c.WebhookAddress != "":
+		return errors.New("--webhook-address is for --source=kubernetes: leave it out")
 	case c.Kubeconfig != "":
 		return errors.New("--kubeconfig is for --source=kubernetes: leave it out")
 	case len(c.Manifests) == 0:
@@ -148,8 +153,11 @@ func (c Config) validateCommon() error {
 	}
 	for flag, address := range map[string]string{
 		"--xds-address": c.XDSAddress, "--admin-address": c.AdminAddress,
-		"--metrics-address": c.MetricsAddress, "--ready-address": c.ReadyAddress,
+		"--metrics-address": c.MetricsAddress, "--ready-address": c.ReadyAddress, "--webhook-address": c.WebhookAddress,
 	} {
+		if address == "" { // of the webhook's only: all others have defaults
+			continue
+		}
 		if _, _, err := net.SplitHostPort(address); err != nil {
 			return fmt.Errorf("%s %q: want host:port: %w", flag, address, err)
 		}

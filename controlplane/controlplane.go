@@ -190,6 +190,14 @@ func (a authorizer) Authorize(caller nodes.Caller, id identity.ID) error {
 // XDSAddr is where nodes are served.
 func (c *ControlPlane) XDSAddr() net.Addr { return c.server.listener.Addr() }
 
+// WebhookAddr is where API servers are answered, nil without a webhook.
+func (c *ControlPlane) WebhookAddr() net.Addr {
+	if c.kube == nil || c.kube.asked == nil {
+		return nil
+	}
+	return c.kube.asked.Addr()
+}
+
 // AdminAddr is where the control plane can be looked into.
 func (c *ControlPlane) AdminAddr() net.Addr { return c.admin.Addr() }
 
@@ -219,6 +227,9 @@ func (c *ControlPlane) Run(ctx context.Context) error {
 	if c.kube != nil {
 		g.Add("capture state", c.kube.captures)
 		g.Add("node taints", c.kube.leads.taints)
+		if c.kube.asked != nil {
+			g.Add("admission", c.kube.asked)
+		}
 		g.Add("leader", lifecycle.RunnerFunc(c.contend))
 	}
 	g.Add("xDS", c.server)

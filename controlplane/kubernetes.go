@@ -11,6 +11,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/ambit-mesh/ambit/controlplane/internal/admission"
 	"github.com/ambit-mesh/ambit/controlplane/internal/ca"
 	"github.com/ambit-mesh/ambit/controlplane/internal/capture"
 	"github.com/ambit-mesh/ambit/controlplane/internal/cluster"
@@ -33,6 +34,9 @@ type onKubernetes struct {
 	captures *capture.Writer
 	leader   *cluster.Leader
 	bundle   *cluster.Bundle
+	// webhook and asked are nil without a webhook.
+	webhook *cluster.Webhook
+	asked   *admission.Server
 	leads    *leads
 }
 
@@ -97,10 +101,31 @@ func (c *ControlPlane) makeKubernetes() (err error) {
 	if k.bundle, err = cluster.NewBundle(k.client, c.ca.Bundle, c.compiler.Namespaces, cfg.Log.Named("roots"), cfg.Registry); err != nil {
 		return fmt.Errorf("root bundle: metrics: %w", err)
 	}
+	if err := c.makeWebhook(); err != nil {
+		return err
+	}
 	if err := c.makeLeads(); err != nil {
 		return err
 	}
 	c.source, err = kube.New(kube.Config{REST: k.rest, Sink: c.engine, Ready: &c.ready, Touched: c.touched, Log: cfg.Log.Named("kubernetes"), Metrics: cfg.Registry})
+	return err
+}
+
+// makeWebhook has API servers ask the compiler, if that is wanted.
+func (c *ControlPlane) makeWebhook() (err error) {
+	cfg, k := &c.cfg, c.kube
+	if cfg.WebhookAddress == "" {
+		return nil
+	}
+	log := cfg.Log.Named("admission")
+	if k.webhook, err = cluster.NewWebhook(k.client, c.ca.Bundle, log, cfg.Registry); err != nil {
+		return fmt.Errorf("webhook: metrics: %w", err)
+	}
+	h, err := admission.NewHandler(c.compiler, c.engine.Await, log, cfg.Registry)
+	if err != nil {
+		return err
+	}
+	k.asked, err = admission.Listen(cfg.WebhookAddress, c.ca.ServerTLS(), h, c.engine.synced, log)
 	return err
 }
 
@@ -109,6 +134,9 @@ func (c *ControlPlane) makeKubernetes() (err error) {
 func (c *ControlPlane) leaderGroup() *lifecycle.Group {
 	var g lifecycle.Group
 	g.Add("root bundle", c.kube.bundle)
+	if c.kube.webhook != nil {
+		g.Add("webhook roots", c.kube.webhook)
+	}
 	c.lead(&g)
 	return &g
 }

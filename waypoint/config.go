@@ -45,6 +45,8 @@ type Config struct {
 	Drain time.Duration
 	// MaxHandshakes bounds the tunnel handshakes under way; 256.
 	MaxHandshakes int
+	// MaxUDPSessions bounds the sessions of datagrams of one client; 4096.
+	MaxUDPSessions int
 	// HBONE bounds tunnel connections, HTTP1 and HTTP2 those of clients and to
 	// endpoints.
 	HBONE hbone.Config
@@ -86,6 +88,9 @@ func (c Config) withDefaults() Config {
 	if c.MaxHandshakes == 0 {
 		c.MaxHandshakes = 256
 	}
+	if c.MaxUDPSessions == 0 {
+		c.MaxUDPSessions = 4096 // as many as a pod has of its own
+	}
 	if c.CA.Address == "" {
 		c.CA = c.XDS
 	}
@@ -115,6 +120,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("waypoint: certificate TTL %s: want at least 1s", c.CertTTL)
 	case c.MaxHandshakes < 0:
 		return fmt.Errorf("waypoint: max handshakes %d: want at least 1", c.MaxHandshakes)
+	case c.MaxUDPSessions < 0:
+		return fmt.Errorf("waypoint: max UDP sessions %d: want at least 1", c.MaxUDPSessions)
 	case c.Sampling > trace.One:
 		return fmt.Errorf("waypoint: sampling %d: want at most %d millionths", c.Sampling, trace.One)
 	}

@@ -107,7 +107,7 @@ func (w *Waypoint) connect() error {
 // assemble puts the parts together.
 func (w *Waypoint) assemble() error {
 	cfg := w.cfg
-	w.dialer = &upstream.Dialer{Certificate: w.source.Get, HBONE: cfg.HBONE, Log: cfg.Log}
+	w.dialer = &upstream.Dialer{Certificate: w.source.Get, HBONE: cfg.HBONE, Enrolled: w.store.Enrolled, Log: cfg.Log}
 	w.dialer.Open()
 	w.upstream = upstream.NewSet(upstream.Config{
 		Store: w.store, Dialer: w.dialer, HTTP1: cfg.HTTP1, HTTP2: cfg.HTTP2, Self: w.self, Log: cfg.Log, Registerer: w.registry,
@@ -124,7 +124,7 @@ func (w *Waypoint) assemble() error {
 	w.flush = flush
 	w.proxy = proxy.New(proxy.Config{
 		Gateway: cfg.Gateway, Store: w.store, Frontends: w.frontends, Upstream: w.upstream, Dialer: w.dialer, Self: w.self, OwnPorts: cfg.ownPorts(),
-		BackendLimits: res.limitsOf, HTTP1: cfg.HTTP1, HTTP2: cfg.HTTP2, Sampling: cfg.Sampling, Tracer: w.tracer,
+		BackendLimits: res.limitsOf, HTTP1: cfg.HTTP1, HTTP2: cfg.HTTP2, UDPSessions: cfg.MaxUDPSessions, Sampling: cfg.Sampling, Tracer: w.tracer,
 		Stats: stats.New(w.registry, stats.Config{Istio: cfg.IstioMetrics}), Flows: w.flows,
 		Metrics: proxy.NewMetrics(w.registry), Log: cfg.Log, Access: access,
 	})

@@ -55,6 +55,7 @@ func parse(args []string, getenv func(string) string) (controlplane.Config, erro
 	f.StringVar(&cfg.AdminAddress, "admin-address", "127.0.0.1:15000", "admin port, on loopback")
 	f.StringVar(&cfg.MetricsAddress, "metrics-address", ":15014", "metrics port")
 	f.StringVar(&cfg.ReadyAddress, "ready-address", ":15021", "readiness port")
+	f.StringVar(&cfg.WebhookAddress, "webhook-address", "", "kubernetes: port of the admission webhook, over TLS, which warns of what will not take effect; none if empty")
 	f.StringVar(&cfg.TrustDomain, "trust-domain", "cluster.local", "trust domain of the workloads")
 	f.StringVar(&cfg.ClusterID, "cluster-id", "Kubernetes", "id of the cluster")
 	f.StringVar(&cfg.ClusterDomain, "cluster-domain", "cluster.local", "DNS suffix of services")

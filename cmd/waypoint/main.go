@@ -62,7 +62,7 @@ func parse(args []string, getenv func(string) string) (waypoint.Config, error) {
 	f.Uint32Var(&cfg.Sampling, "trace-sampling", 10_000, "traces that are recorded when nobody has decided, in millionths")
 	f.BoolVar(&cfg.IstioMetrics, "istio-metrics", false, "count requests under their Istio names, too")
 	f.IntVar(&cfg.Flows, "flow-records", 0, "flow records that are kept; 4096 if 0")
-	limits(f, &cfg)
+	bounds(f, &cfg)
 	f.StringVar(&log.Level, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&log.Format, "log-format", "json", "json or text")
 	f.StringVar(&accessLog, "access-log", "stdout", "stdout, off, or a file")
@@ -80,8 +80,8 @@ func parse(args []string, getenv func(string) string) (waypoint.Config, error) {
 	return cfg, err
 }
 
-// limits are the bounds of what clients may send; 0 is the default.
-func limits(f *pflag.FlagSet, cfg *waypoint.Config) {
+// bounds are those of what clients may send; internal/limits has them by name; 0 is the default.
+func bounds(f *pflag.FlagSet, cfg *waypoint.Config) {
 	f.IntVar(&cfg.HTTP1.MaxHeaderBytes, "max-header-bytes", 0, "size of a request's or response's head; 64 KiB if 0")
 	f.IntVar(&cfg.HTTP1.MaxFields, "max-header-fields", 0, "field lines of a head; 128 if 0")
 	f.IntVar(&cfg.HTTP1.MaxTargetBytes, "max-target-bytes", 0, "size of an HTTP/1.1 request target; 16 KiB if 0")
@@ -89,5 +89,6 @@ func limits(f *pflag.FlagSet, cfg *waypoint.Config) {
 	f.DurationVar(&cfg.HTTP1.BodyTimeout, "body-timeout", 0, "pause within a body after which it is given up; off if 0")
 	f.DurationVar(&cfg.HTTP1.IdleTimeout, "idle-timeout", 0, "how long a client's HTTP/1.1 connection may be idle; 1h if 0")
 	f.IntVar(&cfg.MaxHandshakes, "max-handshakes", 0, "tunnel handshakes under way at a time; 256 if 0")
-	f.IntVar(&cfg.HTTP2.MaxStreams, "max-streams", 0, "requests at a time on an HTTP/2 connection; 100 if 0")
+	f.IntVar(&cfg.MaxUDPSessions, "max-udp-sessions", 0, "sessions of UDP of one client at a time; 4096 if 0")
+	f.IntVar(&cfg.HTTP2.MaxStreams, "max-streams", 0, "requests at a time on an HTTP/2 connection, at most 256; 100 if 0")
 }

@@ -51,9 +51,13 @@ func (c *Compiler) compileExternal(n types.NamespacedName) {
 	}
 	c.externals[n] = x
 	c.compileExternalFronts(n, es, &x)
-	findings := append(x.problems, c.waypointFindings(owner, es.Labels, es.Annotations, x.binding)...)
-	findings = append(findings, misplaced(owner, "annotations", graph.AnnotationRequireWaypoint, es.Annotations, "a Service")...)
-	c.store.put(owner, resources, findings)
+	c.store.put(owner, resources, c.externalFindings(es, x.problems, x.binding))
+}
+
+func (c *Compiler) externalFindings(es *meshv1alpha1.ExternalService, problems []Finding, b binding) []Finding {
+	owner := externalKey(types.NamespacedName{Namespace: es.Namespace, Name: es.Name})
+	findings := append(slices.Clone(problems), c.waypointFindings(owner, es.Labels, es.Annotations, b)...)
+	return append(findings, misplaced(owner, "annotations", graph.AnnotationRequireWaypoint, es.Annotations, "a Service")...)
 }
 
 // hostsOf says which of its hosts an ExternalService has, and why not the others.
@@ -109,8 +113,8 @@ func (c *Compiler) hostTaken(es *meshv1alpha1.ExternalService, host meshv1alpha1
 		return "the cluster (" + rest + ")"
 	}
 	for _, other := range c.graph.ExternalServicesIn(es.Namespace) {
-		if other == es {
-			return ""
+		if other.Name == es.Name || graph.OlderExternal(es, other) {
+			continue
 		}
 		if slices.Contains(other.Spec.Hosts, host) {
 			return "ExternalService " + other.Namespace + "/" + other.Name

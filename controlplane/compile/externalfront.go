@@ -70,13 +70,10 @@ func (c *Compiler) compileExternalFronts(n types.NamespacedName, es *meshv1alpha
 		c.store.put(externalFrontKey(n), nil, nil)
 		return
 	}
-	var service *corev1.Service
-	if es != nil && len(x.hosts) > 0 {
-		service = asService(es)
-	}
+	service := externalParent(es, x)
 	hosts := x.hosts
 	if len(hosts) == 0 {
-		hosts = []string{"-"} // for the status of the routes
+		hosts = []string{noHost}
 	}
 	usable := x.binding.bound() && x.binding.reason == ""
 	served := types.NamespacedName{}
@@ -86,14 +83,10 @@ func (c *Compiler) compileExternalFronts(n types.NamespacedName, es *meshv1alpha
 	var resources []*Resource
 	var findings []Finding
 	for i, host := range hosts {
-		out := route.Translate(route.Input{
-			Name: n, Host: n.Namespace + "/" + host, Service: service, Bound: x.binding.bound(), Unusable: x.binding.message, Routes: routes,
-		}, mesh{c}, &route.Cache{})
+		out := route.Translate(externalInput(n, host, service, x, routes), mesh{c}, &route.Cache{})
 		if i == 0 { // they are the same for all hosts
 			c.retell(externalKey(n), out.Parents, served)
-			for _, f := range out.Findings {
-				findings = append(findings, Finding{Object: f.Object, Field: f.Field, Message: f.Message})
-			}
+			findings = routeFindings(out)
 		}
 		if !usable || service == nil {
 			break
@@ -104,6 +97,25 @@ func (c *Compiler) compileExternalFronts(n types.NamespacedName, es *meshv1alpha
 		})
 	}
 	c.store.put(externalFrontKey(n), resources, findings)
+}
+
+// noHost stands for the host of what has none, for the status of its routes.
+const noHost = "-"
+
+// externalParent gives what routes see of an ExternalService; nil if there is nothing.
+func externalParent(es *meshv1alpha1.ExternalService, x *external) *corev1.Service {
+	if es == nil || len(x.hosts) == 0 {
+		return nil
+	}
+	return asService(es)
+}
+
+// externalInput gives what the routes of an ExternalService are translated with, for
+// one of its hosts.
+func externalInput(n types.NamespacedName, host string, service *corev1.Service, x *external, routes []graph.Object) route.Input {
+	return route.Input{
+		Name: n, Host: n.Namespace + "/" + host, Service: service, Bound: x.binding.bound(), Unusable: x.binding.message, Routes: routes,
+	}
 }
 
 func (c *Compiler) externalFront(es *meshv1alpha1.ExternalService, host string, x *external, out route.Output) *waypoint.Frontend {

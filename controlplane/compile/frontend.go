@@ -129,7 +129,7 @@ func (c *Compiler) compileFrontend(n types.NamespacedName) {
 		c.store.put(frontendKey(n), nil, nil)
 		return
 	}
-	out := route.Translate(route.Input{Name: n, Service: service, Bound: b.bound(), Unusable: b.message, Routes: routes, Version: c.isVersion(n)}, mesh{c}, c.cacheOf(n))
+	out := route.Translate(c.frontendInput(n, routes), mesh{c}, c.cacheOf(n))
 	served := b.waypoint
 	if b.reason != "" {
 		served = types.NamespacedName{}
@@ -144,11 +144,21 @@ func (c *Compiler) compileFrontend(n types.NamespacedName) {
 			Key: Key{TypeFrontend, c.serviceName(n)}, Version: out.Version(body), Body: body, Related: noRelated, Waypoint: b.waypoint,
 		})
 	}
+	c.store.put(frontendKey(n), resources, routeFindings(out))
+}
+
+func routeFindings(out route.Output) []Finding {
 	var findings []Finding
 	for _, f := range out.Findings {
 		findings = append(findings, Finding{Object: f.Object, Field: f.Field, Message: f.Message})
 	}
-	c.store.put(frontendKey(n), resources, findings)
+	return findings
+}
+
+// frontendInput gives what the routes of a Service are translated with.
+func (c *Compiler) frontendInput(n types.NamespacedName, routes []graph.Object) route.Input {
+	b := c.serviceBinding(n)
+	return route.Input{Name: n, Service: mesh{c}.Service(n), Bound: b.bound(), Unusable: b.message, Routes: routes, Version: c.isVersion(n)}
 }
 
 func (c *Compiler) frontend(n types.NamespacedName, s *corev1.Service, out route.Output) *waypoint.Frontend {
@@ -175,8 +185,7 @@ func (c *Compiler) isVersion(n types.NamespacedName) bool {
 	return ok
 }
 
-// compileAttached works out the status of an attached policy, and says of a route
-// what no Service can say: that a parent is none.
+// compileAttached works out the status of an attached policy.
 func (c *Compiler) compileAttached(k graph.Key) {
 	item, ok := c.graph.Traffic(k)
 	if !ok {
@@ -184,18 +193,27 @@ func (c *Compiler) compileAttached(k graph.Key) {
 		c.store.report(k, nil)
 		return
 	}
+	status, findings := judgeAttached(mesh{c}, k, item.Object)
+	if !graph.IsRoute(k) {
+		c.attached[k] = status
+	}
+	c.store.report(k, findings)
+}
+
+// judgeAttached gives the status of an attached policy and what is wrong with it, or
+// says of a route what no Service can say: that a parent is none.
+func judgeAttached(m traffic.Mesh, k graph.Key, obj graph.Object) (meshv1alpha1.PolicyStatus, []Finding) {
+	if !graph.IsRoute(k) {
+		status, problems := traffic.Status(m, obj)
+		return status, problemFindings(k, problems)
+	}
 	var findings []Finding
-	for i, ref := range graph.ParentRefs(item.Object) {
+	for i, ref := range graph.ParentRefs(obj) {
 		if f, wrong := parentFinding(k, i, ref); wrong {
 			findings = append(findings, f)
 		}
 	}
-	if !graph.IsRoute(k) {
-		status, problems := traffic.Status(mesh{c}, item.Object)
-		c.attached[k] = status
-		findings = problemFindings(k, problems)
-	}
-	c.store.report(k, findings)
+	return meshv1alpha1.PolicyStatus{}, findings
 }
 
 // parentFinding says that a parent reference was meant to be that of a Service

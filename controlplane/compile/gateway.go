@@ -20,15 +20,18 @@ func (c *Compiler) compileGateway(n types.NamespacedName) {
 		c.store.report(gatewayKey(n), nil)
 		return
 	}
-	v := provision.Check(gw)
+	c.store.report(gatewayKey(n), gatewayFindings(n, gw))
+}
+
+func gatewayFindings(n types.NamespacedName, gw *gatewayv1.Gateway) []Finding {
 	var findings []Finding
-	for _, p := range v.Problems {
+	for _, p := range provision.Check(gw).Problems {
 		findings = append(findings, Finding{
 			Object: gatewayKey(n), Field: p.Field,
 			Message: p.Message + "; until then there is no waypoint, and connections that need it are refused",
 		})
 	}
-	c.store.report(gatewayKey(n), findings)
+	return findings
 }
 
 // facts gives what there is of a waypoint.

@@ -17,15 +17,17 @@ func (c *Compiler) compileNamespace(n string) {
 		c.store.put(owner, nil, nil)
 		return
 	}
-	labels := item.Object.Labels
-	body := &node.Namespace{Name: n, Enrolled: labels[graph.LabelDataplaneMode] == graph.ModeAmbient}
-	findings := append(modeFindings(owner, labels, "no pod is enrolled by it"),
-		c.namespaceWaypoint(owner, n, item.Object)...)
-	findings = append(findings, outboundFindings(owner, labels)...)
-	findings = append(findings, transportFindings(owner, item.Object.Annotations, "counts as none: the mesh's default holds")...)
-	findings = append(findings, dnsFindings(owner, item.Object.Annotations)...)
-	findings = append(findings, misplaced(owner, "annotations", graph.AnnotationRequireWaypoint, item.Object.Annotations, "a Service")...)
-	c.store.put(owner, []*Resource{resource(TypeNamespace, n, body)}, findings)
+	body := &node.Namespace{Name: n, Enrolled: item.Object.Labels[graph.LabelDataplaneMode] == graph.ModeAmbient}
+	c.store.put(owner, []*Resource{resource(TypeNamespace, n, body)}, c.namespaceFindings(n, item.Object))
+}
+
+func (c *Compiler) namespaceFindings(n string, ns *corev1.Namespace) []Finding {
+	owner := graph.NamespaceKey(n)
+	findings := append(modeFindings(owner, ns.Labels, "no pod is enrolled by it"), c.namespaceWaypoint(owner, n, ns)...)
+	findings = append(findings, outboundFindings(owner, ns.Labels)...)
+	findings = append(findings, transportFindings(owner, ns.Annotations, "counts as none: the mesh's default holds")...)
+	findings = append(findings, dnsFindings(owner, ns.Annotations)...)
+	return append(findings, misplaced(owner, "annotations", graph.AnnotationRequireWaypoint, ns.Annotations, "a Service")...)
 }
 
 // namespaceWaypoint says what is wrong with the waypoint that a namespace's label
@@ -34,8 +36,8 @@ func (c *Compiler) namespaceWaypoint(owner graph.Key, n string, ns *corev1.Names
 	// A namespace is not generated for a waypoint, whatever its labels say.
 	labels := maps.Clone(ns.Labels)
 	delete(labels, graph.LabelGatewayName)
-	b := c.bindingOf(n, labels, ns.Annotations, byService)
-	if b.reason == reasonNotAddressed {
+	b := c.bindingUnder(ns.Labels, n, labels, ns.Annotations, byService)
+	if b.reason == reasonNotAddressed || b.reason == reasonNotFound && graph.Implies(ns) {
 		b = binding{}
 	}
 	return c.waypointFindings(owner, ns.Labels, ns.Annotations, b)

@@ -22,12 +22,15 @@ func (c *Compiler) compileService(n types.NamespacedName, d *graph.Dirty) {
 		return
 	}
 	s := item.Object
-	vips, findings := c.virtualAddresses(owner, n, s)
 	b := c.bindingOfService(n, s)
-	findings = append(findings, c.waypointFindings(owner, s.Labels, s.Annotations, b)...)
-	findings = append(findings, guardFindings(owner, s, b)...)
-	resources := append(c.guardService(n, s, b, d), c.service(n, s, vips, b))
-	c.store.put(owner, resources, findings)
+	resources := append(c.guardService(n, s, b, d), c.service(n, s, graph.VirtualAddresses(s), b))
+	c.store.put(owner, resources, c.serviceFindings(n, s, b))
+}
+
+func (c *Compiler) serviceFindings(n types.NamespacedName, s *corev1.Service, b binding) []Finding {
+	owner := serviceKey(n)
+	findings := append(c.addressFindings(owner, n, s), c.waypointFindings(owner, s.Labels, s.Annotations, b)...)
+	return append(findings, guardFindings(owner, s, b)...)
 }
 
 // service builds the resource of a service.
@@ -50,12 +53,11 @@ func (c *Compiler) service(n types.NamespacedName, s *corev1.Service, vips []net
 	return r
 }
 
-// virtualAddresses gives the addresses of a service. A headless one has none,
-// nor has one that was not given any yet.
-func (c *Compiler) virtualAddresses(owner graph.Key, n types.NamespacedName, s *corev1.Service) ([]netip.Addr, []Finding) {
+// addressFindings says which addresses of a service are not its own alone. A headless
+// one has none, nor has one that was not given any yet.
+func (c *Compiler) addressFindings(owner graph.Key, n types.NamespacedName, s *corev1.Service) []Finding {
 	var findings []Finding
-	vips := graph.VirtualAddresses(s)
-	for _, a := range vips {
+	for _, a := range graph.VirtualAddresses(s) {
 		for _, other := range c.graph.ServicesAt(a) {
 			if other != n {
 				findings = append(findings, Finding{
@@ -66,7 +68,7 @@ func (c *Compiler) virtualAddresses(owner graph.Key, n types.NamespacedName, s *
 			}
 		}
 	}
-	return vips, findings
+	return findings
 }
 
 // servicePorts gives the TCP ports of a service; serviceOptions has those of UDP. A

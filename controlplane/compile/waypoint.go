@@ -52,6 +52,15 @@ const (
 // for holds as far as the waypoint is for that addressing; what an object's own
 // label asks for is refused where it is not.
 func (c *Compiler) bindingOf(namespace string, labels, annotations map[string]string, how addressing) binding {
+	var ofNamespace map[string]string
+	if ns, ok := c.graph.Namespace(namespace); ok {
+		ofNamespace = ns.Object.Labels
+	}
+	return c.bindingUnder(ofNamespace, namespace, labels, annotations, how)
+}
+
+// bindingUnder is bindingOf with the labels that the namespace has.
+func (c *Compiler) bindingUnder(ofNamespace map[string]string, namespace string, labels, annotations map[string]string, how addressing) binding {
 	use := c.graph.WaypointUse(namespace, labels)
 	b := binding{waypoint: use.Waypoint, inherited: use.OfNamespace}
 	if !b.bound() {
@@ -74,11 +83,7 @@ func (c *Compiler) bindingOf(namespace string, labels, annotations map[string]st
 	if len(v.Problems) > 0 {
 		return refuse(reasonInvalid, name+": "+v.Problems[0].String())
 	}
-	var namespaceLabels map[string]string
-	if ns, ok := c.graph.Namespace(namespace); ok {
-		namespaceLabels = ns.Object.Labels
-	}
-	if !provision.Admits(gw, v, namespace, namespaceLabels) {
+	if !provision.Admits(gw, v, namespace, ofNamespace) {
 		return refuse(reasonNotAllowed, name+" does not admit namespace "+namespace+" (allowedRoutes.namespaces of its listener)")
 	}
 	if how == byService && !v.Services || how == byWorkload && !v.Workloads {

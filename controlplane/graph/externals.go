@@ -63,8 +63,13 @@ func (g *Graph) ExternalServicesIn(namespace string) []*meshv1alpha1.ExternalSer
 	for n := range g.externalsByNamespace[namespace] {
 		out = append(out, g.externals[n].Object)
 	}
-	slices.SortFunc(out, func(a, b *meshv1alpha1.ExternalService) int {
-		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), strings.Compare(a.Name, b.Name))
-	})
+	slices.SortFunc(out, byAge)
 	return out
+}
+
+// OlderExternal says whether of two of a namespace the first comes before the other.
+func OlderExternal(a, b *meshv1alpha1.ExternalService) bool { return byAge(a, b) < 0 }
+
+func byAge(a, b *meshv1alpha1.ExternalService) int {
+	return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), strings.Compare(a.Name, b.Name))
 }

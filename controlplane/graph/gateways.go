@@ -3,6 +3,7 @@ package graph
 import (
 	"maps"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -74,6 +75,13 @@ func impliedGateway(namespace string, n name) *gatewayv1.Gateway {
 			Listeners:        []gatewayv1.Listener{{Name: waypointListener, Port: WaypointPort, Protocol: ProtocolHBONE}},
 		},
 	}
+}
+
+// Implies says whether the label of a Namespace asks for a waypoint that is there by
+// that alone.
+func Implies(ns *corev1.Namespace) bool {
+	n, ok := ownWaypoint(ns.Name, ns.Labels)
+	return ok && impliedGateway(ns.Name, n) != nil
 }
 
 // Waypoint finds the Gateway of a name or, if there is none and the namespace's

@@ -65,6 +65,7 @@ func Check(gw *gatewayv1.Gateway) Verdict {
 		add("metadata.labels["+graph.LabelWaypointFor+"]", "%q is not possible: use service, workload, all or none", value)
 	}
 	v.Problems = append(v.Problems, checkSize(gw)...)
+	v.Problems = append(v.Problems, checkBounds(gw)...)
 	if ref := Parameters(gw); ref != nil && (ref.Group != "" || ref.Kind != "ConfigMap") {
 		add("spec.infrastructure.parametersRef", "%s %q cannot be read: name a ConfigMap, of group \"\", in the Gateway's namespace", ref.Kind, ref.Name)
 	}

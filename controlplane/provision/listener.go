@@ -13,7 +13,7 @@ import (
 // routeKinds are the kinds of routes that a waypoint carries out.
 func routeKinds() []gatewayv1.RouteGroupKind {
 	var out []gatewayv1.RouteGroupKind
-	for _, kind := range []string{graph.KindHTTPRoute, graph.KindGRPCRoute, graph.KindTLSRoute, graph.KindTCPRoute} {
+	for _, kind := range []string{graph.KindHTTPRoute, graph.KindGRPCRoute, graph.KindTLSRoute, graph.KindTCPRoute, graph.KindUDPRoute} {
 		out = append(out, gatewayv1.RouteGroupKind{Group: new(gatewayv1.Group(gatewayv1.GroupName)), Kind: gatewayv1.Kind(kind)})
 	}
 	return out

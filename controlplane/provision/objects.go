@@ -129,7 +129,8 @@ func service(gw *gatewayv1.Gateway) *corev1.Service {
 	}
 }
 
-// graceSeconds is what a waypoint has to end: long requests go on until then.
+// graceSeconds is what a waypoint has to end, where its drain time needs no more: long
+// requests go on until then.
 const graceSeconds = 60
 
 func deployment(gw *gatewayv1.Gateway, o Options) *appsv1.Deployment {
@@ -146,7 +147,7 @@ func deployment(gw *gatewayv1.Gateway, o Options) *appsv1.Deployment {
 			Template: corev1.PodTemplateSpec{
 				ObjectMeta: metav1.ObjectMeta{Labels: podLabels, Annotations: maps.Clone(annotations(gw))},
 				Spec: corev1.PodSpec{
-					ServiceAccountName: gw.Name, AutomountServiceAccountToken: new(false), TerminationGracePeriodSeconds: new(int64(graceSeconds)),
+					ServiceAccountName: gw.Name, AutomountServiceAccountToken: new(false), TerminationGracePeriodSeconds: new(grace(gw)),
 					RestartPolicy: corev1.RestartPolicyAlways, Containers: []corev1.Container{container(gw, o)},
 				},
 			},
@@ -173,7 +174,8 @@ func container(gw *gatewayv1.Gateway, o Options) corev1.Container {
 			PeriodSeconds: 1, TimeoutSeconds: 2, SuccessThreshold: 1, FailureThreshold: 3,
 		},
 	}
-	c.Args = append(c.Args, o.Args...)
+	// The nearest counts: the last one of a flag does.
+	c.Args = append(append(c.Args, o.Args...), bounds(gw)...)
 	return c
 }
 

@@ -45,7 +45,7 @@ func newExplain(s Streams, f *localFlags) *cobra.Command {
 	var headers []string
 	out := explainFormat("text")
 	cmd := &cobra.Command{
-		Use:   "explain SERVICE[.NAMESPACE][:PORT]",
+		Use:   "explain SERVICE[.NAMESPACE][:PORT[/udp]]",
 		Short: "Say what would become of a request",
 		Long: "Says what would become of a request to a Service: whether the client is captured and who it is, which\n" +
 			"waypoint is taken, which route and rule match and why not the others, the backends with their weights,\n" +
@@ -53,6 +53,7 @@ func newExplain(s Streams, f *localFlags) *cobra.Command {
 			"rate limits that are used up, is left out.",
 		Example: "  ambit local explain cart:8080 --from deploy/web\n" +
 			"  ambit local explain cart.shop:8080 --from deploy/web -X POST --path /cart/1 -H x-group:testers\n" +
+			"  ambit local explain game.shop:7000/udp --from deploy/web\n" +
 			"  ambit local explain cart.shop --from-identity spiffe://cluster.local/ns/shop/sa/web -o json",
 		Args: exactly(cobra.ExactArgs(1)),
 	}
@@ -86,14 +87,18 @@ func newExplain(s Streams, f *localFlags) *cobra.Command {
 	return cmd
 }
 
-// address reads SERVICE[.NAMESPACE][:PORT]; a host name of a Service is one.
+// address reads SERVICE[.NAMESPACE][:PORT[/udp]]; a host name of a Service is one.
 func address(text string, args *control.ExplainArgs) error {
 	q := &args.Query
 	host, port, some := strings.Cut(text, ":")
 	if some {
-		n, err := strconv.ParseUint(port, 10, 16)
+		number, protocol, said := strings.Cut(port, "/")
+		if q.Protocol = strings.ToUpper(protocol); said && q.Protocol != "TCP" && q.Protocol != "UDP" {
+			return usageError{fmt.Errorf("%q: %q is not a protocol of a port: want tcp or udp", text, protocol)}
+		}
+		n, err := strconv.ParseUint(number, 10, 16)
 		if err != nil || n == 0 {
-			return usageError{fmt.Errorf("%q: %q is not a port: want 1 to 65535", text, port)}
+			return usageError{fmt.Errorf("%q: %q is not a port: want 1 to 65535", text, number)}
 		}
 		q.Port = uint16(n)
 	}
@@ -103,7 +108,7 @@ func address(text string, args *control.ExplainArgs) error {
 		q.Namespace = labels[1]
 	}
 	if q.Service == "" || len(labels) > 2 && labels[2] != "svc" {
-		return usageError{fmt.Errorf("%q: want SERVICE[.NAMESPACE][:PORT]", text)}
+		return usageError{fmt.Errorf("%q: want SERVICE[.NAMESPACE][:PORT[/udp]]", text)}
 	}
 	return nil
 }

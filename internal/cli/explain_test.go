@@ -15,6 +15,8 @@ func TestAddressOfAService(t *testing.T) {
 		"cart:8080":                        {Service: "cart", Namespace: "here", Port: 8080},
 		"cart.shop:8080":                   {Service: "cart", Namespace: "shop", Port: 8080},
 		"cart.shop.svc.cluster.local:8080": {Service: "cart", Namespace: "shop", Port: 8080},
+		"game.shop:7000/udp":               {Service: "game", Namespace: "shop", Port: 7000, Protocol: "UDP"},
+		"game.shop:7000/TCP":               {Service: "game", Namespace: "shop", Port: 7000, Protocol: "TCP"},
 	} {
 		args := control.ExplainArgs{From: control.Target{Namespace: "here"}}
 		if err := address(text, &args); err != nil {
@@ -24,7 +26,7 @@ func TestAddressOfAService(t *testing.T) {
 			t.Errorf("%s: -want +got\n%s", text, d)
 		}
 	}
-	for _, text := range []string{"", ":80", "cart:", "cart:http", "cart:0", "cart:70000", "cart.shop.example.com"} {
+	for _, text := range []string{"", ":80", "cart:", "cart:http", "cart:0", "cart:70000", "cart:80/", "cart:80/sctp", "cart:/udp", "cart.shop.example.com"} {
 		if err := address(text, &control.ExplainArgs{}); err == nil {
 			t.Errorf("%q is taken", text)
 		}

@@ -22,7 +22,7 @@ func newClusterExplain(s Streams) *cobra.Command {
 	var headers, dirs []string
 	out := explainFormat("text")
 	cmd := &cobra.Command{
-		Use:   "explain CLIENT SERVICE[.NAMESPACE][:PORT]",
+		Use:   "explain CLIENT SERVICE[.NAMESPACE][:PORT[/udp]]",
 		Short: "Say what would become of a request from A to B",
 		Long: "Says what would become of a request: whether the client is captured and who it is, which waypoint is taken and\n" +
 			"why, which route and rule match and why not the others, the backends with their weights, and what the policies\n" +
@@ -32,6 +32,7 @@ func newClusterExplain(s Streams) *cobra.Command {
 			"all runs and all that labels enrol is captured. Nothing is sent; what depends on the moment, such as rate\n" +
 			"limits that are used up, is left out.",
 		Example: "  ambit explain deploy/web.shop cart.shop:8080\n  ambit explain 'deploy/web.shop -> cart.shop:8080' -X POST --path /cart/1\n" +
+			"  ambit explain deploy/web.shop game.shop:7000/udp\n" +
 			"  ambit explain deploy/visitor.shop cart.shop:8080 -f examples/shop/manifests -f examples/shop/policies",
 		Args: exactly(cobra.RangeArgs(1, 2)),
 	}

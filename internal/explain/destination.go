@@ -28,7 +28,11 @@ func (x *explanation) direct() {
 // endpoints asks the policies of the workloads of a backend about a connection
 // that peer holds the tunnel of.
 func (x *explanation) endpoints(b *Backend, peer identity.ID) {
-	_, list, err := x.store.Endpoints(nil, b.Service, b.Port)
+	find := x.store.Endpoints
+	if x.udp {
+		find = x.store.EndpointsUDP
+	}
+	_, list, err := find(nil, b.Service, b.Port)
 	switch {
 	case errors.Is(err, wds.ErrNoPort):
 		b.Refusal = "it has no such port"
@@ -47,6 +51,10 @@ func (x *explanation) endpoint(e wds.Endpoint, peer identity.ID) Endpoint {
 		return out
 	}
 	out.Identity = w.Identity().String()
+	if x.udp && !w.UDP {
+		out.Refusal = wds.ErrNoUDP.Error()
+		return out
+	}
 	if x.known {
 		d := x.store.Evaluator(w).Decide(authz.Connection{
 			Source: x.source, Peer: peer, SourceIP: x.from, DestIP: at.Addr(), DestPort: at.Port(),
@@ -74,11 +82,14 @@ func (x *explanation) settle() {
 			note(b.Refusal)
 		}
 		for _, e := range b.Endpoints {
-			if e.Policy != nil && !e.Policy.Allowed {
+			switch {
+			case e.Refusal != "":
+				note(e.Refusal)
+			case e.Policy != nil && !e.Policy.Allowed:
 				note(e.Policy.Reason)
-				continue
+			default:
+				note("")
 			}
-			note("")
 		}
 	}
 	switch {

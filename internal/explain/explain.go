@@ -18,10 +18,10 @@ import (
 // explanation is the work on one query.
 type explanation struct {
 	*State
-	q    *Query
-	svc  *wds.Service
-	port uint16
-	req  *message.Request
+	q   *Query
+	svc *wds.Service
+	servicePort
+	req *message.Request
 	// Who sends it: source is zero for plaintext, known false for nobody in
 	// particular.
 	source identity.ID
@@ -35,7 +35,7 @@ type explanation struct {
 func (s *State) Explain(q Query) (Report, error) {
 	x := &explanation{State: s, q: &q}
 	var err error
-	if x.svc, x.port, err = s.service(&q); err != nil {
+	if x.svc, x.servicePort, err = s.service(&q); err != nil {
 		return Report{}, err
 	}
 	if err := x.request(); err != nil {
@@ -45,9 +45,15 @@ func (s *State) Explain(q Query) (Report, error) {
 		return Report{}, err
 	}
 	x.subject(x.req.Method + " " + x.req.Path)
+	if x.udp {
+		x.report.Datagrams = true
+		x.subject("a session of datagrams")
+	}
 	x.report.Outcome = Forwarded
 	switch {
-	case !x.svc.HasPort(x.port):
+	case x.udp && !hasUDP(x.svc, x.port):
+		x.refuse(fmt.Sprintf("the service has no UDP port %d", x.port))
+	case !x.udp && !x.svc.HasPort(x.port):
 		x.refuse(fmt.Sprintf("the service has no port %d", x.port))
 	case x.waypoint():
 		x.routed()
@@ -58,7 +64,11 @@ func (s *State) Explain(q Query) (Report, error) {
 }
 
 func (x *explanation) subject(what string) {
-	x.report.Subject = fmt.Sprintf("%s to Service %s/%s port %d", what, x.svc.Namespace, x.svc.Name, x.port)
+	network := ""
+	if x.udp {
+		network = "UDP "
+	}
+	x.report.Subject = fmt.Sprintf("%s to Service %s/%s %sport %d", what, x.svc.Namespace, x.svc.Name, network, x.port)
 }
 
 func (x *explanation) request() error {
@@ -139,9 +149,12 @@ func (x *explanation) waypoint() bool {
 	if w.Refusal == "" {
 		_, list, err := x.store.Endpoints(nil, g.Service, g.Port)
 		w.Ready = len(list)
-		if err != nil {
+		switch {
+		case err != nil:
 			w.Refusal = "none of its pods is ready"
-		} else {
+		case x.udp && !list[0].Workload.UDP:
+			w.Refusal = wds.ErrNoUDP.Error()
+		default:
 			w.Identity = list[0].Workload.Identity().String()
 		}
 	}
@@ -175,15 +188,20 @@ func (x *explanation) routed() {
 	compiled, _ := route.Compile(f)
 	client := route.Client{Identity: x.source, Address: x.from}
 	var routes route.Explanation
-	asked := requests(compiled, x.port)
-	if asked {
+	asked := !x.udp && requests(compiled, x.port)
+	switch {
+	case x.udp:
+		routes = compiled.ExplainUDP(client, x.port)
+	case asked:
 		routes = compiled.Explain(client, x.port, x.req)
-	} else {
+	default:
 		x.subject("a connection")
 		routes = compiled.ExplainConnection(client, x.port, "")
 	}
 	w.Routes = &routes
-	x.notes(f)
+	if asked {
+		x.notes(f)
+	}
 	x.atWaypoint(f, asked)
 	switch {
 	case x.report.Outcome == Refused:
@@ -201,10 +219,13 @@ func (x *explanation) routed() {
 			continue
 		}
 		b := Backend{Service: share.Service, Port: share.Port, Percent: share.Percent}
-		if share.Invalid == "" {
+		switch {
+		case share.Invalid == "":
 			x.endpoints(&b, via)
-		} else {
+		case asked:
 			b.Refusal = "answered with 500: " + share.Invalid
+		default:
+			b.Refusal = share.Invalid
 		}
 		x.report.Backends = append(x.report.Backends, b)
 	}
@@ -248,6 +269,9 @@ func (x *explanation) atWaypoint(f *waypointpb.Frontend, asked bool) {
 	facts := authz.Connection{
 		Source: x.source, Peer: x.source, SourceIP: x.from,
 		DestIP: netip.IPv4Unspecified(), DestPort: x.store.TargetPort(x.svc.Key, x.port),
+	}
+	if x.udp {
+		facts.DestPort = x.store.TargetPortUDP(x.svc.Key, x.port)
 	}
 	if len(x.svc.VIPs) > 0 {
 		facts.DestIP = x.svc.VIPs[0]

@@ -15,6 +15,9 @@ type Query struct {
 	Service   string `json:"service"`
 	Namespace string `json:"namespace"`
 	Port      uint16 `json:"port,omitempty"` // 0 is the only one, or 80
+	// Protocol of the port, TCP or UDP. Without it TCP is meant where the service has
+	// such a port.
+	Protocol string `json:"protocol,omitempty"`
 	// PodNamespace and Pod are who sends it. Without them, Identity is who does;
 	// without that nobody is, and policies are not asked.
 	PodNamespace string   `json:"podNamespace,omitempty"`
@@ -40,7 +43,9 @@ const (
 // Report is what would become of a request.
 type Report struct {
 	Subject string `json:"subject"`
-	Outcome string `json:"outcome"`
+	// Datagrams says that it is about a session of datagrams and no request.
+	Datagrams bool   `json:"datagrams,omitempty"`
+	Outcome   string `json:"outcome"`
 	// Reason names what refuses it, if something does.
 	Reason string `json:"reason,omitempty"`
 	Client Client `json:"client"`
@@ -75,7 +80,7 @@ type Waypoint struct {
 type Backend struct {
 	Service string `json:"service"`
 	Port    uint16 `json:"port"`
-	// Percent of the requests.
+	// Percent of the requests, or sessions.
 	Percent   float64    `json:"percent"`
 	Refusal   string     `json:"refusal,omitempty"`
 	Endpoints []Endpoint `json:"endpoints,omitempty"`
@@ -88,6 +93,8 @@ type Endpoint struct {
 	Node     string `json:"node,omitempty"`
 	Captured bool   `json:"captured"`
 	Identity string `json:"identity,omitempty"`
+	// Refusal is why it cannot be reached.
+	Refusal string `json:"refusal,omitempty"`
 	// Policy is what its node decides; absent where no policy is asked.
 	Policy *Verdict `json:"policy,omitempty"`
 }

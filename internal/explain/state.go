@@ -3,6 +3,7 @@ package explain
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/encoding/protojson"
@@ -20,6 +21,12 @@ const (
 	typeAddress       = "type.googleapis.com/istio.workload.Address"
 	typeAuthorization = "type.googleapis.com/istio.security.Authorization"
 	typeFrontend      = "type.googleapis.com/ambit.waypoint.v1.Frontend"
+)
+
+// Protocols of ports.
+const (
+	protocolTCP = "TCP"
+	protocolUDP = "UDP"
 )
 
 // State is what a control plane tells the proxies.
@@ -90,8 +97,14 @@ func decode(d dumped, body proto.Message) error {
 	return nil
 }
 
+// servicePort is a port of a service, and whether it is one of UDP.
+type servicePort struct {
+	port uint16
+	udp  bool
+}
+
 // service finds the service of a query, and its port.
-func (s *State) service(q *Query) (*wds.Service, uint16, error) {
+func (s *State) service(q *Query) (*wds.Service, servicePort, error) {
 	_, services, _ := s.store.Snapshot()
 	var found []*wds.Service
 	for _, svc := range services {
@@ -101,9 +114,9 @@ func (s *State) service(q *Query) (*wds.Service, uint16, error) {
 	}
 	switch {
 	case len(found) == 0:
-		return nil, 0, fmt.Errorf("there is no Service %s: %s", q.name(), near(services, q))
+		return nil, servicePort{}, fmt.Errorf("there is no Service %s: %s", q.name(), near(services, q))
 	case len(found) > 1:
-		return nil, 0, fmt.Errorf("there is more than one Service %s: %s", q.Service, near(services, q))
+		return nil, servicePort{}, fmt.Errorf("there is more than one Service %s: %s", q.Service, near(services, q))
 	}
 	port, err := portOf(found[0], q)
 	return found[0], port, err
@@ -117,21 +130,40 @@ func (q *Query) name() string {
 }
 
 // portOf gives the port that is asked for or, if there is no doubt, the usual one.
-func portOf(svc *wds.Service, q *Query) (uint16, error) {
+func portOf(svc *wds.Service, q *Query) (servicePort, error) {
+	switch q.Protocol {
+	case "", protocolTCP, protocolUDP:
+	default:
+		return servicePort{}, fmt.Errorf("protocol %q: want %s or %s", q.Protocol, protocolTCP, protocolUDP)
+	}
 	if q.Port != 0 {
-		return q.Port, nil
+		return servicePort{q.Port, q.Protocol == protocolUDP || q.Protocol == "" && !svc.HasPort(q.Port) && hasUDP(svc, q.Port)}, nil
 	}
-	if len(svc.Ports) == 1 {
-		return svc.Ports[0].Service, nil
-	}
-	var ports []string
-	for _, p := range svc.Ports {
-		if p.Service == 80 {
-			return 80, nil
+	var all []servicePort
+	var names []string
+	add := func(ports []wds.Port, udp bool, suffix string) {
+		for _, p := range ports {
+			all = append(all, servicePort{p.Service, udp})
+			names = append(names, fmt.Sprintf("%d%s", p.Service, suffix))
 		}
-		ports = append(ports, fmt.Sprint(p.Service))
 	}
-	return 0, fmt.Errorf("service %s/%s has ports %s: choose one with %s:PORT", svc.Namespace, svc.Name, strings.Join(ports, ", "), svc.Name)
+	if q.Protocol != protocolUDP {
+		add(svc.Ports, false, "")
+	}
+	if q.Protocol != protocolTCP {
+		add(svc.UDP, true, "/udp")
+	}
+	if len(all) == 1 {
+		return all[0], nil
+	}
+	if i := slices.Index(all, servicePort{port: 80}); i >= 0 {
+		return all[i], nil
+	}
+	return servicePort{}, fmt.Errorf("service %s/%s has ports %s: choose one with %s:PORT", svc.Namespace, svc.Name, strings.Join(names, ", "), svc.Name)
+}
+
+func hasUDP(svc *wds.Service, port uint16) bool {
+	return slices.ContainsFunc(svc.UDP, func(p wds.Port) bool { return p.Service == port })
 }
 
 // near says which services there are instead.

@@ -30,7 +30,11 @@ func (r Report) String() string {
 	}
 	for _, x := range r.Backends {
 		b.WriteString("\n")
-		row("backend", fmt.Sprintf("%s:%d, %.4g%% of the requests", x.Service, x.Port, x.Percent))
+		what := "requests"
+		if r.Datagrams {
+			what = "sessions"
+		}
+		row("backend", fmt.Sprintf("%s:%d, %.4g%% of the %s", x.Service, x.Port, x.Percent, what))
 		if x.Refusal != "" {
 			row("", x.Refusal)
 		}
@@ -102,6 +106,8 @@ func (e Endpoint) String() string {
 	switch {
 	case !e.Captured:
 		return at + ", not captured: reached in plaintext, no policy"
+	case e.Refusal != "":
+		return at + ", " + e.Identity + ": not reached: " + e.Refusal
 	case e.Policy == nil:
 		return at + ", " + e.Identity
 	}

@@ -204,13 +204,13 @@ func TestAnotherClientFollowsOurDrain(t *testing.T) {
 	tr := &http2.Transport{TLSClientConfig: tn.client}
 	defer tr.CloseIdleConnections()
 	app := echo(t)
-	open := func() (io.WriteCloser, io.ReadCloser) {
+	open := func() (io.WriteCloser, io.ReadCloser, error) {
 		body, feed := io.Pipe()
 		resp, err := tr.RoundTrip((&http.Request{Method: http.MethodConnect, URL: &url.URL{Scheme: "https", Host: tn.addr}, Host: app, Header: http.Header{}, Body: body}).WithContext(t.Context()))
 		if err != nil {
-			t.Fatal(err)
+			return nil, nil, err
 		}
-		return feed, resp.Body
+		return feed, resp.Body, nil
 	}
 	try := func(w io.Writer, r io.Reader) error {
 		b := make([]byte, 5)
@@ -226,15 +226,21 @@ func TestAnotherClientFollowsOurDrain(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	w1, r1 := open()
+	w1, r1, err := open()
+	if err != nil {
+		t.Fatal(err)
+	}
 	say(w1, r1)
 	first := <-tn.conns
 	first.Drain()
 	testkit.Until(t, "the client goes to another connection", func() bool {
 		// A stream that crossed our GOAWAY was refused, and that client tries it
 		// again with a body that it has closed already.
-		w, r := open()
-		err := try(w, r)
+		w, r, err := open()
+		if err != nil {
+			return false
+		}
+		err = try(w, r)
 		_ = w.Close()
 		_ = r.Close()
 		return err == nil && len(tn.conns) == 1

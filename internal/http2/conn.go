@@ -18,7 +18,7 @@ import (
 // closeTimeout bounds saying goodbye to a peer that takes nothing, and
 // lingerTimeout the wait for the peer to close too.
 const (
-	closeTimeout  = 100 * time.Millisecond
+	closeTimeout  = 500 * time.Millisecond
 	lingerTimeout = 250 * time.Millisecond
 )
 

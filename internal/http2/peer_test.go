@@ -203,6 +203,9 @@ func (p *peer) flood(rounds int, write func(i int) error) xhttp2.ErrCode {
 		for {
 			f, err := p.fr.ReadFrame()
 			if err != nil {
+				if last == 0xffff {
+					p.t.Logf("no GOAWAY, and then: %v", err)
+				}
 				got <- last
 				return
 			}

@@ -233,6 +233,24 @@ func (s *Store) Workload(a netip.Addr) *Workload {
 	return s.byAddr[a.Unmap()]
 }
 
+// Enrolled names what of the mesh is at an address: an enrolled workload, or a Service
+// before some. Nothing else may be reached there, and never in plaintext.
+func (s *Store) Enrolled(a netip.Addr) (what string, ok bool) {
+	a = a.Unmap()
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if w := s.byAddr[a]; w != nil && (w.HBONE || w.Waypoint != nil) {
+		return "workload " + w.Namespace + "/" + w.Name, true
+	}
+	for _, svc := range s.byVIP[a] {
+		enrolled := svc.Waypoint != nil || slices.ContainsFunc(s.endpoints[svc.Key], func(e endpoint) bool { return e.w.HBONE })
+		if !svc.External && enrolled {
+			return "Service " + svc.Namespace + "/" + svc.Name, true
+		}
+	}
+	return "", false
+}
+
 // WorkloadByName finds a workload by namespace and name.
 func (s *Store) WorkloadByName(namespace, n string) *Workload {
 	s.mu.RLock()

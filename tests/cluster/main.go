@@ -28,15 +28,20 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	err := execute(ctx)
-	var exit *exec.ExitError
+	var s said
 	switch {
-	case errors.As(err, &exit):
-		os.Exit(exit.ExitCode()) // a command in the cluster has said why
+	case errors.As(err, &s):
+		os.Exit(s.code)
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "cluster:", err)
 		os.Exit(1)
 	}
 }
+
+// said is the failure of a command in the cluster that has itself said why.
+type said struct{ code int }
+
+func (s said) Error() string { return fmt.Sprintf("exit code %d", s.code) }
 
 func execute(ctx context.Context) error {
 	// What runs on after this program must not hold what its caller has open: locks, or pipes that somebody reads to the end.
@@ -160,7 +165,12 @@ func (c *cluster) inside(use, short string, where func([]string) (box.Box, strin
 		if b.Name == "cp" {
 			cmd.Env = append(os.Environ(), "KUBECONFIG="+c.kubeconfig("admin"))
 		}
-		return cmd.Run()
+		err = cmd.Run()
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			return said{exit.ExitCode()}
+		}
+		return err
 	}}
 }
 

@@ -58,6 +58,8 @@ func (c *cluster) plug(n node) error {
 		return err
 	}
 	link := "veth-" + n.Name
+	// After a failure of the node's power the kernel takes the former link away when it finds the time.
+	_ = c.control.Run(box.Network, "ip", "link", "delete", link) //nolint:errcheck // mostly there is none
 	for _, cmd := range []string{
 		fmt.Sprintf("ip link add %s type veth peer name eth0 netns %d", link, pid),
 		fmt.Sprintf("ip link set %s master br0 up", link),

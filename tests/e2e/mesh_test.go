@@ -47,6 +47,7 @@ func TestMesh(t *testing.T) {
 	t.Run("traffic", testTraffic)
 	t.Run("datagrams", testDatagrams)
 	t.Run("egress", testEgress)
+	t.Run("mistakes", testMistakes)
 	t.Run("replace", testReplace)
 	t.Run("nodes", testNodes)
 	t.Run("race", testRace)

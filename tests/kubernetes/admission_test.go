@@ -70,10 +70,10 @@ var admissions = []struct{ name, object, warns, denies string }{
 	{"a class of somebody else", "{apiVersion: gateway.networking.k8s.io/v1, kind: GatewayClass, metadata: {name: theirs}, spec: {controllerName: example.com/c}}", "", ""},
 }
 
-// TestAdmission has an API server say what the chart's policies say.
+// TestAdmission has an API server say what the chart's policies say, without the webhook.
 func TestAdmission(t *testing.T) {
 	s := apitest.Start(t)
-	install(t, s, nil)
+	install(t, s, map[string]any{"admission": map[string]any{"webhook": false}})
 	kubectl(t, s, `{"apiVersion": "v1", "kind": "List", "items": [
 		{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}},
 		{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "bound", "labels": {"ambit-mesh.io/use-waypoint": "wp"}}}]}`, "apply", "-f", "-")

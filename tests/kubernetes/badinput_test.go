@@ -140,10 +140,8 @@ func TestSecretIsSpoiled(t *testing.T) {
 	}
 	r := run(t, made)
 	l := find(t, r, token(t, client, root, "ambit-nodeagent", "agent", "ambit-mesh.io"))
-	spoil := func(what, patch, said string) {
+	named := func(what, said string) {
 		t.Helper()
-		logs.TakeAll()
-		kubectl(t, s, "", "patch", "secret", "-n", root, "ambit-ca", "-p", patch)
 		testkit.Until(t, what+" is named", func() bool {
 			for _, e := range logs.All() {
 				text := fmt.Sprint(e.Message, e.ContextMap())
@@ -157,12 +155,27 @@ func TestSecretIsSpoiled(t *testing.T) {
 			t.Errorf("%s: no certificate: %v", what, err)
 		}
 	}
+	spoil := func(what, patch, said string) {
+		t.Helper()
+		logs.TakeAll()
+		kubectl(t, s, "", "patch", "secret", "-n", root, "ambit-ca", "-p", patch)
+		named(what, said)
+	}
 	before, err := client.CoreV1().Secrets(root).Get(t.Context(), "ambit-ca", metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	spoil("a damaged record", `{"stringData":{"authority.json":"{"}}`, "is damaged")
 	spoil("a record that is not there", `{"data":{"authority.json":null}}`, "missing or empty")
+	// Somebody deletes it, and who begins then makes another, with another root.
+	kubectl(t, s, "", "delete", "secret", "-n", root, "ambit-ca")
+	other, err := controlplane.New(config(t, s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger := run(t, other)
+	named("another authority's record", "holds another authority")
+	stranger.stop()
 	// What was restored is taken again.
 	patch, err := json.Marshal(map[string]any{"data": before.Data})
 	if err != nil {

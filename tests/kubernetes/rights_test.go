@@ -15,6 +15,7 @@ import (
 	"strings"
 	"testing"
 
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	auditv1 "k8s.io/apiserver/pkg/apis/audit/v1"
 	"k8s.io/client-go/kubernetes"
@@ -27,9 +28,11 @@ import (
 	"github.com/ambit-mesh/ambit/tests/cluster/apitest"
 )
 
+// auditPolicy has a watch logged when it begins, and not only when it has ended, which
+// is a while after its client has gone.
 const (
 	account     = "system:serviceaccount:ambit-system:ambit-controlplane"
-	auditPolicy = `{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived", "ResponseStarted"], "rules": [{"level": "Metadata"}]}`
+	auditPolicy = `{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"], "rules": [{"level": "Metadata"}]}`
 )
 
 // right is one of a rule, for one verb.
@@ -202,8 +205,36 @@ func install(t *testing.T, s *apitest.Server, values map[string]any) string {
 	}
 	kubectl(t, s, "{apiVersion: v1, kind: Namespace, metadata: {name: "+root+"}}", "apply", "--server-side", "-f", "-")
 	kubectl(t, s, text, "apply", "--server-side", "--force-conflicts", "-f", "-")
+	if strings.Contains(text, "kind: ValidatingWebhookConfiguration") {
+		ask(t, s, "https://127.0.0.1:1") // nobody: there are no Services here
+	}
 	kubectl(t, s, "", "wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
 	return text
+}
+
+// ask has the API server ask at a URL instead of a Service.
+func ask(t *testing.T, s *apitest.Server, url string) {
+	t.Helper()
+	kubectl(t, s, "", "patch", "validatingwebhookconfiguration", "findings.ambit-mesh.io", "--type=merge",
+		"-p", "{\"webhooks\":"+webhooksAt(t, s, url)+"}")
+}
+
+// webhooksAt gives the webhooks of the mesh with another address.
+func webhooksAt(t *testing.T, s *apitest.Server, url string) string {
+	t.Helper()
+	var there admissionregistrationv1.ValidatingWebhookConfiguration
+	if err := json.Unmarshal([]byte(kubectl(t, s, "", "get", "validatingwebhookconfiguration", "findings.ambit-mesh.io", "-o", "json")), &there); err != nil {
+		t.Fatal(err)
+	}
+	for i := range there.Webhooks {
+		c := &there.Webhooks[i].ClientConfig
+		c.Service, c.URL = nil, &url
+	}
+	out, err := json.Marshal(there.Webhooks)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(out)
 }
 
 // policies is one of every kind of policy, each of which gets a status.
@@ -325,7 +356,7 @@ func TestRights(t *testing.T) {
 
 	_, kubeconfig := s.As(account, "system:serviceaccounts")
 	cfg := config(t, s)
-	cfg.Kubeconfig, cfg.WaypointImage = kubeconfig, "ambit/waypoint:1"
+	cfg.Kubeconfig, cfg.WaypointImage, cfg.WebhookAddress = kubeconfig, "ambit/waypoint:1", "127.0.0.1:0"
 	made, err := controlplane.New(cfg)
 	if err != nil {
 		t.Fatal(err)

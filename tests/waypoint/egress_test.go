@@ -31,7 +31,8 @@ func outside() error {
 }
 
 // answerOutside gives every name below example the address of this host, behind one
-// that leads to whoever asks. Names that begin with "own." have that one alone.
+// that leads to whoever asks. Names that begin with "own." have that one alone, and
+// those that begin with "at-10-0-0-1." that one.
 func answerOutside(w dns.ResponseWriter, query *dns.Msg) {
 	reply := new(dns.Msg).SetReply(query)
 	q := query.Question[0]
@@ -41,6 +42,10 @@ func answerOutside(w dns.ResponseWriter, query *dns.Msg) {
 	case q.Qtype == dns.TypeA:
 		add := func(a net.IP) {
 			reply.Answer = append(reply.Answer, &dns.A{Hdr: dns.RR_Header{Name: q.Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 1}, A: a})
+		}
+		if first, _, _ := strings.Cut(q.Name, "."); strings.HasPrefix(first, "at-") {
+			add(net.ParseIP(strings.ReplaceAll(first[len("at-"):], "-", ".")))
+			break
 		}
 		add(net.IPv4(127, 0, 0, 1))
 		if list, err := net.InterfaceAddrs(); err == nil && !strings.HasPrefix(q.Name, "own.") {
@@ -220,7 +225,7 @@ rules: [{name: one, matches: [{path: {type: Exact, value: /v1/limited}}], reques
 	})
 	t.Run("refused by name", func(t *testing.T) {
 		m := &mesh{t, m.bed}
-		if got := m.get("http://own.partner.example/"); got.Status != 503 || !strings.Contains(got.Header.Get("proxy-status"), "leads to the waypoint itself") {
+		if got := m.get("http://own.partner.example/"); got.Status != 502 || !strings.Contains(got.Header.Get("proxy-status"), "leads to the waypoint itself") {
 			t.Errorf("a name that leads to the waypoint: %+v", got)
 		}
 		if got := m.get("http://lost.example.org/"); got.Error == "" {
@@ -265,4 +270,73 @@ func TestEgressResolvedByNode(t *testing.T) {
 	}
 	m.accessLog(`"dst.service":"direct.other.example"`, `"dst.host":"direct.other.example"`)
 	m.accessLog(`"dst.service":"*.tame.example"`, `"dst.host":"very.tame.example"`)
+}
+
+// A host outside that turns out to be in the mesh is never reached in plaintext: a
+// waypoint, which would have to speak for its client to a node that does not believe it,
+// refuses it; the client's own node connects as if the address had been asked for.
+func TestEgressIntoTheMesh(t *testing.T) {
+	m := use(t)
+	server, pod := m.v4("outside", "host-")[0], m.v4("app", "echo-v1")[0]
+	var ok response
+	for _, p := range []string{"wp", "client"} {
+		m.run(p, nil, &ok, "nameserver", server)
+		defer m.run(p, nil, &ok, "nameserver", "")
+	}
+	at := "at-" + strings.ReplaceAll(pod, ".", "-")
+	const vip = "10.96.77.7"
+	m.apply(strings.Replace(service("inward", "v1"), "spec:\n", "spec:\n  clusterIP: "+vip+"\n", 1) +
+		externalService("by-name", "wp", "hosts: ["+at+".inward.example]") +
+		externalService("by-address", "wp", "hosts: [address.inward.example]\n  resolution: Static\n  endpoints: [{address: "+pod+"}]") +
+		externalService("by-service", "wp", "hosts: [service.inward.example]\n  resolution: Static\n  endpoints: [{address: "+vip+"}]") +
+		externalService("no-waypoint", "none", "hosts: ["+at+".direct.example]") +
+		externalService("no-waypoint-static", "none", "hosts: [static.direct.example]\n  resolution: Static\n  endpoints: [{address: "+pod+"}]"))
+	m.until("the service answers", request{URL: "http://inward/"}, status(200))
+	for host, what := range map[string]string{at + ".inward.example": "app/echo-v1", "address.inward.example": "app/echo-v1", "service.inward.example": "app/inward"} {
+		got := m.until(host+" is refused", request{URL: "http://" + host + "/"}, status(502))
+		if said := got.Header.Get("proxy-status"); !strings.Contains(said, "destination_ip_prohibited") || !strings.Contains(said, what) {
+			t.Errorf("%s: %s", host, said)
+		}
+		m.logged(`"dst.service":"`+host+`"`, `"status":502`, `"response_flags":"PROHIBITED"`, `/sa/client"`, what)
+	}
+	m.counted("ambit_requests_total", `PROHIBITED`, "inward.example")
+	if got := m.get("http://" + at + ".inward.example:90/"); got.Error == "" {
+		t.Errorf("as a connection: %+v", got)
+	}
+	m.counted("ambit_waypoint_connections_total", `response_flags="PROHIBITED"`, "inward.example")
+
+	for _, host := range []string{at + ".direct.example", "static.direct.example"} {
+		got := m.until(host+" is reached", request{URL: "http://" + host + "/"}, status(200))
+		if got.Header.Get("x-version") != "v1" {
+			t.Errorf("%s: %+v", host, got)
+		}
+	}
+	m.accessLog(`"direction":"outbound"`, `"dst.host":"`+at+`.direct.example"`, `"dst.identity":"spiffe://cluster.local/ns/app/sa/echo-v1"`)
+	for _, line := range m.lines(`"direction":"inbound"`, `"dst.workload":"echo-v1`, `:8080"`) {
+		if strings.Contains(line, `"src.identity":""`) || !strings.Contains(line, `"src.identity"`) {
+			t.Errorf("a connection without an identity came to the pod: %s", line)
+		}
+	}
+}
+
+// lines are those of the ztunnels' access logs that have all of words.
+func (m *mesh) lines(words ...string) (found []string) {
+	m.t.Helper()
+	for _, log := range ztunnelLogs {
+		out, err := m.command(m.t.Context(), append([]string{"logs"}, log...)...).Output()
+		if err != nil {
+			m.t.Errorf("logs %v: %v", log, err)
+			continue
+		}
+	lines:
+		for line := range strings.Lines(string(out)) {
+			for _, w := range words {
+				if !strings.Contains(line, w) {
+					continue lines
+				}
+			}
+			found = append(found, line)
+		}
+	}
+	return found
 }

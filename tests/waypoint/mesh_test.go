@@ -459,7 +459,13 @@ lines:
 // words, is above zero.
 func (m *mesh) counted(name string, words ...string) {
 	m.t.Helper()
-	m.untilFrom("wp", fmt.Sprintf("%s with %q is counted", name, words), request{URL: "http://127.0.0.1:15020/metrics", Lines: name}, func(r response) bool {
+	m.countedAt("wp", name, words...)
+}
+
+// countedAt is counted for another waypoint, which has one pod.
+func (m *mesh) countedAt(waypoint, name string, words ...string) {
+	m.t.Helper()
+	m.untilFrom(waypoint, fmt.Sprintf("%s with %q is counted", name, words), request{URL: "http://127.0.0.1:15020/metrics", Lines: name}, func(r response) bool {
 	lines:
 		for line := range strings.Lines(r.Body) {
 			for _, w := range append(words, name) {

@@ -140,6 +140,10 @@ func role(args []string) int {
 		err = certificateOf(args[1])
 	case "datagrams":
 		err = datagramClient()
+	case "datagrams-lasting":
+		err = lastingSession(os.Stdin, os.Stdout)
+	case "bounds":
+		err = beyondBounds(os.Stdin, os.Stdout)
 	case "datagrams-held":
 		err = holdSession(args[1])
 	case "tcp":

@@ -36,6 +36,7 @@ func echoDatagrams(version string) error {
 
 // datagrams says what sessions the client begins, and answered what came of them.
 type datagrams struct {
+	Network  string // udp, or of one family
 	Addr     string
 	Sessions int
 	Size     int
@@ -61,7 +62,7 @@ func datagramClient() error {
 	var wg sync.WaitGroup
 	for i := range in.Sessions {
 		wg.Go(func() {
-			version, from, err := datagramSession(in.Addr, append(fmt.Appendf(nil, "%d ", i), bytes.Repeat([]byte("x"), in.Size)...))
+			version, from, err := datagramSession(in.Network, in.Addr, append(fmt.Appendf(nil, "%d ", i), bytes.Repeat([]byte("x"), in.Size)...))
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
@@ -75,8 +76,8 @@ func datagramClient() error {
 	return json.NewEncoder(os.Stdout).Encode(out)
 }
 
-func datagramSession(addr string, sent []byte) (version, from string, err error) {
-	c, err := net.Dial("udp", addr)
+func datagramSession(network, addr string, sent []byte) (version, from string, err error) {
+	c, err := net.Dial(network, addr)
 	if err != nil {
 		return "", "", err
 	}
@@ -154,7 +155,12 @@ spec:
 
 func (m *mesh) datagrams(pod, addr string, sessions, size int) (out answered) {
 	m.t.Helper()
-	m.run(pod, datagrams{addr, sessions, size}, &out, "datagrams")
+	return m.datagramsOf("udp", pod, addr, sessions, size)
+}
+
+func (m *mesh) datagramsOf(network, pod, addr string, sessions, size int) (out answered) {
+	m.t.Helper()
+	m.run(pod, datagrams{network, addr, sessions, size}, &out, "datagrams")
 	if out.Error != "" {
 		m.t.Fatal(out.Error)
 	}

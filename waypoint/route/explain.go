@@ -14,6 +14,9 @@ type Explanation struct {
 	Port     uint16 `json:"port"`
 	Subject  string `json:"subject"`
 	Outcome  string `json:"outcome"`
+	// Opaque says that it is about a connection or a session, which is passed on as it
+	// is and has no answer.
+	Opaque bool `json:"opaque,omitempty"`
 	// Answered says that a filter of the rule answers, so that no backend is asked.
 	Answered bool `json:"answered,omitempty"`
 	// Status and Code are the answer to a request that is refused. Connections are
@@ -120,6 +123,7 @@ func (f *Frontend) ExplainConnection(client Client, number uint16, name string) 
 		subject = "a connection for server name " + name
 	}
 	x := f.explain(d, &client, number, subject)
+	x.Opaque = true
 	if d.Rule != nil {
 		x.Rule = explained(d.Rule, -1, nil)
 		x.describe(d.Rule)

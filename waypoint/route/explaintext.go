@@ -77,6 +77,8 @@ func (x *Explanation) shares() []string {
 		switch {
 		case s.Invalid != "" && s.Weight == 0:
 			text += "  not used: " + s.Invalid
+		case s.Invalid != "" && x.Opaque:
+			text += "  refused: " + s.Invalid
 		case s.Invalid != "":
 			text += "  answered with 500: " + s.Invalid
 		}

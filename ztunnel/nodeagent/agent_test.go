@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -363,10 +364,16 @@ func TestHostileRequests(t *testing.T) {
 	b.start()
 	p := b.newPod("u1")
 	p.mustAdd()
+	// /proc/self is about the first thread, which may just be in a pod for somebody.
+	own, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer own.Close()
 	for _, tc := range []struct {
 		name, netns, want string
 	}{
-		{"own", "/proc/self/ns/net", "node agent's own"},
+		{"own", fmt.Sprintf("/proc/self/fd/%d", own.Fd()), "node agent's own"},
 		{"missing", "/run/netns/no-such", "is gone"},
 		{"not a namespace", "/dev/null", "not a network namespace"},
 		{"another kind", "/proc/self/ns/mnt", "not a network namespace"},

@@ -40,9 +40,10 @@ type Authority struct {
 
 	mu  sync.Mutex
 	own *state // guarded by mu; nil with plugged-in files
-	// store of own, and what was in it last. Guarded by mu.
+	// store of own, what was in it last, and when that was known to be so. Guarded by mu.
 	store  Store
 	record string
+	looked time.Time
 	stamp  string // guarded by mu; what the plugged-in files looked like
 }
 
@@ -69,7 +70,7 @@ func New(cfg Config) (*Authority, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Authority{cfg: cfg, wake: make(chan struct{}, 1)}
+	a := &Authority{cfg: cfg, wake: make(chan struct{}, 1), looked: cfg.Now()}
 	if a.metrics, err = newMetrics(a, cfg.Metrics); err != nil {
 		return nil, fmt.Errorf("ca: metrics: %w", err)
 	}
@@ -165,15 +166,24 @@ func (a *Authority) save(ctx context.Context, s *state) error {
 	return nil
 }
 
-// follow takes what another replica has stored. Called with mu held.
+// follow takes what another replica has stored, but no other authority: certificates of the two would not trust each other.
+// A rotation publishes the new root for RotationOverlap before the old one goes, so that who has looked within that time knows
+// one of the roots. Called with mu held.
 func (a *Authority) follow(ctx context.Context) error {
 	before := a.record
 	s, err := a.load(ctx)
 	if err != nil {
 		return err
 	}
+	away := a.cfg.Now().Sub(a.looked)
+	a.looked = a.cfg.Now()
 	if a.record == before {
 		return nil
+	}
+	if away < a.cfg.RotationOverlap && !a.own.shares(s) {
+		a.record = before
+		return fmt.Errorf("%s: holds another authority, of root %x, while root %x is in use; restore what was there from a backup, or restart the control plane to begin with that root: all workloads then get new certificates",
+			a.store.Name(), s.issuing.root.SerialNumber, a.own.issuing.root.SerialNumber)
 	}
 	a.cfg.Log.Info("taking over what another replica has stored", zap.String("store", a.store.Name()), zap.String("phase", string(s.phase)))
 	return a.adopt(s)

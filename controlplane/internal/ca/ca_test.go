@@ -329,6 +329,14 @@ func TestBadStateIsRefused(t *testing.T) {
 	}
 }
 
+func TestExpiredRootIsRefused(t *testing.T) {
+	cfg := rotationConfig(t.TempDir())
+	newAuthority(t, cfg)
+	cfg.Now = func() time.Time { return time.Now().Add(cfg.RootLife) }
+	_, err := ca.New(cfg)
+	assertError(t, err, "the root expired at")
+}
+
 func TestBadConfigIsRefused(t *testing.T) {
 	for name, tc := range map[string]struct {
 		change func(*ca.Config)

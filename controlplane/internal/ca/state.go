@@ -3,6 +3,7 @@ package ca
 import (
 	"crypto"
 	"crypto/x509"
+	"slices"
 	"time"
 )
 
@@ -44,6 +45,12 @@ func (s *state) trust() *trust {
 		return newTrust(is, g.root, s.other.root)
 	}
 	return newTrust(is, g.root)
+}
+
+// shares says whether the two publish a root in common.
+func (s *state) shares(other *state) bool {
+	theirs := other.trust().roots
+	return slices.ContainsFunc(s.trust().roots, func(r *x509.Certificate) bool { return slices.ContainsFunc(theirs, r.Equal) })
 }
 
 // mintGeneration makes a root and its issuing certificate.

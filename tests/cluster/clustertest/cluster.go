@@ -89,11 +89,17 @@ func (c *Cluster) Namespace(prefix string, labels ...string) string {
 	c.t.Helper()
 	name := fmt.Sprintf("%s-%x", prefix, time.Now().UnixNano()&0xffffff)
 	c.Must("create", "namespace", name)
-	c.t.Cleanup(func() { c.cleanup("", "delete", "namespace", name, "--timeout=120s") })
+	c.Later("delete", "namespace", name, "--timeout=120s")
 	if len(labels) > 0 {
 		c.Must(append([]string{"label", "namespace", name}, labels...)...)
 	}
 	return name
+}
+
+// Later runs kubectl when the test has ended, also if it has failed.
+func (c *Cluster) Later(args ...string) {
+	c.t.Helper()
+	c.t.Cleanup(func() { c.cleanup("", args...) })
 }
 
 // cleanup runs kubectl when the test's own context has ended.

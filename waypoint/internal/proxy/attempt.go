@@ -239,7 +239,7 @@ func (a *attempts) once(ctx context.Context) (*answer, error) {
 // that has gone away or may not go there, and not that of too many requests.
 // Otherwise one client could have the endpoint ejected for all.
 func endpointFailed(ctx context.Context, err error) bool {
-	if ctx.Err() != nil && !errors.Is(context.Cause(ctx), errTimeout) || errors.Is(err, upstream.ErrOverloaded) {
+	if ctx.Err() != nil && !errors.Is(context.Cause(ctx), errTimeout) || errors.Is(err, upstream.ErrOverloaded) || errors.Is(err, upstream.ErrProhibited) {
 		return false
 	}
 	status, _, refused := upstream.Refused(err)
@@ -342,7 +342,7 @@ func (a *attempts) wanted(ans *answer, err error) bool {
 	switch {
 	case errors.As(err, &connect):
 		status, _, refused := upstream.Refused(err)
-		return r.ConnectFailure && (!refused || status == 503)
+		return r.ConnectFailure && (!refused || status == 503) && !errors.Is(err, upstream.ErrProhibited)
 	case errors.Is(err, errTimeout):
 		return r.Timeout && safe
 	case errors.As(err, &ex):

@@ -25,11 +25,15 @@ const sessionIdle = 4 * time.Minute
 func (d *downstream) serveUDP(ctx context.Context, in *hbone.Incoming) {
 	o := &opaqueConn{d: d, record: d.recordOf(time.Now())}
 	o.record.Protocol = flowpb.Protocol_PROTOCOL_UDP
+	leave, ok := d.proxy.sessions.enter(d.clientKey())
+	if !ok {
+		o.refuseUDP(in, d.tooMany())
+		return
+	}
+	defer leave()
 	up, done, err := o.connectUDP(ctx)
 	if err != nil {
-		f := failureOf(err)
-		o.account(err)
-		in.Refuse(sessionStatus(f), hbone.ProxyStatus(f.kind, f.reason))
+		o.refuseUDP(in, err)
 		return
 	}
 	defer done()
@@ -41,6 +45,13 @@ func (d *downstream) serveUDP(ctx context.Context, in *hbone.Incoming) {
 	d.conn = s.Conn(in.LocalAddr, net.TCPAddrFromAddrPort(d.client.Address))
 	defer func() { _ = d.conn.Close() }()
 	o.finish(o.relayUDP(ctx, up))
+}
+
+// refuseUDP tells the client's node why there is no session.
+func (o *opaqueConn) refuseUDP(in *hbone.Incoming, err error) {
+	f := failureOf(err)
+	o.account(err)
+	in.Refuse(sessionStatus(f), hbone.ProxyStatus(f.kind, f.reason))
 }
 
 // sessionStatus is what a CONNECT-UDP is refused with. 503 would have the client's

@@ -35,6 +35,7 @@ const (
 	flagClientGone  = "DC"
 	flagInvalid     = "NC" // configuration that cannot be carried out
 	flagProtocol    = "UPE"
+	flagProhibited  = "PROHIBITED" // the address that a name has come to
 )
 
 // failure is a request that the waypoint answers itself because it cannot or must
@@ -80,6 +81,10 @@ func failureOf(err error) *failure {
 	case errors.Is(err, upstream.ErrOverloaded):
 		f := failed(503, flagOverflow, "connection_limit_reached", "%s", err)
 		f.verdict = flowpb.Verdict_VERDICT_LIMITED
+		return f
+	case errors.Is(err, upstream.ErrProhibited):
+		f := failed(502, flagProhibited, "destination_ip_prohibited", "%s", err)
+		f.verdict = flowpb.Verdict_VERDICT_DENIED
 		return f
 	case errors.As(err, &connect):
 		kind := "destination_unavailable"

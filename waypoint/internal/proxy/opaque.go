@@ -137,7 +137,7 @@ func reach[C io.Closer](ctx context.Context, o *opaqueConn, cluster *upstream.Cl
 		}
 		use.Done()
 		pick.Avoid = append(pick.Avoid, e)
-		if status, _, refused := upstream.Refused(err); n == connectionTries || ctx.Err() != nil || refused && status != 503 {
+		if status, _, refused := upstream.Refused(err); n == connectionTries || ctx.Err() != nil || refused && status != 503 || errors.Is(err, upstream.ErrProhibited) {
 			leave()
 			return none, nil, err
 		}

@@ -41,6 +41,8 @@ type Config struct {
 
 	HTTP1 http1.Config
 	HTTP2 http2.Config
+	// UDPSessions is how many sessions of datagrams a client may have.
+	UDPSessions int
 	// Sampling of traces that nobody has decided about, in millionths.
 	Sampling uint32
 	Tracer   *trace.Tracer
@@ -60,6 +62,7 @@ type Proxy struct {
 	mirroring chan struct{}
 	active    atomic.Int64
 	live      live
+	sessions  sessions
 
 	mu       sync.Mutex
 	servers  map[server]string // the key of the service; guarded by mu
@@ -69,7 +72,7 @@ type Proxy struct {
 // New makes a proxy. The limiter and the checker, which call services through it,
 // are given with SetFilters.
 func New(cfg Config) *Proxy {
-	p := &Proxy{cfg: cfg, mirroring: make(chan struct{}, maxMirrors), servers: make(map[server]string)}
+	p := &Proxy{cfg: cfg, mirroring: make(chan struct{}, maxMirrors), servers: make(map[server]string), sessions: sessions{max: cfg.UDPSessions}}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	if p.cfg.BackendLimits == nil {
 		p.cfg.BackendLimits = func(string) []*route.RateLimit { return nil }
@@ -105,7 +108,7 @@ type Metrics struct {
 // NewMetrics registers the metrics.
 func NewMetrics(r prometheus.Registerer) *Metrics {
 	m := &Metrics{
-		rejected:       prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ambit_requests_rejected_total", Help: "Requests that were malformed or exceeded a limit, and were answered without looking further, by the name of the limit; idle_timeout counts connections that had no request for too long."}, []string{"limit", "status"}),
+		rejected:       prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ambit_requests_rejected_total", Help: "Requests that were malformed or exceeded a limit, and were answered without looking further, by the name of the limit; udp_sessions counts sessions beyond those that a client may have, and idle_timeout connections that had no request for too long."}, []string{"limit", "status"}),
 		refusedStreams: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ambit_waypoint_streams_refused_total", Help: "Connections that were refused when they were opened; tunnels beyond the handshakes that may be under way have the reason handshakes."}, []string{"reason"}),
 		connections:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ambit_waypoint_connections_total", Help: "Connections that were passed on as they are, TCP and TLS, and sessions of UDP."}, []string{"service", "response_flags"}),
 		mirrors:        prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ambit_mirrors_total", Help: "Copies of requests by what became of them."}, []string{"backend", "outcome"}),

@@ -17,7 +17,8 @@ const nameTries = 3
 // DialName connects the waypoint itself to host:port, as net.Dialer does. What is
 // the name or the address of a service of the mesh is reached as requests are,
 // through a tunnel to an endpoint, and not at all while there is none; everything
-// else as it is. domains are what a short name is tried with at its end.
+// else as it is, unless that leads to what is enrolled, or to the waypoint. domains are
+// what a short name is tried with at its end.
 func (s *Set) DialName(ctx context.Context, addr, namespace string, domains ...string) (net.Conn, error) {
 	host, port, err := splitAddress(addr)
 	if err != nil {
@@ -25,7 +26,8 @@ func (s *Set) DialName(ctx context.Context, addr, namespace string, domains ...s
 	}
 	svc := s.named(host, namespace, domains)
 	if svc == nil || svc.External || svc.Passthrough {
-		return new(net.Dialer).DialContext(ctx, "tcp", addr)
+		nd := net.Dialer{Resolver: s.dialer.Resolver, ControlContext: s.dialer.prohibit}
+		return nd.DialContext(ctx, "tcp", addr)
 	}
 	c := s.Cluster(svc.Key, port)
 	var pick Pick

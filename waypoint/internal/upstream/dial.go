@@ -62,6 +62,8 @@ type Dialer struct {
 	Timeout     time.Duration
 	// Resolver of hosts outside; that of the process when nil.
 	Resolver *net.Resolver
+	// Enrolled names what of the mesh is at an address; nil for nothing.
+	Enrolled func(netip.Addr) (what string, ok bool)
 	Log      *zap.Logger
 
 	pool *hbone.Pool[tunnelKey]

@@ -13,9 +13,9 @@ import (
 	"github.com/ambit-mesh/ambit/internal/wds"
 )
 
-// errOwn is an address that would lead to the waypoint itself, whose admin port
-// listens on loopback.
-var errOwn = errors.New("not an address of a host outside: it leads to the waypoint itself or its link")
+// ErrProhibited is an address that a host outside cannot have, whatever its name
+// resolves to.
+var ErrProhibited = errors.New("not an address of a host outside")
 
 // outside connects to a host outside of the mesh in plaintext: to an endpoint that was
 // given for it, where the client wants to go, or to what the waypoint's resolvers say.
@@ -26,7 +26,7 @@ func (d *Dialer) outside(ctx context.Context, svc *wds.Service, ep wds.Endpoint,
 	if at == "" {
 		return nil, fmt.Errorf("which host below %s is meant is not known", svc.Hostname)
 	}
-	nd := net.Dialer{Resolver: d.Resolver, ControlContext: refuseOwn}
+	nd := net.Dialer{Resolver: d.Resolver, ControlContext: d.prohibit}
 	c, err := nd.DialContext(ctx, "tcp", at)
 	if err != nil {
 		return nil, err
@@ -53,15 +53,24 @@ func outsideName(svc *wds.Service, ep wds.Endpoint, client *Client) string {
 	return net.JoinHostPort(strings.TrimSuffix(host, ".")+".", strconv.Itoa(int(ep.Port)))
 }
 
-// refuseOwn looks at the address that a name has come to: whoever has a say in the
-// DNS must not reach what only the waypoint itself can.
-func refuseOwn(_ context.Context, _, address string, _ syscall.RawConn) error {
+// prohibit looks at the address that a name has come to: whoever has a say in the
+// DNS must not reach what only the waypoint itself can, and nobody the enrolled in
+// plaintext. Through a tunnel they are not reached either: their nodes would take the
+// waypoint for the client, and so let in whom their policies refuse.
+func (d *Dialer) prohibit(_ context.Context, _, address string, _ syscall.RawConn) error {
 	at, err := netip.ParseAddrPort(address)
 	if err != nil {
 		return err
 	}
+	// Its admin port listens on loopback.
 	if a := at.Addr().Unmap(); a.IsLoopback() || a.IsUnspecified() || a.IsMulticast() || a.IsLinkLocalUnicast() || ownAddress(a) {
-		return fmt.Errorf("%s: %w", a, errOwn)
+		return fmt.Errorf("%s: %w: it leads to the waypoint itself or its link", a, ErrProhibited)
+	}
+	if d.Enrolled == nil {
+		return nil
+	}
+	if what, ok := d.Enrolled(at.Addr()); ok {
+		return fmt.Errorf("%s: %w: it is that of %s, which is in the mesh: connect to a Service of it by its own name", at.Addr().Unmap(), ErrProhibited, what)
 	}
 	return nil
 }

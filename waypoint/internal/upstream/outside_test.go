@@ -87,8 +87,43 @@ func TestOutsideIsNotTheWaypoint(t *testing.T) {
 			_ = c.Close()
 		}
 		var connect *ConnectError
-		if !errors.Is(err, errOwn) || !errors.As(err, &connect) || !strings.HasPrefix(connect.Endpoint, "a.example.:") {
+		if !errors.Is(err, ErrProhibited) || !errors.As(err, &connect) || !strings.HasPrefix(connect.Endpoint, "a.example.:") {
 			t.Errorf("%s: %v", a, err)
+		}
+	}
+}
+
+// Whatever a name resolves to, and whatever address is given for a host: the enrolled
+// are not reached in plaintext, and what is not enrolled is.
+func TestOutsideIsNotTheEnrolled(t *testing.T) {
+	// A documentation address cannot be connected to; that it is tried is enough.
+	pod, other := "192.0.2.77", "192.0.2.78"
+	asked := make(map[string]bool)
+	d := &Dialer{Resolver: resolver(t, pod), Enrolled: func(a netip.Addr) (string, bool) {
+		asked[a.String()] = true
+		return "workload shop/cart", a.Unmap().String() == pod
+	}}
+	svc := &wds.Service{Key: "shop/a.example", Hostname: "a.example", External: true}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	given := func(a string) wds.Endpoint {
+		return wds.Endpoint{Workload: &wds.Workload{Addresses: []netip.Addr{netip.MustParseAddr(a)}}, Port: 80}
+	}
+	for name, ep := range map[string]wds.Endpoint{
+		"by name": {Workload: &wds.Workload{Hostname: "a.example"}, Port: 80}, "given": given(pod), "mapped": given("::ffff:" + pod),
+	} {
+		_, _, err := d.Connect(ctx, svc, ep, &Client{Host: "a.example"}, time.Minute)
+		if !errors.Is(err, ErrProhibited) || !strings.Contains(err.Error(), "workload shop/cart") || !strings.Contains(err.Error(), pod) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, _, err := d.Connect(ctx, svc, given(other), &Client{}, time.Millisecond); errors.Is(err, ErrProhibited) || !asked[other] {
+		t.Errorf("what is not enrolled: %v, asked about %v", err, asked)
+	}
+	set := NewSet(Config{Store: wds.New(), Dialer: d})
+	for _, addr := range []string{"a.example:80", pod + ":80"} {
+		if _, err := set.DialName(ctx, addr, "shop"); !errors.Is(err, ErrProhibited) {
+			t.Errorf("by the waypoint itself, %s: %v", addr, err)
 		}
 	}
 }

@@ -96,6 +96,9 @@ func (p *Pod) connect(ctx context.Context, app *netns.Conn, c *connection) (way,
 			route.Target = route.Connect
 			c.target = route.Target
 		}
+		if route, err = p.inside(c, route, tried); err != nil {
+			return way{}, err
+		}
 		var w way
 		began := time.Now()
 		if route.Tunnel {
@@ -116,6 +119,26 @@ func (p *Pod) connect(ctx context.Context, app *netns.Conn, c *connection) (way,
 		}
 		tried = append(tried, route.Workload)
 	}
+}
+
+// inside takes a host outside for what it is when it turns out to be at an address of
+// the mesh: nobody reaches the enrolled in plaintext, and what holds for the address is
+// what would if the application had asked for it.
+func (p *Pod) inside(c *connection, r wds.Route, tried []*wds.Workload) (wds.Route, error) {
+	if r.Tunnel || r.Service == nil || !r.Service.External {
+		return r, nil
+	}
+	what, ok := p.cfg.Store.Enrolled(r.Connect.Addr())
+	if !ok {
+		return r, nil
+	}
+	at := r.Connect
+	r, err := p.cfg.Store.Route(c.src, at, tried...)
+	c.service, c.dst, c.target, c.waypoint = r.Service, r.Workload, r.Target, r.Waypoint
+	if err != nil {
+		return r, fmt.Errorf("the host outside is %s, at %s: %w", what, at, err)
+	}
+	return r, nil
 }
 
 // route decides where a connection goes; an address that stands for a host below a

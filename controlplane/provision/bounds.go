@@ -1,0 +1,64 @@
+package provision
+
+import (
+	"fmt"
+	"time"
+
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/ambit-mesh/ambit/internal/limits"
+)
+
+// annotationPrefix and the name of a bound are the annotation that sets it.
+const annotationPrefix = "ambit-mesh.io/waypoint-"
+
+// checkBounds reads the annotations about the bounds of the waypoint.
+func checkBounds(gw *gatewayv1.Gateway) (problems []Problem) {
+	head := int64(limits.DefaultHeaderBytes)
+	for _, l := range limits.All() {
+		key := annotationPrefix + l.Name
+		value, ok := setting(gw, key)
+		if !ok {
+			continue
+		}
+		if err := l.Check(value); err != nil {
+			problems = append(problems, Problem{settingField(gw, key), err.Error()})
+			continue
+		}
+		n, _ := l.Parse(value)
+		switch l.Name {
+		case limits.MaxHeaderBytes:
+			head = n
+		case limits.MaxTargetBytes:
+			if n > head {
+				problems = append(problems, Problem{settingField(gw, key), fmt.Sprintf("%q is more than a head may have, %d bytes: raise %s%s, too", value, head, annotationPrefix, limits.MaxHeaderBytes)})
+			}
+		}
+	}
+	return problems
+}
+
+// bounds gives the flags of the program for what annotations say. It expects a
+// Gateway that Check found no problem with.
+func bounds(gw *gatewayv1.Gateway) (args []string) {
+	for _, l := range limits.All() {
+		if value, ok := setting(gw, annotationPrefix+l.Name); ok {
+			args = append(args, "--"+l.Name+"="+value)
+		}
+	}
+	return args
+}
+
+// leaveSeconds is what a waypoint has beside its drain time to end: to be told, and
+// to stop what is left.
+const leaveSeconds = 35
+
+// grace gives the seconds that a pod has to end.
+func grace(gw *gatewayv1.Gateway) int64 {
+	value, _ := setting(gw, annotationPrefix+limits.DrainTimeout)
+	d, err := time.ParseDuration(value)
+	if err != nil {
+		return graceSeconds
+	}
+	return max(graceSeconds, int64(d/time.Second)+leaveSeconds)
+}
