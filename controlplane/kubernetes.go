@@ -37,7 +37,7 @@ type onKubernetes struct {
 	// webhook and asked are nil without a webhook.
 	webhook *cluster.Webhook
 	asked   *admission.Server
-	leads    *leads
+	leads   *leads
 }
 
 // connect prepares clients of the API server, and asks it nothing.
