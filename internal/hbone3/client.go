@@ -22,6 +22,7 @@ type ClientConn struct {
 	conn *quic.Conn
 	h3   *http3.ClientConn
 	cfg  Config
+	own  *datagrams // nil where the library has them
 
 	mu      sync.Mutex
 	streams int         // open or being opened; guarded by mu
@@ -39,7 +40,8 @@ func Dial(ctx context.Context, tr *quic.Transport, addr netip.AddrPort, tlsConfi
 	if err != nil {
 		return nil, dialError(ctx, err)
 	}
-	c := &ClientConn{conn: conn, cfg: cfg, h3: (&http3.Transport{EnableDatagrams: true, MaxResponseHeaderBytes: maxHeaderBytes}).NewClientConn(conn)}
+	c := &ClientConn{conn: conn, cfg: cfg, own: newDatagrams(conn, cfg.OnDropped)}
+	c.h3 = (&http3.Transport{EnableDatagrams: c.own == nil, MaxResponseHeaderBytes: maxHeaderBytes}).NewClientConn(conn)
 	// A peer that refuses our certificate says so only after our side of the
 	// handshake is done; its settings say that it does not.
 	select {
@@ -50,12 +52,15 @@ func Dial(ctx context.Context, tr *quic.Transport, addr netip.AddrPort, tlsConfi
 		c.close(http3.ErrCodeNoError, "too late")
 		return nil, dialError(ctx, bounded.Err())
 	}
-	if s := c.h3.Settings(); !s.EnableDatagrams || !s.EnableExtendedConnect {
+	if s := c.h3.Settings(); !s.EnableDatagrams && c.own == nil || !s.EnableExtendedConnect {
 		c.close(http3.ErrCodeSettingsError, "datagrams and extended CONNECT are needed")
 		return nil, &hbone.ConnError{Code: hbone.CodeProtocol, Reason: "the peer speaks HTTP/3 without datagrams or extended CONNECT"}
 	}
 	c.idle = time.AfterFunc(cfg.IdleTimeout, c.closeIdle)
 	cfg.watch(conn)
+	if c.own != nil {
+		go c.own.run() // ends with the connection
+	}
 	return c, nil
 }
 
@@ -152,7 +157,8 @@ func (c *ClientConn) open(ctx context.Context, req hbone.Request) (*Stream, *hbo
 		c.left()
 		return nil, nil, err
 	}
-	return &Stream{w: s, ended: c.left}, resp, nil
+	with, leave := c.own.join(s, s.StreamID())
+	return &Stream{w: with, ended: func() { leave(); c.left() }}, resp, nil
 }
 
 func (c *ClientConn) ask(ctx context.Context, s *http3.RequestStream, req hbone.Request) (*hbone.Response, error) {

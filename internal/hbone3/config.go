@@ -36,6 +36,9 @@ type Config struct {
 	// of each that failed for a reason; nil for nobody.
 	OnTurned func(Turned)
 	OnFailed func(from net.Addr, err error)
+	// OnDropped is told of each payload that came and found no room, because who is to
+	// take it does not keep up; nil for nobody.
+	OnDropped func()
 	// Watch is that of hbone.Config.
 	Watch func(peer []*x509.Certificate, cut func(error)) (release func())
 }

@@ -32,6 +32,8 @@ type Incoming struct {
 
 	w        http.ResponseWriter
 	s        *Stream
+	own      *datagrams // nil where the library has them
+	leave    func()     // of own; nil before Accept
 	answered bool
 }
 
@@ -52,7 +54,9 @@ func (in *Incoming) Accept(fields ...hbone.Field) (*Stream, error) {
 	if err != nil {
 		return nil, mapped(err)
 	}
-	in.s.taken(s)
+	with, leave := in.own.join(s, s.StreamID())
+	in.leave = leave
+	in.s.taken(with)
 	return in.s, nil
 }
 
@@ -76,6 +80,9 @@ func (in *Incoming) ended() {
 		in.Refuse(http.StatusServiceUnavailable, "")
 		return
 	}
+	if in.leave != nil {
+		in.leave()
+	}
 	in.s.w.CancelRead(quic.StreamErrorCode(http3.ErrCodeConnectError))
 	if !in.s.whole.Load() { // else what is on its way would be lost
 		in.s.w.CancelWrite(quic.StreamErrorCode(http3.ErrCodeConnectError))
@@ -86,7 +93,7 @@ func (in *Incoming) ended() {
 type Server struct {
 	tr      *quic.Transport
 	ln      *quic.Listener
-	h3      *http3.Server
+	h3, own *http3.Server // the one has datagrams, the other leaves them to us
 	handler Handler
 	// maxHandlers bounds those of a connection. A stream that was reset makes room for
 	// another one, while its handler may take a while to return.
@@ -94,13 +101,13 @@ type Server struct {
 	cfg         Config
 
 	mu    sync.Mutex
-	conns map[*quic.Conn]struct{} // guarded by mu
+	conns map[*quic.Conn]*datagrams // guarded by mu
 }
 
 // NewServer listens on sock, which it owns from then on. Run has to be called next.
 func NewServer(sock net.PacketConn, tlsConfig *tls.Config, cfg Config, h Handler) (*Server, error) {
 	cfg = cfg.withDefaults()
-	s := &Server{cfg: cfg, handler: h, maxHandlers: 2 * int64(cfg.MaxStreams), conns: make(map[*quic.Conn]struct{})}
+	s := &Server{cfg: cfg, handler: h, maxHandlers: 2 * int64(cfg.MaxStreams), conns: make(map[*quic.Conn]*datagrams)}
 	// Peers that flood us with first packets, or have others flooded by our answers,
 	// are asked to prove where they are.
 	admit := newAdmission(cfg)
@@ -108,15 +115,7 @@ func NewServer(sock net.PacketConn, tlsConfig *tls.Config, cfg Config, h Handler
 		Conn: sock, ConnectionIDGenerator: cfg.ConnectionIDs, StatelessResetKey: cfg.ResetKey,
 		VerifySourceAddress: admit.prove, ConnContext: admit.begin,
 	}
-	s.h3 = &http3.Server{
-		Handler: http.HandlerFunc(s.serve), EnableDatagrams: true, MaxHeaderBytes: maxHeaderBytes,
-		// The client closes what is idle; this is for clients that do not.
-		IdleTimeout: 2 * cfg.IdleTimeout,
-		ConnContext: func(ctx context.Context, c *quic.Conn) context.Context {
-			return context.WithValue(ctx, connKey{}, &peer{Conn: c})
-		},
-		Logger: slog.New(slog.DiscardHandler),
-	}
+	s.h3, s.own = s.http3Server(true), s.http3Server(false)
 	var err error
 	if s.ln, err = s.tr.Listen(tlsConfig, cfg.quic()); err != nil {
 		_ = sock.Close()
@@ -125,11 +124,26 @@ func NewServer(sock net.PacketConn, tlsConfig *tls.Config, cfg Config, h Handler
 	return s, nil
 }
 
+func (s *Server) http3Server(datagrams bool) *http3.Server {
+	return &http3.Server{
+		Handler: http.HandlerFunc(s.serve), EnableDatagrams: datagrams, MaxHeaderBytes: maxHeaderBytes,
+		// The client closes what is idle; this is for clients that do not.
+		IdleTimeout: 2 * s.cfg.IdleTimeout,
+		ConnContext: func(ctx context.Context, c *quic.Conn) context.Context {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return context.WithValue(ctx, connKey{}, &peer{Conn: c, own: s.conns[c]})
+		},
+		Logger: slog.New(slog.DiscardHandler),
+	}
+}
+
 type connKey struct{}
 
 // peer is a connection and how many handlers it has.
 type peer struct {
 	*quic.Conn
+	own      *datagrams
 	handlers atomic.Int64
 }
 
@@ -144,13 +158,18 @@ func (s *Server) Run(ctx context.Context) error {
 		if h, ok := c.Context().Value(shakeKey{}).(*shake); ok {
 			h.done()
 		}
+		own, h3 := newDatagrams(c, s.cfg.OnDropped), s.h3
+		if own != nil {
+			h3 = s.own
+			wg.Go(own.run)
+		}
 		s.mu.Lock()
-		s.conns[c] = struct{}{}
+		s.conns[c] = own
 		s.mu.Unlock()
 		s.cfg.watch(c)
 		wg.Go(func() {
 			// Why a connection ended is its streams' to say.
-			_ = s.h3.ServeQUICConn(c)
+			_ = h3.ServeQUICConn(c)
 			s.mu.Lock()
 			delete(s.conns, c)
 			s.mu.Unlock()
@@ -164,6 +183,7 @@ func (s *Server) Run(ctx context.Context) error {
 	s.mu.Unlock()
 	wg.Wait()
 	_ = s.h3.Close()
+	_ = s.own.Close()
 	s.Close()
 	return nil
 }
@@ -178,7 +198,11 @@ func (s *Server) Close() {
 // returns when all have ended or ctx has.
 func (s *Server) Drain(ctx context.Context) {
 	_ = s.ln.Close()
-	_ = s.h3.Shutdown(ctx)
+	var wg sync.WaitGroup
+	for _, h3 := range []*http3.Server{s.h3, s.own} {
+		wg.Go(func() { _ = h3.Shutdown(ctx) })
+	}
+	wg.Wait()
 }
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
@@ -190,7 +214,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	in := &Incoming{
 		Authority: r.Host, Fields: fields(r.Header), Peer: r.TLS, w: w,
-		RemoteAddr: c.RemoteAddr(), LocalAddr: c.LocalAddr(), s: newPending(w),
+		RemoteAddr: c.RemoteAddr(), LocalAddr: c.LocalAddr(), s: newPending(w), own: c.own,
 	}
 	if r.Proto != "HTTP/3.0" {
 		in.Protocol, in.Path = r.Proto, r.URL.EscapedPath()

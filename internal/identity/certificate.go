@@ -130,18 +130,22 @@ const (
 	alpn3 = "h3"
 )
 
+// DatagramProtocol is HTTP/3 whose ends both know that there are HTTP datagrams, and do
+// not say so in their settings: what is "h3" to others.
+const DatagramProtocol = "ambit-h3"
+
 // ClientConfig gives the configuration to connect as this workload to a peer that
 // must prove one of the given identities, of the same trust domain's roots.
 func (c *Certificate) ClientConfig(peers ...ID) (*tls.Config, error) {
-	return c.clientConfig(alpn, peers)
+	return c.clientConfig(peers, alpn)
 }
 
 // QUICClientConfig is ClientConfig for HTTP/3.
 func (c *Certificate) QUICClientConfig(peers ...ID) (*tls.Config, error) {
-	return c.clientConfig(alpn3, peers)
+	return c.clientConfig(peers, DatagramProtocol, alpn3)
 }
 
-func (c *Certificate) clientConfig(alpn string, peers []ID) (*tls.Config, error) {
+func (c *Certificate) clientConfig(peers []ID, alpn ...string) (*tls.Config, error) {
 	ids := make([]spiffeid.ID, 0, len(peers))
 	for _, p := range peers {
 		id, err := spiffeid.FromString(p.String())
@@ -155,18 +159,20 @@ func (c *Certificate) clientConfig(alpn string, peers []ID) (*tls.Config, error)
 	}
 	cfg := tlsconfig.MTLSClientConfig(svidSource{c}, c.bundle, tlsconfig.AuthorizeOneOf(ids...))
 	cfg.VerifyConnection = func(s tls.ConnectionState) error { return c.checkPeer(&s) }
-	c.common(cfg, alpn)
+	c.common(cfg, alpn...)
 	return cfg, nil
 }
 
 // ServerConfig gives the configuration to serve: get is asked for the certificate
 // at each handshake. Clients must prove an identity of the same trust domain.
-func ServerConfig(get func() (*Certificate, error)) *tls.Config { return serverConfig(alpn, get) }
+func ServerConfig(get func() (*Certificate, error)) *tls.Config { return serverConfig(get, alpn) }
 
 // QUICServerConfig is ServerConfig for HTTP/3.
-func QUICServerConfig(get func() (*Certificate, error)) *tls.Config { return serverConfig(alpn3, get) }
+func QUICServerConfig(get func() (*Certificate, error)) *tls.Config {
+	return serverConfig(get, DatagramProtocol, alpn3)
+}
 
-func serverConfig(alpn string, get func() (*Certificate, error)) *tls.Config {
+func serverConfig(get func() (*Certificate, error), alpn ...string) *tls.Config {
 	cfg := &tls.Config{MinVersion: tls.VersionTLS13}
 	cfg.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		c, err := get()
@@ -196,8 +202,8 @@ func serverConfig(alpn string, get func() (*Certificate, error)) *tls.Config {
 				return nil
 			},
 		}
-		c.common(per, alpn)
-		if offered := hello.SupportedProtos; len(offered) > 0 && !slices.Contains(offered, alpn) {
+		c.common(per, alpn...)
+		if offered := hello.SupportedProtos; len(offered) > 0 && !slices.ContainsFunc(offered, func(p string) bool { return slices.Contains(alpn, p) }) {
 			// The standard library takes a client that offers http/1.1 alone for one
 			// without ALPN. RFC 7301 section 3.2 wants an alert, which this brings about.
 			per.NextProtos = []string{"none"}
@@ -210,9 +216,9 @@ func serverConfig(alpn string, get func() (*Certificate, error)) *tls.Config {
 // common sets what both ends have: TLS 1.3 only, with the key exchanges of the
 // standard library, which prefers X25519MLKEM768; no session is resumed, so that
 // every connection proves its identities anew.
-func (c *Certificate) common(cfg *tls.Config, alpn string) {
+func (c *Certificate) common(cfg *tls.Config, alpn ...string) {
 	cfg.MinVersion = tls.VersionTLS13
-	cfg.NextProtos = []string{alpn}
+	cfg.NextProtos = alpn
 	cfg.SessionTicketsDisabled = true
 	// Tunnels carry bulk: full records from the start.
 	cfg.DynamicRecordSizingDisabled = true

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ambit-mesh/ambit/internal/relay/end"
+	"github.com/ambit-mesh/ambit/internal/segment"
 )
 
 // MaxFormer is how many former processes of a port are served at a time. More that
@@ -30,8 +31,7 @@ const maxQueue = 1024
 // own connections, whichever process the kernel gives them to, and those that begin
 // new ones while it is the newest at its port.
 type Socket struct {
-	*net.UDPConn
-	batch *ipv4.PacketConn
+	*segment.Conn
 	me    end.Hello
 	stays *os.File // from where a successor's datagrams come
 	given *os.File // for successors
@@ -68,7 +68,14 @@ type former struct {
 // those of other processes. The descriptors are what FDs of the latest of those has
 // given; Open owns them whatever it returns.
 func Open(c *net.UDPConn, fds ...int) (*Socket, error) {
-	s := &Socket{UDPConn: c, batch: ipv4.NewPacketConn(c), queue: make(chan *packet, maxQueue), closed: make(chan struct{}), passed: make(chan struct{})}
+	groups, err := segment.New(c)
+	if err != nil {
+		for _, fd := range fds {
+			_ = unix.Close(fd)
+		}
+		return nil, errors.Join(err, c.Close())
+	}
+	s := &Socket{Conn: groups, queue: make(chan *packet, maxQueue), closed: make(chan struct{}), passed: make(chan struct{})}
 	s.free.New = func() any { return new(packet) }
 	all, key := adopt(fds)
 	s.former.Store(&all)
@@ -84,7 +91,6 @@ func Open(c *net.UDPConn, fds ...int) (*Socket, error) {
 	if s.me.Key = key; key == [len(key)]byte{} {
 		_, _ = rand.Read(s.me.Key[:])
 	}
-	var err error
 	if s.stays, s.given, err = end.Pair(s.me); err != nil {
 		return fail(err)
 	}
@@ -160,7 +166,7 @@ func (ids) ConnectionIDLen() int { return idLen }
 // ReadBatch is that of ipv4.PacketConn, by which quic-go reads.
 func (s *Socket) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
 	for !s.superseded.Load() {
-		n, err := s.batch.ReadBatch(ms, flags)
+		n, err := s.Conn.ReadBatch(ms, flags)
 		if err != nil {
 			if s.superseded.Load() && errors.Is(err, os.ErrDeadlineExceeded) {
 				break // woken by supersede
@@ -298,7 +304,7 @@ func (s *Socket) pump() {
 	const control = 256
 	ms := []ipv4.Message{{Buffers: [][]byte{make([]byte, maxPacket-packetHeader-control)}, OOB: make([]byte, control)}}
 	for {
-		n, err := s.batch.ReadBatch(ms, 0)
+		n, err := s.Conn.ReadBatch(ms, 0)
 		select {
 		case <-s.closed:
 			return
@@ -338,7 +344,7 @@ func (s *Socket) SetReadDeadline(t time.Time) error {
 func (s *Socket) Close() error {
 	s.closeOnce.Do(func() {
 		close(s.closed)
-		err := errors.Join(s.UDPConn.Close(), s.stays.Close(), s.given.Close())
+		err := errors.Join(s.Conn.Close(), s.stays.Close(), s.given.Close())
 		s.readers.Wait()
 		s.mu.Lock()
 		defer s.mu.Unlock()

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -16,6 +17,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/identity"
 	"github.com/ambit-mesh/ambit/internal/netns"
 	"github.com/ambit-mesh/ambit/internal/relay"
+	"github.com/ambit-mesh/ambit/internal/segment"
 	"github.com/ambit-mesh/ambit/internal/wds"
 )
 
@@ -42,6 +44,7 @@ func (p *Pod) openQUIC(given *inherited) error {
 	cfg.MaxHandshakes = maxHandshakes
 	cfg.OnTurned = func(why hbone3.Turned) { p.cfg.Metrics.turnedAway(transportH3, string(why)) }
 	cfg.OnFailed = p.handshakeFailed
+	cfg.OnDropped = func() { p.cfg.Metrics.dropped(Inbound, dropQueue) }
 	p.quic, err = hbone3.NewServer(p.quicSocket, server, cfg, func(ctx context.Context, in *hbone3.Incoming) { p.serve(ctx, askHTTP3(in)) })
 	if err != nil {
 		return fmt.Errorf("pod %s/%s: %w", p.info.Namespace, p.info.Name, err)
@@ -50,7 +53,11 @@ func (p *Pod) openQUIC(given *inherited) error {
 	if err != nil {
 		return fmt.Errorf("pod %s/%s: a socket for QUIC: %w", p.info.Namespace, p.info.Name, err)
 	}
-	p.quicOwn = &quic.Transport{Conn: own}
+	groups, err := segment.New(own)
+	if err != nil {
+		return fmt.Errorf("pod %s/%s: a socket for QUIC: %w", p.info.Namespace, p.info.Name, errors.Join(err, own.Close()))
+	}
+	p.quicOwn = &quic.Transport{Conn: groups}
 	return nil
 }
 
@@ -87,7 +94,9 @@ func (p *Pod) dialQUIC(ctx context.Context, key poolKey) (*hbone3.ClientConn, er
 	if w := p.cfg.Store.Workload(key.addr.Addr()); w != nil && w.Node != "" {
 		node = w.Node
 	}
-	cc, err := hbone3.Dial(ctx, p.quicOwn, key.addr, tlsConfig, p.cfg.HBONE3)
+	cfg := p.cfg.HBONE3
+	cfg.OnDropped = func() { p.cfg.Metrics.dropped(Outbound, dropQueue) }
+	cc, err := hbone3.Dial(ctx, p.quicOwn, key.addr, tlsConfig, cfg)
 	switch {
 	case err == nil:
 		p.cfg.Reach.worked(node)

@@ -47,6 +47,7 @@ const (
 	dropRefused   = "refused"
 	dropTooLarge  = "too_large"
 	dropDelivered = "not_delivered"
+	dropQueue     = "receive_queue_full"
 )
 
 // flowKey is what a flow of datagrams is told apart by.
