@@ -16,6 +16,7 @@ KEEP ?=
 UP ?=
 RUN ?=
 TEST ?=
+VERSION ?=
 IMAGES ?=
 FUZZTIME ?= 30s
 CHAOS ?= 10m
@@ -129,20 +130,25 @@ e2e: build cluster-up ## Run tests/e2e on the cluster, which is brought up if ne
 	cd tests/e2e && AMBIT_CLUSTER=$(CURDIR)/$(CLUSTER) $(CURDIR)/$(CLUSTER) in-net cp $(CURDIR)/bin/e2e.test -test.v -test.timeout 30m -test.run '$(RUN)'
 
 # The suite v1.7 needs a newer Go, its own CRDs, and packages of a module that no proxy serves but which are in the suite v1.6.3.
-SUITE := $(if $(filter 1.7,$(VERSION)),tests/conformance/v1.7,tests/conformance)
-SUITE_GO := $(if $(filter 1.7,$(VERSION)),GOTOOLCHAIN=go1.27.0 )$(GO)
+SUITE := tests/conformance$(if $(VERSION),/v$(VERSION))
+SUITE_GO := $(if $(VERSION),GOTOOLCHAIN=go1.27.0 )$(GO)
+SUITE_IMAGES := $(CACHE)/conformance-images/go.mod
 
-.cache/conformance-images/go.mod:
+$(SUITE_IMAGES):
 	rm -rf $(@D) && mkdir -p $(@D)/echo-basic
-	set -e; $(GO) -C tests/conformance mod download; from=$$($(GO) -C tests/conformance list -m -f '{{.Dir}}' sigs.k8s.io/gateway-api/conformance)/echo-basic; \
+	$(GO) -C tests/conformance mod download sigs.k8s.io/gateway-api/conformance
+	from=$$($(GO) -C tests/conformance list -m -f '{{.Dir}}' sigs.k8s.io/gateway-api/conformance)/echo-basic; \
 	  cp -r $$from/grpcechoserver $$from/tcpserver $$from/udpechoserver $(@D)/echo-basic/; chmod -R u+w $(@D)
 	printf 'module sigs.k8s.io/gateway-api-conformance-images\n\ngo 1.26.0\n' > $@
 
 .PHONY: conformance
-conformance: cluster-up $(if $(filter 1.7,$(VERSION)),.cache/conformance-images/go.mod) ## Run the Gateway API's conformance suite on the cluster and write the report (TEST=MeshPorts for one test, VERSION=1.7 for that suite)
+conformance: override UP += $(if $(VERSION),--gateway-api none)
+conformance: cluster-up $(if $(VERSION),$(SUITE_IMAGES)) ## Run the Gateway API's conformance suite on the cluster and write the report (TEST=MeshPorts for one test, VERSION=1.7 for that suite)
 	$(SUITE_GO) test -C $(SUITE) -c -o $(CURDIR)/bin/conformance.test .
-	@# Its admission policy lets newer definitions replace older ones, and not the other way: make cluster-down before the other suite.
-	$(if $(filter 1.7,$(VERSION)),$(CLUSTER) kubectl apply --server-side -k $$($(SUITE_GO) -C $(SUITE) list -m -f '{{.Dir}}' sigs.k8s.io/gateway-api)/config/crd/experimental)
+	@# Older CRDs are refused over these: the cluster has to go down before the other suite.
+	$(if $(VERSION),$(CLUSTER) kubectl apply --server-side -k $$($(SUITE_GO) -C $(SUITE) list -m -f '{{.Dir}}' sigs.k8s.io/gateway-api)/config/crd/experimental)
+	$(CLUSTER) kubectl wait --for=condition=Established crd --all --timeout=60s
+	$(BUILD) -o bin/ambit ./cmd/ambit
 	$(CLUSTER) in-net cp $(CURDIR)/bin/ambit install --version dev
 	@# What an earlier run is still deleting would be in the way.
 	$(CLUSTER) kubectl wait --for=delete namespace -l gateway-conformance --timeout=120s
