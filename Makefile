@@ -145,7 +145,7 @@ $(SUITE_IMAGES):
 conformance: override UP += $(if $(VERSION),--gateway-api none)
 conformance: cluster-up $(if $(VERSION),$(SUITE_IMAGES)) ## Run the Gateway API's conformance suite on the cluster and write the report (TEST=MeshPorts for one test, VERSION=1.7 for that suite)
 	$(SUITE_GO) test -C $(SUITE) -c -o $(CURDIR)/bin/conformance.test .
-	@# Older CRDs are refused over these: the cluster has to go down before the other suite.
+	@# CRDs that only this version has would stay, and the other suite refuses a mixture: the cluster has to go down before it.
 	$(if $(VERSION),$(CLUSTER) kubectl apply --server-side -k $$($(SUITE_GO) -C $(SUITE) list -m -f '{{.Dir}}' sigs.k8s.io/gateway-api)/config/crd/experimental)
 	$(CLUSTER) kubectl wait --for=condition=Established crd --all --timeout=60s
 	$(BUILD) -o bin/ambit ./cmd/ambit
