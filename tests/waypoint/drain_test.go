@@ -129,11 +129,14 @@ func framesUntilEnd(host string, told func()) (frames []sentFrame, err error) {
 		return nil, err
 	}
 	err = errors.Join(fr.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 30}), fr.WriteWindowUpdate(0, 1<<30), ask(1, "/?size=100000000&pause=200"))
+	if err != nil {
+		return nil, err
+	}
 	for goAways := 0; err == nil; {
 		raw.Reset()
 		var f http2.Frame
 		if f, err = fr.ReadFrame(); err != nil {
-			return frames, nil // the end, whichever way
+			break
 		}
 		h := f.Header()
 		s := sentFrame{Type: h.Type, Stream: h.StreamID, At: time.Now()}
@@ -154,10 +157,12 @@ func framesUntilEnd(host string, told func()) (frames []sentFrame, err error) {
 			if goAways++; goAways == 1 {
 				told()
 			}
-			err = ask(uint32(2*goAways+1), "/")
+			if goAways <= 2 { // a third comes with the end
+				err = ask(uint32(2*goAways+1), "/")
+			}
 		}
 	}
-	return frames, err
+	return frames, nil // the end, whichever way: the frames say what came before it
 }
 
 // A waypoint that is told to stop says so on every connection, answers what is under
