@@ -130,8 +130,8 @@ e2e: build cluster-up ## Run tests/e2e on the cluster, which is brought up if ne
 	cd tests/e2e && AMBIT_CLUSTER=$(CURDIR)/$(CLUSTER) $(CURDIR)/$(CLUSTER) in-net cp $(CURDIR)/bin/e2e.test -test.v -test.timeout 30m -test.run '$(RUN)'
 
 # The suite v1.7 needs a newer Go, its own CRDs, and packages of a module that no proxy serves but which are in the suite v1.6.3.
-SUITE := tests/conformance$(if $(VERSION),/v$(VERSION))
 SUITE_GO := $(if $(VERSION),GOTOOLCHAIN=go1.27.0 )$(GO)
+SUITE_MOD := $(if $(VERSION),-modfile=v$(VERSION).mod)
 SUITE_IMAGES := $(CACHE)/conformance-images/go.mod
 
 $(SUITE_IMAGES):
@@ -144,16 +144,16 @@ $(SUITE_IMAGES):
 .PHONY: conformance
 conformance: override UP += $(if $(VERSION),--gateway-api none)
 conformance: cluster-up $(if $(VERSION),$(SUITE_IMAGES)) ## Run the Gateway API's conformance suite on the cluster and write the report (TEST=MeshPorts for one test, VERSION=1.7 for that suite)
-	$(SUITE_GO) test -C $(SUITE) -c -o $(CURDIR)/bin/conformance.test .
+	$(SUITE_GO) test -C tests/conformance $(SUITE_MOD) -c -o $(CURDIR)/bin/conformance.test .
 	@# CRDs that only this version has would stay, and the other suite refuses a mixture: the cluster has to go down before it.
-	$(if $(VERSION),$(CLUSTER) kubectl apply --server-side -k $$($(SUITE_GO) -C $(SUITE) list -m -f '{{.Dir}}' sigs.k8s.io/gateway-api)/config/crd/experimental)
+	$(if $(VERSION),$(CLUSTER) kubectl apply --server-side -k $$($(SUITE_GO) list -C tests/conformance $(SUITE_MOD) -m -f '{{.Dir}}' sigs.k8s.io/gateway-api)/config/crd/experimental)
 	$(CLUSTER) kubectl wait --for=condition=Established crd --all --timeout=60s
 	$(BUILD) -o bin/ambit ./cmd/ambit
 	$(CLUSTER) in-net cp $(CURDIR)/bin/ambit install --version dev
 	@# What an earlier run is still deleting would be in the way.
 	$(CLUSTER) kubectl wait --for=delete namespace -l gateway-conformance --timeout=120s
-	cd $(SUITE) && $(CURDIR)/$(CLUSTER) in-net cp $(CURDIR)/bin/conformance.test -test.v -test.timeout 60m -test.run '^TestConformance$$' \
-	  $(if $(TEST),-run-test $(TEST),-report-output $(CURDIR)/$(SUITE)/experimental-report.yaml)
+	cd tests/conformance && $(CURDIR)/$(CLUSTER) in-net cp $(CURDIR)/bin/conformance.test -test.v -test.timeout 60m -test.run '^TestConformance$$' \
+	  $(if $(TEST),-run-test $(TEST),-report-output $(CURDIR)/tests/conformance/$(if $(VERSION),v$(VERSION)/)experimental-report.yaml)
 
 ##@ Now and then
 
@@ -161,7 +161,6 @@ conformance: cluster-up $(if $(VERSION),$(SUITE_IMAGES)) ## Run the Gateway API'
 images: ## Build the images for amd64 and arm64 with their SBOMs into bin/images: 2 minutes (IMAGES="-registry R -tag T -push")
 	$(GO) build -C tools/images -o $(CURDIR)/bin/images-tool .
 	bin/images-tool -f manifests/images.yaml -o bin/images $(IMAGES)
-
 
 .PHONY: bench
 bench: build ## Measure Ambit beside relays and the waypoint beside Envoy (BENCH="-only data" or "-only waypoint" for a part)

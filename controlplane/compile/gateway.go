@@ -31,6 +31,9 @@ func gatewayFindings(n types.NamespacedName, gw *gatewayv1.Gateway) []Finding {
 			Message: p.Message + "; until then there is no waypoint, and connections that need it are refused",
 		})
 	}
+	for _, p := range provision.Unknown(gw) {
+		findings = append(findings, Finding{Object: gatewayKey(n), Field: p.Field, Message: p.Message})
+	}
 	return findings
 }
 

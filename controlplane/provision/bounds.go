@@ -2,6 +2,8 @@ package provision
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -33,6 +35,33 @@ func checkBounds(gw *gatewayv1.Gateway) (problems []Problem) {
 			if n > head {
 				problems = append(problems, Problem{settingField(gw, key), fmt.Sprintf("%q is more than a head may have, %d bytes: raise %s%s, too", value, head, annotationPrefix, limits.MaxHeaderBytes)})
 			}
+		}
+	}
+	return problems
+}
+
+// Unknown names the annotations that look like settings of a waypoint and are none:
+// what somebody has misspelt. They keep no waypoint from being made, as they may be
+// of a version to come.
+func Unknown(gw *gatewayv1.Gateway) (problems []Problem) {
+	known := []string{AnnotationReplicas, AnnotationMaxReplicas, AnnotationCPUTarget}
+	for _, r := range resourceAnnotations() {
+		known = append(known, r.key)
+	}
+	for _, l := range limits.All() {
+		known = append(known, annotationPrefix+l.Name)
+	}
+	look := func(field, key string) {
+		if strings.HasPrefix(key, annotationPrefix) && !slices.Contains(known, key) {
+			problems = append(problems, Problem{field + "[" + key + "]", "is no setting of a waypoint and has no effect: correct its name, or remove it"})
+		}
+	}
+	for key := range gw.Annotations {
+		look("metadata.annotations", key)
+	}
+	if i := gw.Spec.Infrastructure; i != nil {
+		for key := range i.Annotations {
+			look("spec.infrastructure.annotations", string(key))
 		}
 	}
 	return problems

@@ -59,7 +59,9 @@ func (c *cluster) plug(n node) error {
 	}
 	link := "veth-" + n.Name
 	// After a failure of the node's power the kernel takes the former link away when it finds the time.
-	_ = c.control.Run(box.Network, "ip", "link", "delete", link) //nolint:errcheck // mostly there is none
+	if err := c.control.Run(box.Network, "ip", "link", "delete", link); err != nil && !strings.Contains(err.Error(), "Cannot find device") {
+		return err
+	}
 	for _, cmd := range []string{
 		fmt.Sprintf("ip link add %s type veth peer name eth0 netns %d", link, pid),
 		fmt.Sprintf("ip link set %s master br0 up", link),
