@@ -2,6 +2,9 @@ package hbone3_test
 
 import (
 	"context"
+	"fmt"
+	"io"
+	"net"
 	"testing"
 	"time"
 
@@ -50,3 +53,55 @@ func TestDrain(t *testing.T) {
 		t.Error("the server waited for a connection without streams")
 	}
 }
+
+// A client that is left by its last stream gives the server time for what that sent:
+// the connection would take it along.
+func TestDrainedClientDoesNotCutItsLastStream(t *testing.T) {
+	read, all := make(chan struct{}), make(chan error, 1)
+	const size = 300_000
+	tn := newTunnel(t, hbone3.Config{}, func(_ context.Context, in *hbone3.Incoming) {
+		s, err := in.Accept()
+		if err != nil {
+			return
+		}
+		ours, app := net.Pipe()
+		go func() {
+			defer app.Close()
+			<-read
+			n, err := io.Copy(io.Discard, app)
+			if err == nil && n != size {
+				err = fmt.Errorf("%d bytes came of %d", n, size)
+			}
+			all <- err
+		}()
+		s.End() // the client has all that it gets
+		_ = s.Splice(noRead{ours})
+	})
+	s, _, _, err := tn.pool.Open(t.Context(), "k", hbone.Request{Authority: "x:1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	local, app := net.Pipe()
+	go func() {
+		_, _ = app.Write(make([]byte, size))
+		_ = app.Close()
+	}()
+	tn.pool.Retire(func(string) bool { return true })
+	if err := s.Splice(noWrite{local}); err != nil {
+		t.Fatal(err)
+	}
+	close(read)
+	if err := <-all; err != nil {
+		t.Error(err)
+	}
+}
+
+// noRead is a connection whose peer has ended its direction, noWrite one that nothing is
+// written to.
+type (
+	noRead  struct{ net.Conn }
+	noWrite struct{ net.Conn }
+)
+
+func (noRead) Read([]byte) (int, error) { return 0, io.EOF }
+func (noWrite) CloseWrite() error       { return nil }
