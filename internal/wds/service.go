@@ -49,6 +49,13 @@ type NamedPort struct {
 	Name, Protocol string // protocol is tcp, udp or sctp
 	// Target is 0 where each endpoint has its own.
 	Port, Target uint16
+	// OriginatesTLS says of a host outside that the waypoint speaks TLS to it.
+	OriginatesTLS bool
+}
+
+// OriginatesTLS says whether the waypoint of a host outside speaks TLS to a port of it.
+func (s *Service) OriginatesTLS(port uint16) bool {
+	return s.External && slices.ContainsFunc(s.Named, func(p NamedPort) bool { return p.OriginatesTLS && p.Port == port && p.Protocol == "tcp" })
 }
 
 // Wildcard reports whether the service stands for all names below a domain.
@@ -71,7 +78,7 @@ func (s *Service) options(extensions []*workloadpb.Extension) error {
 			return err
 		}
 		if p.GetName() != "" {
-			s.Named = append(s.Named, NamedPort{Name: intern(p.GetName()), Protocol: intern(p.GetProtocol()), Port: n, Target: target})
+			s.Named = append(s.Named, NamedPort{Name: intern(p.GetName()), Protocol: intern(p.GetProtocol()), Port: n, Target: target, OriginatesTLS: p.GetOriginatesTls()})
 		}
 		if p.GetProtocol() == "udp" {
 			s.UDP = append(s.UDP, Port{Service: n, Target: target})

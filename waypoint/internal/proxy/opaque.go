@@ -27,12 +27,16 @@ type opaqueConn struct {
 	sent, received atomic.Int64
 	idle           time.Duration         // how long neither side may be silent; 0: for ever
 	cutBy          atomic.Pointer[error] // why it was ended by us
+	encrypted      bool                  // the client speaks TLS itself
 }
 
-// serveOpaque passes the connection on. first are bytes that were read already;
-// server is the name that a TLS client asked for.
-func (d *downstream) serveOpaque(ctx context.Context, first []byte, server string) {
-	o := &opaqueConn{d: d, record: d.recordOf(time.Now())}
+// serveOpaque passes the connection on. first are bytes that were read already.
+func (d *downstream) serveOpaque(ctx context.Context, first []byte) {
+	(&opaqueConn{d: d, record: d.recordOf(time.Now())}).serve(ctx, first, "")
+}
+
+// serve passes the connection on. server is the name that a TLS client asked for.
+func (o *opaqueConn) serve(ctx context.Context, first []byte, server string) {
 	up, done, err := o.connect(ctx, server)
 	if err == nil {
 		defer done()
@@ -69,7 +73,10 @@ func (o *opaqueConn) connect(ctx context.Context, server string) (upstream.Conn,
 	if err != nil {
 		return nil, nil, err
 	}
-	up, done, err := reach(ctx, o, cluster, timeout, cluster.Connect)
+	open := func(ctx context.Context, e *upstream.Endpoint, client *upstream.Client, timeout time.Duration) (upstream.Conn, trace.Context, error) {
+		return cluster.Pass(ctx, e, client, timeout, o.encrypted)
+	}
+	up, done, err := reach(ctx, o, cluster, timeout, open)
 	if err == nil && !o.record.Destination.Address.Addr().IsValid() {
 		o.record.Destination.Address = remote(up) // of a host outside
 	}

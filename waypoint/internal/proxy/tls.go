@@ -25,7 +25,8 @@ func (d *downstream) serveTLS(ctx context.Context, first []byte) {
 		if !errors.Is(err, io.ErrUnexpectedEOF) || len(hello) > maxHello {
 			_ = d.conn.SetReadDeadline(time.Time{})
 			// What is no TLS has no name: a route for all names takes it.
-			d.serveOpaque(ctx, hello, name)
+			o := &opaqueConn{d: d, record: d.recordOf(time.Now()), encrypted: err == nil}
+			o.serve(ctx, hello, name)
 			return
 		}
 		buf := make([]byte, 4096)
