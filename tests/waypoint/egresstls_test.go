@@ -1,10 +1,17 @@
 package waypoint_test
 
 import (
+	"bufio"
+	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
+	"io"
+	"net"
+	"os"
 	"strings"
 	"testing"
+	"time"
 )
 
 // sealedHost is a host outside that speaks TLS, as an application names it: by HTTP, by
@@ -21,6 +28,8 @@ spec:
   - {name: http, port: 80, targetPort: 8443, protocol: HTTP}
   - {name: http2, port: 81, targetPort: 8443, protocol: HTTP2}
   - {name: bytes, port: 90, targetPort: 8443, protocol: TCP}
+  - {name: hello, port: 91, targetPort: 9090, protocol: TCP}
+  - {name: upgrade, port: 92, targetPort: 8080, protocol: HTTP}
   - {name: https, port: 443, targetPort: 8443, protocol: TLS}
 `, name, waypoint, hosts)
 }
@@ -45,6 +54,28 @@ spec:
     caCertificateRefs: [{group: "", kind: ConfigMap, name: %[4]s}]
     hostname: %[5]s
 `, name, target, strings.ReplaceAll(strings.TrimSpace(ca), "\n", "\n    "), config, hostname)
+}
+
+// linger says something on a connection, and when the first line has come back prints
+// that line; then it waits until the other end is done with the connection.
+func linger(addr, say string) error {
+	c, err := net.DialTimeout("tcp", addr, time.Minute)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(2 * time.Minute))
+	if _, err := io.WriteString(c, say); err != nil {
+		return err
+	}
+	in := bufio.NewReader(c)
+	line, err := in.ReadString('\n')
+	if err != nil {
+		return err
+	}
+	fmt.Print(line)
+	_, err = io.Copy(io.Discard, in)
+	return json.NewEncoder(os.Stdout).Encode(!errors.Is(err, os.ErrDeadlineExceeded))
 }
 
 // An application speaks plain HTTP to a host outside, and its waypoint TLS: to the one
@@ -88,9 +119,19 @@ rules: [{name: shut, application: {paths: [{type: PathPrefix, value: /shut}]}}]
 	var ca string
 	m.run("client", nil, &ca, "certificate", "api.sealed.example:443")
 
+	var passedOn, upgraded bool
+	passedOnEnds := m.converse("client", nil, "hello from v1", &passedOn, "linger", "api.sealed.example:91", "")
+	upgradedEnds := m.converse("client", nil, "HTTP/1.1 101 Switching Protocols", &upgraded, "linger", "api.sealed.example:92",
+		"GET / HTTP/1.1\r\nHost: api.sealed.example\r\nConnection: Upgrade\r\nUpgrade: lines\r\n\r\n")
+
 	world += sealing("sealed-guarded", "sealed-guarded", ca, "sealed-guarded-ca", "secure.example.com")
 	m.apply(world + sealing("sealed-host", "sealed-host", ca, "sealed-host-ca", "secure.example.com"))
 	m.until("requests go over TLS", request{URL: host + "/"}, status(200))
+	passedOnEnds()
+	upgradedEnds()
+	if !passedOn || !upgraded {
+		t.Errorf("in plaintext still: bytes %v, an upgrade %v", !passedOn, !upgraded)
+	}
 	m.condition("BackendTLSPolicy", "sealed-host", `"Accepted"`, `"ResolvedRefs"`, `"True"`, "secure.example.com")
 	send := func(url string) response {
 		return m.ask(request{URL: url, Header: map[string]string{"x-secret": secret}, Fresh: true})[0]

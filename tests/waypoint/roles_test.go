@@ -146,6 +146,8 @@ func role(args []string) int {
 		err = beyondBounds(os.Stdin, os.Stdout)
 	case "datagrams-held":
 		err = holdSession(args[1])
+	case "linger":
+		err = linger(args[1], args[2])
 	case "tcp":
 		err = tcpClient(args[1], args[2])
 	default:

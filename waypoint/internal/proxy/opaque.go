@@ -28,6 +28,7 @@ type opaqueConn struct {
 	idle           time.Duration         // how long neither side may be silent; 0: for ever
 	cutBy          atomic.Pointer[error] // why it was ended by us
 	encrypted      bool                  // the client speaks TLS itself
+	bare           bare
 }
 
 // serveOpaque passes the connection on. first are bytes that were read already.
@@ -72,6 +73,9 @@ func (o *opaqueConn) connect(ctx context.Context, server string) (upstream.Conn,
 	cluster, timeout, err := o.choose(server)
 	if err != nil {
 		return nil, nil, err
+	}
+	if !o.encrypted {
+		o.bare = bareTo(cluster)
 	}
 	open := func(ctx context.Context, e *upstream.Endpoint, client *upstream.Client, timeout time.Duration) (upstream.Conn, trace.Context, error) {
 		return cluster.Pass(ctx, e, client, timeout, o.encrypted)
@@ -194,7 +198,7 @@ func (o *opaqueConn) relay(ctx context.Context, up upstream.Conn, first []byte) 
 	if o.d.key != "" {
 		// Decided about before it is known to whoever asks again: once more.
 		defer o.d.proxy.live.add(&lasting{allowed: o.stillAllowed, cut: func(err error) { o.cut(up, err) }})()
-		if err := o.allowed(); err != nil {
+		if err := errors.Join(o.bare.outdated(), o.allowed()); err != nil {
 			return err
 		}
 	}
@@ -240,7 +244,12 @@ func (o *opaqueConn) watchIdle(up upstream.Conn) (stop func()) {
 }
 
 // stillAllowed is allowed for another goroutine: the record is not its.
-func (o *opaqueConn) stillAllowed() error { return (&opaqueConn{d: o.d}).allowed() }
+func (o *opaqueConn) stillAllowed() error {
+	if err := o.bare.outdated(); err != nil {
+		return err
+	}
+	return (&opaqueConn{d: o.d}).allowed()
+}
 
 // cut ends the connection for a reason.
 func (o *opaqueConn) cut(up upstream.Conn, err error) {

@@ -72,6 +72,9 @@ func (x *exchange) clientFailed(err error) error {
 
 // stillAllowed asks the policies again.
 func (x *exchange) stillAllowed() error {
+	if err := x.bare.outdated(); err != nil {
+		return err
+	}
 	if d := x.decide(); !d.Allowed {
 		return denied(&d)
 	}

@@ -139,12 +139,17 @@ func (c *Cluster) tls() *originated {
 // Secured says whether requests are sent over TLS of the application's own.
 func (c *Cluster) Secured() bool { return c.tls() != nil }
 
+// Outside says whether it is a host outside of the mesh.
+func (c *Cluster) Outside() bool {
+	svc := c.current().svc
+	return svc != nil && svc.External
+}
+
 // Pass opens a connection for what a client speaks, which is passed on as it is: in TLS
 // to a host outside that wants it, unless the client speaks that itself. Inside of the
 // mesh it is in a tunnel, and never in TLS of the waypoint.
 func (c *Cluster) Pass(ctx context.Context, e *Endpoint, client *Client, timeout time.Duration, encrypted bool) (Conn, trace.Context, error) {
-	svc := c.current().svc
-	if encrypted || svc == nil || !svc.External {
+	if encrypted || !c.Outside() {
 		return c.Connect(ctx, e, client, timeout)
 	}
 	return c.open(ctx, e, client, c.tls(), waypoint.Protocol_PROTOCOL_TCP, timeout)
