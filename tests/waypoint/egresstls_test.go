@@ -122,7 +122,7 @@ rules: [{name: shut, application: {paths: [{type: PathPrefix, value: /shut}]}}]
 	var passedOn, upgraded bool
 	passedOnEnds := m.converse("client", nil, "hello from v1", &passedOn, "linger", "api.sealed.example:91", "")
 	upgradedEnds := m.converse("client", nil, "HTTP/1.1 101 Switching Protocols", &upgraded, "linger", "api.sealed.example:92",
-		"GET / HTTP/1.1\r\nHost: api.sealed.example\r\nConnection: Upgrade\r\nUpgrade: lines\r\n\r\n")
+		"GET /upgrade HTTP/1.1\r\nHost: api.sealed.example\r\nConnection: Upgrade\r\nUpgrade: lines\r\n\r\n")
 
 	world += sealing("sealed-guarded", "sealed-guarded", ca, "sealed-guarded-ca", "secure.example.com")
 	m.apply(world + sealing("sealed-host", "sealed-host", ca, "sealed-host-ca", "secure.example.com"))
