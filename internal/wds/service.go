@@ -36,6 +36,7 @@ type Service struct {
 	Identities []identity.ID
 	// External says that the endpoints are outside of the mesh.
 	External bool
+	originates []uint16 // ports outside to which the waypoint speaks TLS
 	// Blocks of addresses that clients connect to.
 	Blocks []netip.Prefix
 	// Named are the ports that have a name, of all protocols.
@@ -49,13 +50,11 @@ type NamedPort struct {
 	Name, Protocol string // protocol is tcp, udp or sctp
 	// Target is 0 where each endpoint has its own.
 	Port, Target uint16
-	// OriginatesTLS says of a host outside that the waypoint speaks TLS to it.
-	OriginatesTLS bool
 }
 
 // OriginatesTLS says whether the waypoint of a host outside speaks TLS to a port of it.
 func (s *Service) OriginatesTLS(port uint16) bool {
-	return s.External && slices.ContainsFunc(s.Named, func(p NamedPort) bool { return p.OriginatesTLS && p.Port == port && p.Protocol == "tcp" })
+	return s.External && slices.Contains(s.originates, port)
 }
 
 // Wildcard reports whether the service stands for all names below a domain.
@@ -78,7 +77,10 @@ func (s *Service) options(extensions []*workloadpb.Extension) error {
 			return err
 		}
 		if p.GetName() != "" {
-			s.Named = append(s.Named, NamedPort{Name: intern(p.GetName()), Protocol: intern(p.GetProtocol()), Port: n, Target: target, OriginatesTLS: p.GetOriginatesTls()})
+			s.Named = append(s.Named, NamedPort{Name: intern(p.GetName()), Protocol: intern(p.GetProtocol()), Port: n, Target: target})
+		}
+		if p.GetOriginatesTls() {
+			s.originates = append(s.originates, n)
 		}
 		if p.GetProtocol() == "udp" {
 			s.UDP = append(s.UDP, Port{Service: n, Target: target})

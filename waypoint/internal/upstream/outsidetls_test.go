@@ -20,7 +20,7 @@ func beyond(t *testing.T) *Set {
 	t.Helper()
 	t.Cleanup(func() { goleak.VerifyNone(t) })
 	options, err := anypb.New(&workloadpb.ServiceOptions{External: true, Ports: []*workloadpb.NamedPort{
-		{Name: "http", Protocol: "tcp", Port: 80, OriginatesTls: true}, {Name: "plain", Protocol: "tcp", Port: 81},
+		{Protocol: "tcp", Port: 80, OriginatesTls: true}, {Name: "plain", Protocol: "tcp", Port: 81},
 	}})
 	if err != nil {
 		t.Fatal(err)
