@@ -35,7 +35,7 @@ type Service struct {
 	// Identities are accepted for endpoints besides their own.
 	Identities []identity.ID
 	// External says that the endpoints are outside of the mesh.
-	External bool
+	External   bool
 	originates []uint16 // ports outside to which the waypoint speaks TLS
 	// Blocks of addresses that clients connect to.
 	Blocks []netip.Prefix
