@@ -259,7 +259,10 @@ type NamedPort struct {
 	Protocol string `protobuf:"bytes,2,opt,name=protocol,proto3" json:"protocol,omitempty"`
 	Port     uint32 `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`
 	// Port of the endpoints; 0 where each has its own.
-	Target        uint32 `protobuf:"varint,4,opt,name=target,proto3" json:"target,omitempty"`
+	Target uint32 `protobuf:"varint,4,opt,name=target,proto3" json:"target,omitempty"`
+	// Of a host outside: the waypoint speaks TLS to it, as Backend says. While that is
+	// not known nothing is sent there, but for what clients encrypt themselves.
+	OriginatesTls bool `protobuf:"varint,5,opt,name=originates_tls,json=originatesTls,proto3" json:"originates_tls,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -320,6 +323,13 @@ func (x *NamedPort) GetTarget() uint32 {
 		return x.Target
 	}
 	return 0
+}
+
+func (x *NamedPort) GetOriginatesTls() bool {
+	if x != nil {
+		return x.OriginatesTls
+	}
+	return false
 }
 
 // WorkloadOptions are those of a workload itself. It is the config of the
@@ -532,12 +542,13 @@ const file_workload_ambit_proto_rawDesc = "" +
 	"\tannounced\x18\x03 \x01(\v2\x1e.istio.workload.GatewayAddressR\tannounced\"`\n" +
 	"\x0eServiceOptions\x122\n" +
 	"\x05ports\x18\x01 \x03(\v2\x1c.ambit.workload.v1.NamedPortR\x05ports\x12\x1a\n" +
-	"\bexternal\x18\x02 \x01(\bR\bexternal\"g\n" +
+	"\bexternal\x18\x02 \x01(\bR\bexternal\"\x8e\x01\n" +
 	"\tNamedPort\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\bprotocol\x18\x02 \x01(\tR\bprotocol\x12\x12\n" +
 	"\x04port\x18\x03 \x01(\rR\x04port\x12\x16\n" +
-	"\x06target\x18\x04 \x01(\rR\x06target\"\xaa\x01\n" +
+	"\x06target\x18\x04 \x01(\rR\x06target\x12%\n" +
+	"\x0eoriginates_tls\x18\x05 \x01(\bR\roriginatesTls\"\xaa\x01\n" +
 	"\x0fWorkloadOptions\x12\x1a\n" +
 	"\bhostname\x18\x01 \x01(\tR\bhostname\x12\x1c\n" +
 	"\tsubdomain\x18\x02 \x01(\tR\tsubdomain\x12;\n" +

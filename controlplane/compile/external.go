@@ -15,6 +15,7 @@ import (
 
 	meshv1alpha1 "github.com/ambit-mesh/ambit/apis/mesh/v1alpha1"
 	"github.com/ambit-mesh/ambit/apis/workload"
+	"github.com/ambit-mesh/ambit/controlplane/compile/traffic"
 	"github.com/ambit-mesh/ambit/controlplane/graph"
 )
 
@@ -28,6 +29,8 @@ type external struct {
 	// virtual addresses of the hosts that have some.
 	virtual map[string][]netip.Addr
 	behind  map[string][]Key // the workloads of each host
+	// originates are the ports to which the waypoint speaks TLS.
+	originates []uint32
 }
 
 // compileExternal gives a service for each host, and the workloads behind it.
@@ -44,7 +47,10 @@ func (c *Compiler) compileExternal(n types.NamespacedName) {
 	x := c.hostsOf(owner, es)
 	var resources []*Resource
 	if len(x.hosts) > 0 {
-		x.binding = c.guardedBinding(n)
+		for _, t := range traffic.HostTLS(mesh{c}, asService(es)) {
+			x.originates = append(x.originates, t.GetPort())
+		}
+		x.binding = c.guardedBinding(n, len(x.originates) > 0)
 	}
 	for _, h := range x.hosts {
 		resources = append(resources, c.externalHost(es, h, &x)...)
@@ -139,7 +145,9 @@ func (c *Compiler) externalHost(es *meshv1alpha1.ExternalService, host string, x
 		}
 		port := &workload.Port{ServicePort: uint32(p.Port), TargetPort: uint32(target), AppProtocol: externalProtocol(p.Protocol)} // #nosec G115 -- validated
 		body.Ports, members.Ports = append(body.Ports, port), append(members.Ports, &workload.Port{ServicePort: port.ServicePort, TargetPort: port.TargetPort})
-		options.Ports = append(options.Ports, &workload.NamedPort{Name: p.Name, Protocol: "tcp", Port: port.ServicePort, Target: port.TargetPort})
+		options.Ports = append(options.Ports, &workload.NamedPort{
+			Name: p.Name, Protocol: "tcp", Port: port.ServicePort, Target: port.TargetPort, OriginatesTls: slices.Contains(x.originates, port.ServicePort),
+		})
 	}
 	body.Extensions = append(body.Extensions, extension(workload.ServiceExtension, options))
 	var aliases []netip.Addr

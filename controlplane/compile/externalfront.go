@@ -12,6 +12,7 @@ import (
 	meshv1alpha1 "github.com/ambit-mesh/ambit/apis/mesh/v1alpha1"
 	"github.com/ambit-mesh/ambit/apis/waypoint"
 	"github.com/ambit-mesh/ambit/controlplane/compile/route"
+	"github.com/ambit-mesh/ambit/controlplane/compile/traffic"
 	"github.com/ambit-mesh/ambit/controlplane/graph"
 )
 
@@ -35,18 +36,32 @@ func (c *Compiler) externalBinding(n types.NamespacedName) binding {
 }
 
 // guardedBinding is externalBinding, but for an ExternalService without a waypoint
-// that policies are about: nobody enforces them, so that nothing is let through.
-func (c *Compiler) guardedBinding(n types.NamespacedName) binding {
+// that policies are about: nobody carries them out, so that nothing is let through.
+// tls says that the waypoint has to originate TLS, which no annotation gets around.
+func (c *Compiler) guardedBinding(n types.NamespacedName, tls bool) binding {
 	b := c.externalBinding(n)
-	policies := c.externalPolicies(n)
-	if b.bound() || len(policies) == 0 {
+	guards := c.externalGuards(n)
+	if b.bound() || len(guards) == 0 {
+		b.failOpen = b.failOpen && !tls
 		return b
 	}
 	return binding{
 		waypoint: types.NamespacedName{Namespace: n.Namespace, Name: "required"}, inherited: true,
 		reason:  meshv1alpha1.ReasonWaypointRequired,
-		message: "AuthorizationPolicy " + policies[0] + " can be enforced by a waypoint only, and none is asked for: label the ExternalService or its Namespace " + graph.LabelUseWaypoint,
+		message: guards[0] + " by a waypoint only, and none is asked for: label the ExternalService or its Namespace " + graph.LabelUseWaypoint,
 	}
+}
+
+// externalGuards says what of an ExternalService can be done by a waypoint only.
+func (c *Compiler) externalGuards(n types.NamespacedName) []string {
+	var out []string
+	for _, p := range c.externalPolicies(n) {
+		out = append(out, "AuthorizationPolicy "+p+" can be enforced")
+	}
+	for _, p := range c.graph.Attached(graph.KindBackendTLSPolicy, externalKey(n)) {
+		out = append(out, "BackendTLSPolicy "+p.GetNamespace()+"/"+p.GetName()+" can be carried out")
+	}
+	return out
 }
 
 // externalPolicies names the AuthorizationPolicies about an ExternalService, sorted.
@@ -95,6 +110,11 @@ func (c *Compiler) compileExternalFronts(n types.NamespacedName, es *meshv1alpha
 		resources = append(resources, &Resource{
 			Key: Key{TypeFrontend, n.Namespace + "/" + host}, Version: out.Version(body), Body: body, Related: noRelated, Waypoint: x.binding.waypoint,
 		})
+		if body := traffic.HostBackend(mesh{c}, service, host); body != nil {
+			b := resource(TypeBackend, n.Namespace+"/"+host, body)
+			b.Waypoint = x.binding.waypoint // nobody else sends anything there
+			resources = append(resources, b)
+		}
 	}
 	c.store.put(externalFrontKey(n), resources, findings)
 }

@@ -129,7 +129,7 @@ func keys(data []byte) []graph.Key {
 			k.Group = "discovery.k8s.io"
 		case "Gateway":
 			k.Group = "gateway.networking.k8s.io"
-		case "HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute", "UDPRoute":
+		case "HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute", "UDPRoute", "BackendTLSPolicy":
 			k.Group = "gateway.networking.k8s.io"
 		case "AuthorizationPolicy", "PeerAuthentication":
 			k.Group = "ambit-mesh.io"

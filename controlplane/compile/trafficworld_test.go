@@ -29,13 +29,17 @@ func TestTrafficIncremental(t *testing.T) {
 }
 
 func drawTrafficWorld(t *rapid.T) graph.Object {
-	switch rapid.IntRange(0, 12).Draw(t, "kind") {
+	switch rapid.IntRange(0, 14).Draw(t, "kind") {
 	case 10:
 		return drawExternal(t)
 	case 11:
 		return drawGateway(t)
 	case 12:
 		return drawAuthz(t)
+	case 13:
+		return drawTLS(t)
+	case 14:
+		return &corev1.ConfigMap{ObjectMeta: drawTrafficMeta(t, "c1", "c2"), Data: map[string]string{"ca.crt": pick(t, "certificate", "", "wrong", authority)}}
 	case 0:
 		n := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: pick(t, "namespace", "a", "b"), Labels: map[string]string{}}}
 		if rapid.IntRange(0, 2).Draw(t, "bound") > 0 {
@@ -71,6 +75,46 @@ func drawTraffic(t *rapid.T) graph.Object {
 	}
 	return drawPolicy(t)
 }
+
+func drawTLS(t *rapid.T) *gatewayv1.BackendTLSPolicy {
+	p := &gatewayv1.BackendTLSPolicy{ObjectMeta: drawTrafficMeta(t, "t1", "t2")}
+	p.Spec.Validation.Hostname = pick[gatewayv1.PreciseHostname](t, "hostname", "a.example", "a.example", "*.example")
+	for range rapid.IntRange(1, 2).Draw(t, "targets") {
+		ref := gatewayv1.LocalPolicyTargetReferenceWithSectionName{}
+		ref.Kind, ref.Name = "Service", pick[gatewayv1.ObjectName](t, "target", "s1", "s2")
+		if rapid.IntRange(0, 2).Draw(t, "external") > 0 {
+			ref.Group, ref.Kind = pick[gatewayv1.Group](t, "group", meshv1alpha1.GroupName, meshv1alpha1.GroupName, ""), meshv1alpha1.KindExternalService
+		}
+		if section := pick[gatewayv1.SectionName](t, "section", "", "", "p", "other"); section != "" {
+			ref.SectionName = &section
+		}
+		p.Spec.TargetRefs = append(p.Spec.TargetRefs, ref)
+	}
+	if rapid.Bool().Draw(t, "system") {
+		p.Spec.Validation.WellKnownCACertificates = new(gatewayv1.WellKnownCACertificatesSystem)
+		return p
+	}
+	for range rapid.IntRange(0, 2).Draw(t, "authorities") {
+		p.Spec.Validation.CACertificateRefs = append(p.Spec.Validation.CACertificateRefs, gatewayv1.LocalObjectReference{
+			Kind: pick[gatewayv1.Kind](t, "kind", graph.KindConfigMap, graph.KindConfigMap, "Secret"), Name: pick[gatewayv1.ObjectName](t, "config", "c1", "c2"),
+		})
+	}
+	return p
+}
+
+// authority is the certificate of testdata/traffic/backend-tls.txtar.
+const authority = `-----BEGIN CERTIFICATE-----
+MIIBiDCCAS+gAwIBAgIUCFRoMSoD9bO2R2vC4iTkIR1/dUkwCgYIKoZIzj0EAwIw
+GTEXMBUGA1UEAwwOdGVzdCBhdXRob3JpdHkwIBcNMjYxMTI2MDI1NzMyWhgPMjEy
+NjExMDIwMjU3MzJaMBkxFzAVBgNVBAMMDnRlc3QgYXV0aG9yaXR5MFkwEwYHKoZI
+zj0CAQYIKoZIzj0DAQcDQgAEQZTC2RoioVfikkFw1jrkr8HHQ5G/emV+h0ZuX/Zk
+QHL7bLw1ZHa8n+odRUnow9t8u0vO/ESKFgAavbo42tyNSaNTMFEwHQYDVR0OBBYE
+FJMi2q08GgS71HhJAY+S2RZ8fPbsMB8GA1UdIwQYMBaAFJMi2q08GgS71HhJAY+S
+2RZ8fPbsMA8GA1UdEwEB/wQFMAMBAf8wCgYIKoZIzj0EAwIDRwAwRAIgNyf0pgJB
+Oy7a2IF54z57bmqs9W77ayrdyYV5aSMeH/MCIEx3tH1orpgmdkSuKmPdCQ5qttyY
+YUBLDXsqST+eSMbB
+-----END CERTIFICATE-----
+`
 
 func drawParents(t *rapid.T) gatewayv1.CommonRouteSpec {
 	var out gatewayv1.CommonRouteSpec

@@ -226,7 +226,7 @@ func (g *Graph) dirtyParent(k Key, d *Dirty) {
 	d.Frontends[k.NamespacedName()] = struct{}{}
 }
 
-// dirtyExternal marks an ExternalService, the policies about it, and the policies of
+// dirtyExternal marks an ExternalService, the policies about it, and what depends on
 // its routes.
 func (g *Graph) dirtyExternal(n name, d *Dirty) {
 	k := ExternalKey(n)
@@ -237,11 +237,7 @@ func (g *Graph) dirtyExternal(n name, d *Dirty) {
 			d.Traffic[attached] = struct{}{}
 		}
 	}
-	for route := range g.traffic.parents[k] {
-		for attached := range g.traffic.targets[route] {
-			d.Traffic[attached] = struct{}{}
-		}
-	}
+	g.dirtyRoutesOf(k, d)
 }
 
 func (g *Graph) dirtyFrontendsOf(route Key, d *Dirty) {
@@ -264,7 +260,13 @@ func (g *Graph) dirtyTraffic(svc name, d *Dirty) {
 			d.Traffic[attached] = struct{}{}
 		}
 	}
-	for route := range g.traffic.parents[k] {
+	g.dirtyRoutesOf(k, d)
+}
+
+// dirtyRoutesOf marks what depends on whether a waypoint serves a parent of routes: the
+// policies of these, and the services that they send requests to.
+func (g *Graph) dirtyRoutesOf(parent Key, d *Dirty) {
+	for route := range g.traffic.parents[parent] {
 		for attached := range g.traffic.targets[route] {
 			d.Traffic[attached] = struct{}{}
 		}

@@ -2,10 +2,13 @@ package explain
 
 import (
 	"errors"
+	"net"
+	"strconv"
 
 	"github.com/ambit-mesh/ambit/internal/authz"
 	"github.com/ambit-mesh/ambit/internal/identity"
 	"github.com/ambit-mesh/ambit/internal/wds"
+	"github.com/ambit-mesh/ambit/waypoint/route"
 )
 
 // Subject names the service of a query as it was found: its namespace and name.
@@ -40,13 +43,20 @@ func (x *explanation) endpoints(b *Backend, peer identity.ID) {
 		b.Refusal = "no endpoint is ready"
 	}
 	for _, e := range list {
-		b.Endpoints = append(b.Endpoints, x.endpoint(e, peer))
+		b.Endpoints = append(b.Endpoints, x.endpoint(b.Service, e, peer))
 	}
 }
 
-func (x *explanation) endpoint(e wds.Endpoint, peer identity.ID) Endpoint {
+func (x *explanation) endpoint(service string, e wds.Endpoint, peer identity.ID) Endpoint {
 	w, at := e.Workload, e.Address(true)
 	out := Endpoint{Workload: w.Namespace + "/" + w.Name, Address: at.String(), Node: w.Node, Captured: w.HBONE}
+	if svc := x.store.Service(service); svc != nil && svc.External {
+		out.Outside = true
+		if !at.IsValid() {
+			out.Address = net.JoinHostPort(w.Hostname, strconv.Itoa(int(e.Port)))
+		}
+		return out
+	}
 	if !w.HBONE {
 		return out
 	}
@@ -62,6 +72,37 @@ func (x *explanation) endpoint(e wds.Endpoint, peer identity.ID) Endpoint {
 		out.Policy = verdict(&d)
 	}
 	return out
+}
+
+// originate says which TLS the waypoint speaks to a backend: of requests, and to hosts
+// outside of all that clients do not encrypt themselves, which it looks at on a port of
+// TLS alone.
+func (x *explanation) originate(b *Backend, f *route.Frontend) {
+	svc := x.store.Service(b.Service)
+	asked := requests(f, x.port)
+	if x.udp || !asked && (svc == nil || !svc.External) {
+		return
+	}
+	for _, t := range x.backends[b.Service].GetTls() {
+		if t.GetPort() != uint32(b.Port) {
+			continue
+		}
+		by := "BackendTLSPolicy " + t.GetPolicy()
+		b.TLS = "over TLS, server name " + t.GetHostname() + " (" + by + ")"
+		switch invalid := t.GetInvalid(); {
+		case invalid == "" && !asked && ofTLS(f, x.port):
+			b.TLS = "as the client encrypts it, and otherwise " + b.TLS
+		case invalid == "":
+		case asked || !ofTLS(f, x.port):
+			b.TLS, b.Refusal, b.Endpoints = "", "nothing is sent: "+by+": "+invalid, nil
+			return
+		default:
+			b.TLS = "nothing is sent that the client does not encrypt itself: " + by + ": " + invalid
+		}
+		for i := range b.Endpoints {
+			b.Endpoints[i].TLS = true
+		}
+	}
 }
 
 // settle sums up what the backends say.

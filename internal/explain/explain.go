@@ -222,6 +222,7 @@ func (x *explanation) routed() {
 		switch {
 		case share.Invalid == "":
 			x.endpoints(&b, via)
+			x.originate(&b, compiled)
 		case asked:
 			b.Refusal = "answered with 500: " + share.Invalid
 		default:
@@ -248,6 +249,13 @@ func requests(f *route.Frontend, number uint16) bool {
 		return p.Protocol != waypointpb.Protocol_PROTOCOL_TLS && p.Protocol != waypointpb.Protocol_PROTOCOL_TCP
 	}
 	return true
+}
+
+// ofTLS says whether the waypoint looks for the TLS of clients on a port.
+func ofTLS(f *route.Frontend, number uint16) bool {
+	p, ok := f.Port(number)
+	return ok && (p.Kind == waypointpb.RouteKind_ROUTE_KIND_TLS ||
+		p.Kind == waypointpb.RouteKind_ROUTE_KIND_UNSPECIFIED && p.Protocol == waypointpb.Protocol_PROTOCOL_TLS)
 }
 
 // notes tells of what is decided by what nobody has sent.

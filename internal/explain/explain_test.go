@@ -106,7 +106,7 @@ func read(t *testing.T, manifests []byte) *explain.State {
 		Body json.RawMessage `json:"body"`
 	}
 	dump := map[string][]resource{}
-	for _, typ := range []string{compile.TypeAddress, compile.TypeAuthorization, compile.TypeFrontend} {
+	for _, typ := range []string{compile.TypeAddress, compile.TypeAuthorization, compile.TypeFrontend, compile.TypeBackend} {
 		for _, r := range c.Resources(typ) {
 			body, err := protojson.Marshal(r.Body)
 			if err != nil {

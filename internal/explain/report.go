@@ -81,8 +81,10 @@ type Backend struct {
 	Service string `json:"service"`
 	Port    uint16 `json:"port"`
 	// Percent of the requests, or sessions.
-	Percent   float64    `json:"percent"`
-	Refusal   string     `json:"refusal,omitempty"`
+	Percent float64 `json:"percent"`
+	Refusal string  `json:"refusal,omitempty"`
+	// TLS is what the waypoint originates of it, and by which policy; "" for none.
+	TLS       string     `json:"tls,omitempty"`
 	Endpoints []Endpoint `json:"endpoints,omitempty"`
 }
 
@@ -92,6 +94,10 @@ type Endpoint struct {
 	Address  string `json:"address"`
 	Node     string `json:"node,omitempty"`
 	Captured bool   `json:"captured"`
+	// Outside says that it is a host outside of the mesh, and TLS that the waypoint
+	// speaks that to it.
+	Outside  bool   `json:"outside,omitempty"`
+	TLS      bool   `json:"tls,omitempty"`
 	Identity string `json:"identity,omitempty"`
 	// Refusal is why it cannot be reached.
 	Refusal string `json:"refusal,omitempty"`

@@ -21,6 +21,7 @@ const (
 	typeAddress       = "type.googleapis.com/istio.workload.Address"
 	typeAuthorization = "type.googleapis.com/istio.security.Authorization"
 	typeFrontend      = "type.googleapis.com/ambit.waypoint.v1.Frontend"
+	typeBackend       = "type.googleapis.com/ambit.waypoint.v1.Backend"
 )
 
 // Protocols of ports.
@@ -33,6 +34,7 @@ const (
 type State struct {
 	store     *wds.Store
 	frontends map[string]*waypoint.Frontend
+	backends  map[string]*waypoint.Backend
 }
 
 // dumped is a resource in /config_dump.
@@ -47,7 +49,7 @@ func Read(dump []byte) (*State, error) {
 	if err := json.Unmarshal(dump, &all); err != nil {
 		return nil, fmt.Errorf("config dump: %w", err)
 	}
-	s := &State{store: wds.New(), frontends: make(map[string]*waypoint.Frontend)}
+	s := &State{store: wds.New(), frontends: make(map[string]*waypoint.Frontend), backends: make(map[string]*waypoint.Backend)}
 	err := s.read(all)
 	if err != nil {
 		return nil, fmt.Errorf("config dump: %w", err)
@@ -73,6 +75,13 @@ func (s *State) read(all map[string][]dumped) (err error) {
 			return err
 		}
 		s.frontends[d.Name] = body
+	}
+	for _, d := range all[typeBackend] {
+		body := new(waypoint.Backend)
+		if err := decode(d, body); err != nil {
+			return err
+		}
+		s.backends[d.Name] = body
 	}
 	s.store.Update(func(c wds.Change) {
 		c.Policies(policies, nil)

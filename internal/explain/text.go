@@ -38,6 +38,9 @@ func (r Report) String() string {
 		if x.Refusal != "" {
 			row("", x.Refusal)
 		}
+		if x.TLS != "" {
+			row("", x.TLS)
+		}
 		for _, e := range x.Endpoints {
 			row("", e.String())
 		}
@@ -103,9 +106,15 @@ func (e Endpoint) String() string {
 	if e.Node != "" {
 		at += " on " + e.Node
 	}
+	how := "in plaintext"
+	if e.TLS {
+		how = "over TLS"
+	}
 	switch {
+	case e.Outside:
+		return e.Address + ", outside of the mesh: reached " + how
 	case !e.Captured:
-		return at + ", not captured: reached in plaintext, no policy"
+		return at + ", not captured: reached " + how + ", no policy"
 	case e.Refusal != "":
 		return at + ", " + e.Identity + ": not reached: " + e.Refusal
 	case e.Policy == nil:

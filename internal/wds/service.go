@@ -35,7 +35,8 @@ type Service struct {
 	// Identities are accepted for endpoints besides their own.
 	Identities []identity.ID
 	// External says that the endpoints are outside of the mesh.
-	External bool
+	External   bool
+	originates []uint16 // ports outside to which the waypoint speaks TLS
 	// Blocks of addresses that clients connect to.
 	Blocks []netip.Prefix
 	// Named are the ports that have a name, of all protocols.
@@ -49,6 +50,11 @@ type NamedPort struct {
 	Name, Protocol string // protocol is tcp, udp or sctp
 	// Target is 0 where each endpoint has its own.
 	Port, Target uint16
+}
+
+// OriginatesTLS says whether the waypoint of a host outside speaks TLS to a port of it.
+func (s *Service) OriginatesTLS(port uint16) bool {
+	return s.External && slices.Contains(s.originates, port)
 }
 
 // Wildcard reports whether the service stands for all names below a domain.
@@ -72,6 +78,9 @@ func (s *Service) options(extensions []*workloadpb.Extension) error {
 		}
 		if p.GetName() != "" {
 			s.Named = append(s.Named, NamedPort{Name: intern(p.GetName()), Protocol: intern(p.GetProtocol()), Port: n, Target: target})
+		}
+		if p.GetOriginatesTls() {
+			s.originates = append(s.originates, n)
 		}
 		if p.GetProtocol() == "udp" {
 			s.UDP = append(s.UDP, Port{Service: n, Target: target})

@@ -85,11 +85,7 @@ func nameserver(server string) error {
 // that it gives tells what has been seen.
 func (m *mesh) wiretap(pod string, needles ...string) func() sniff.Report {
 	m.t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	cmd := m.command(m.t.Context(), "exec", "deploy/"+pod, "-n", "app", "--", "/usr/bin/env", roleEnv+"=1", self, "sniff", strings.Join(needles, "|"))
+	cmd := m.program(pod, "sniff", strings.Join(needles, "|"))
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {

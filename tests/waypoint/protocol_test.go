@@ -88,12 +88,16 @@ func TestUpgrade(t *testing.T) {
 	m := use(t)
 	m.apply(service("upgraded", "v1"))
 	m.until("the service answers", request{URL: "http://upgraded:80/"}, status(200))
-	got := m.ask(request{URL: "http://upgraded:80/upgrade", Upgrade: "lines"}, request{URL: "http://upgraded:80/upgrade", Upgrade: "other"})
+	got := m.ask(request{URL: "http://upgraded:80/upgrade", Upgrade: "lines"}, request{URL: "http://upgraded:80/upgrade", Upgrade: "other"},
+		request{URL: "http://upgraded:80/", Upgrade: "lines"})
 	if got[0].Status != 101 || got[0].Body != "early and late" || got[0].Error != "" {
 		t.Errorf("upgrade: %+v", got[0])
 	}
 	if got[1].Status != 400 {
 		t.Errorf("an upgrade that the backend refuses: %+v", got[1])
+	}
+	if got[2].Status != 200 {
+		t.Errorf("an upgrade that the backend does not care for: %+v", got[2])
 	}
 }
 

@@ -146,6 +146,8 @@ func role(args []string) int {
 		err = beyondBounds(os.Stdin, os.Stdout)
 	case "datagrams-held":
 		err = holdSession(args[1])
+	case "linger":
+		err = linger(args[1], args[2])
 	case "tcp":
 		err = tcpClient(args[1], args[2])
 	default:
@@ -171,6 +173,7 @@ type seen struct {
 	Size    int64       `json:"size"`
 	Sum     string      `json:"sum"`
 	Count   int         `json:"count"` // of requests with the same key
+	SNI     string      `json:"sni"`   // the server name of TLS
 }
 
 // echo serves HTTP on 8080, gRPC on 7070, a protocol in which the server speaks
@@ -348,8 +351,12 @@ func (e *echoServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		return
 	}
+	name := ""
+	if r.TLS != nil {
+		name = r.TLS.ServerName
+	}
 	_ = json.NewEncoder(w).Encode(seen{
-		Version: e.version, Pod: pod, Proto: r.Proto, Method: r.Method, Host: r.Host, Path: r.URL.RequestURI(), Header: r.Header, Remote: r.RemoteAddr,
+		Version: e.version, Pod: pod, SNI: name, Proto: r.Proto, Method: r.Method, Host: r.Host, Path: r.URL.RequestURI(), Header: r.Header, Remote: r.RemoteAddr,
 		Size: size, Sum: hex.EncodeToString(sum.Sum(nil)), Count: count,
 	})
 }

@@ -73,7 +73,7 @@ func (w *worker) unsupported(field, format string, args ...any) {
 func (w *worker) resolve(field string, ref *gatewayv1.BackendObjectReference, use traffic.Use) traffic.Resolved {
 	var b traffic.Resolved
 	if k, outside := graph.BackendExternal(w.key.Namespace, ref); outside && w.t.in.Service != nil && k == w.t.parent() {
-		b = traffic.ResolveHost(w.t.in.Service, w.t.self(), ref, use)
+		b = traffic.ResolveHost(w.t.mesh, w.t.in.Service, w.t.self(), ref, use)
 	} else {
 		b = traffic.Resolve(w.t.mesh, w.key.Namespace, ref, use)
 	}

@@ -3,6 +3,7 @@ package traffic
 import (
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	gatewayxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 
@@ -42,7 +43,7 @@ func Backend(mesh Mesh, n types.NamespacedName, version bool) *waypoint.Backend 
 		out.RetryBudget = retryBudget(p, &Report{})
 		found = found || out.GetRetryBudget() != nil
 	}
-	if out.Tls = backendTLS(mesh, n, mesh.Service(n)); len(out.GetTls()) > 0 {
+	if out.Tls = backendTLS(mesh, graph.ServiceKey(n), mesh.Service(n)); len(out.GetTls()) > 0 {
 		found = true
 	}
 	if version {
@@ -53,6 +54,16 @@ func Backend(mesh Mesh, n types.NamespacedName, version bool) *waypoint.Backend 
 		return nil
 	}
 	return out
+}
+
+// HostBackend says how a host of an ExternalService is treated by its waypoint; nil
+// when no policy is about that. s has the ports.
+func HostBackend(mesh Mesh, s *corev1.Service, host string) *waypoint.Backend {
+	tls := HostTLS(mesh, s)
+	if len(tls) == 0 {
+		return nil
+	}
+	return &waypoint.Backend{Namespace: s.Namespace, Name: s.Name, Hostname: host, Tls: tls}
 }
 
 var algorithms = map[v1alpha1.LoadBalancingAlgorithm]waypoint.LoadBalancing_Algorithm{

@@ -1,6 +1,7 @@
 package traffic
 
 import (
+	"cmp"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
@@ -8,11 +9,9 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
-	"github.com/ambit-mesh/ambit/apis/mesh/v1alpha1"
 	"github.com/ambit-mesh/ambit/apis/waypoint"
 	"github.com/ambit-mesh/ambit/controlplane/compile/policy"
 	"github.com/ambit-mesh/ambit/controlplane/graph"
@@ -21,17 +20,18 @@ import (
 // caKey is the key of a ConfigMap that holds certificates.
 const caKey = "ca.crt"
 
-// decidingTLS gives the BackendTLSPolicy that decides for a port of a Service: the
-// oldest of those that name it, or else of those that name the Service.
-func decidingTLS(mesh Mesh, n types.NamespacedName, section string) *gatewayv1.BackendTLSPolicy {
+// decidingTLS gives the BackendTLSPolicy that decides for a port of a Service or an
+// ExternalService: the oldest of those that name it, or else of those that name the
+// whole.
+func decidingTLS(mesh Mesh, target Target) *gatewayv1.BackendTLSPolicy {
 	var best *gatewayv1.BackendTLSPolicy
-	for _, obj := range mesh.Attached(graph.KindBackendTLSPolicy, graph.ServiceKey(n)) {
+	for _, obj := range mesh.Attached(graph.KindBackendTLSPolicy, target.Key) {
 		p, ok := obj.(*gatewayv1.BackendTLSPolicy)
 		if !ok || best != nil && Older(p, best) >= 0 {
 			continue
 		}
 		if slices.ContainsFunc(p.Spec.TargetRefs, func(ref gatewayv1.LocalPolicyTargetReferenceWithSectionName) bool {
-			return tlsTarget(ref) && string(ref.Name) == n.Name && sectionOf(ref) == section
+			return tlsTarget(p, ref) == target
 		}) {
 			best = p
 		}
@@ -39,43 +39,85 @@ func decidingTLS(mesh Mesh, n types.NamespacedName, section string) *gatewayv1.B
 	return best
 }
 
-func tlsTarget(ref gatewayv1.LocalPolicyTargetReferenceWithSectionName) bool {
-	return ref.Kind == v1alpha1.TargetService && (ref.Group == "" || ref.Group == "core")
-}
-
-func sectionOf(ref gatewayv1.LocalPolicyTargetReferenceWithSectionName) string {
-	if ref.SectionName == nil {
-		return ""
+// tlsTarget gives what a reference of a policy names, whether it can be targeted or not.
+func tlsTarget(p *gatewayv1.BackendTLSPolicy, ref gatewayv1.LocalPolicyTargetReferenceWithSectionName) Target {
+	t := Target{Key: graph.TargetKey(p.Namespace, string(ref.Group), string(ref.Kind), string(ref.Name))}
+	if ref.SectionName != nil {
+		t.Section = string(*ref.SectionName)
 	}
-	return string(*ref.SectionName)
+	return t
 }
 
-// TLSPolicy gives the BackendTLSPolicy of a port, or nil.
-func TLSPolicy(mesh Mesh, n types.NamespacedName, port *corev1.ServicePort) *gatewayv1.BackendTLSPolicy {
+// TLSPolicy gives the BackendTLSPolicy of a port of a Service or an ExternalService,
+// or nil.
+func TLSPolicy(mesh Mesh, of graph.Key, port *corev1.ServicePort) *gatewayv1.BackendTLSPolicy {
 	if port.Name != "" {
-		if p := decidingTLS(mesh, n, port.Name); p != nil {
+		if p := decidingTLS(mesh, Target{Key: of, Section: port.Name}); p != nil {
 			return p
 		}
 	}
-	return decidingTLS(mesh, n, "")
+	return decidingTLS(mesh, Target{Key: of})
 }
 
 // backendTLS gives the TLS of a Service's ports. A policy that is wrong closes them:
 // what should have been encrypted and verified is never sent otherwise.
-func backendTLS(mesh Mesh, n types.NamespacedName, s *corev1.Service) []*waypoint.BackendTLS {
+func backendTLS(mesh Mesh, of graph.Key, s *corev1.Service) []*waypoint.BackendTLS {
 	var out []*waypoint.BackendTLS
 	for i := range s.Spec.Ports {
 		port := &s.Spec.Ports[i]
 		if !TCP(port) {
 			continue
 		}
-		if p := TLSPolicy(mesh, n, port); p != nil {
+		if p := TLSPolicy(mesh, of, port); p != nil {
 			t, _ := translateTLS(mesh, p)
 			t.Port = uint32(port.Port) // #nosec G115 -- validated
 			out = append(out, t)
 		}
 	}
 	return out
+}
+
+// HostTLS gives the TLS to the ports of an ExternalService; s has them. A policy that
+// names a port that is not there closes those that none is about: nobody can say which
+// was meant, and the way to a host outside is not encrypted otherwise.
+func HostTLS(mesh Mesh, s *corev1.Service) []*waypoint.BackendTLS {
+	of := graph.ExternalKey(types.NamespacedName{Namespace: s.Namespace, Name: s.Name})
+	out := backendTLS(mesh, of, s)
+	p, section := strayTLS(mesh, of, s)
+	if p == nil {
+		return out
+	}
+	for i := range s.Spec.Ports {
+		number := uint32(s.Spec.Ports[i].Port) // #nosec G115 -- validated
+		if !slices.ContainsFunc(out, func(t *waypoint.BackendTLS) bool { return t.GetPort() == number }) {
+			out = append(out, &waypoint.BackendTLS{
+				Port: number, Policy: p.Namespace + "/" + p.Name, Hostname: string(p.Spec.Validation.Hostname),
+				Invalid: "it is about a port named " + section + ", which ExternalService " + s.Namespace + "/" + s.Name + " has not",
+			})
+		}
+	}
+	slices.SortFunc(out, func(a, b *waypoint.BackendTLS) int { return cmp.Compare(a.GetPort(), b.GetPort()) })
+	return out
+}
+
+// strayTLS gives the oldest policy that names a port which is not there, and the name.
+func strayTLS(mesh Mesh, of graph.Key, s *corev1.Service) (best *gatewayv1.BackendTLSPolicy, section string) {
+	for _, obj := range mesh.Attached(graph.KindBackendTLSPolicy, of) {
+		p, ok := obj.(*gatewayv1.BackendTLSPolicy)
+		if !ok || best != nil && Older(p, best) >= 0 {
+			continue
+		}
+		for _, ref := range p.Spec.TargetRefs {
+			if t := tlsTarget(p, ref); t.Key == of && t.Section != "" && !hasTCP(s, t.Section) {
+				best, section = p, t.Section
+			}
+		}
+	}
+	return best, section
+}
+
+func hasTCP(s *corev1.Service, name string) bool {
+	return slices.ContainsFunc(s.Spec.Ports, func(port corev1.ServicePort) bool { return port.Name == name && TCP(&port) })
 }
 
 // tlsVerdict is what the conditions of a BackendTLSPolicy say of all its targets.
@@ -183,69 +225,4 @@ func wrongPEM(text string) string {
 		return "has no certificate in PEM"
 	}
 	return ""
-}
-
-// statusOfTLS gives the status of a BackendTLSPolicy: for each target whether it is
-// accepted, and whether its references could be resolved.
-func statusOfTLS(mesh Mesh, p *gatewayv1.BackendTLSPolicy) (v1alpha1.PolicyStatus, []policy.Problem) {
-	_, tls := translateTLS(mesh, p)
-	problems := append(slices.Clone(tls.problems), tls.references...)
-	const closed = "; until that is put right, no request is sent to the backend"
-	whole := verdict{}
-	switch {
-	case len(tls.problems) > 0:
-		whole = verdict{reason: string(gatewayv1.PolicyReasonInvalid), message: listed(tls.problems) + closed}
-	case tls.noCA:
-		whole = verdict{reason: string(gatewayv1.BackendTLSPolicyReasonNoValidCACertificate), message: listed(tls.references) + closed}
-	}
-	resolved := metav1.Condition{
-		Type: string(gatewayv1.BackendTLSPolicyConditionResolvedRefs), Status: metav1.ConditionTrue, ObservedGeneration: p.Generation,
-		Reason: string(gatewayv1.BackendTLSPolicyReasonResolvedRefs), Message: "all references are resolved",
-	}
-	if tls.reason != "" {
-		resolved.Status, resolved.Reason, resolved.Message = metav1.ConditionFalse, string(tls.reason), listed(tls.references)
-	}
-	var out v1alpha1.PolicyStatus
-	for i, ref := range p.Spec.TargetRefs {
-		v := whole
-		if v.reason == "" {
-			v = judgeTLS(mesh, p, ref)
-			if v.reason != "" {
-				problems = append(problems, policy.Problem{Field: fmt.Sprintf("spec.targetRefs[%d]", i), Message: v.message})
-			}
-		}
-		if len(out.Ancestors) == maxTargets {
-			continue
-		}
-		out.Ancestors = append(out.Ancestors, gatewayv1.PolicyAncestorStatus{
-			AncestorRef:    parentRef(p.Namespace, v1alpha1.TrafficTargetReference{Group: ref.Group, Kind: ref.Kind, Name: ref.Name, SectionName: ref.SectionName}),
-			ControllerName: v1alpha1.ControllerName, Conditions: []metav1.Condition{v.condition(p.Generation), resolved},
-		})
-	}
-	return out, problems
-}
-
-func judgeTLS(mesh Mesh, p *gatewayv1.BackendTLSPolicy, ref gatewayv1.LocalPolicyTargetReferenceWithSectionName) verdict {
-	n, section := types.NamespacedName{Namespace: p.Namespace, Name: string(ref.Name)}, sectionOf(ref)
-	if !tlsTarget(ref) {
-		return verdict{reason: string(gatewayv1.PolicyReasonInvalid), message: string(ref.Kind) + " cannot be targeted; use a Service, of group \"\""}
-	}
-	s, decides := mesh.Service(n), decidingTLS(mesh, n, section)
-	switch {
-	case s == nil:
-		return verdict{reason: string(gatewayv1.PolicyReasonTargetNotFound), message: "there is no Service " + n.String()}
-	case section != "" && !slices.ContainsFunc(s.Spec.Ports, func(port corev1.ServicePort) bool { return port.Name == section && TCP(&port) }):
-		return verdict{reason: string(gatewayv1.PolicyReasonTargetNotFound), message: "Service " + n.String() + " has no TCP port named " + section}
-	case decides != nil && decides.Name != p.Name:
-		return verdict{
-			reason:  string(gatewayv1.PolicyReasonConflicted),
-			message: "BackendTLSPolicy " + decides.Namespace + "/" + decides.Name + " is older, has the very same target and decides; remove one of the two",
-		}
-	case !mesh.Bound(n) && !Version(mesh, n):
-		return verdict{
-			reason:  v1alpha1.ReasonWaypointRequired,
-			message: "no waypoint sends requests to Service " + n.String() + ", so the policy has no effect; bind it to one with the label " + graph.LabelUseWaypoint,
-		}
-	}
-	return verdict{message: "enforced by the waypoints that send requests to Service " + n.String()}
 }

@@ -132,18 +132,20 @@ func Resolve(mesh Mesh, namespace string, ref *gatewayv1.BackendObjectReference,
 	case s.Spec.Type == corev1.ServiceTypeExternalName:
 		return b.refuse(gatewayv1.RouteReasonInvalidKind, "Service "+svc.String()+" is of type ExternalName and has no endpoints in the mesh")
 	}
-	originates := func(port *corev1.ServicePort) bool { return TLSPolicy(mesh, svc, port) != nil }
+	originates := func(port *corev1.ServicePort) bool { return TLSPolicy(mesh, graph.ServiceKey(svc), port) != nil }
 	return b.port(s, "Service "+svc.String(), ref.Port, use, originates)
 }
 
 // ResolveHost is Resolve for a reference of a route to the ExternalService that it
 // has as a parent; name is that of the host in WDS.
-func ResolveHost(s *corev1.Service, name string, ref *gatewayv1.BackendObjectReference, use Use) Resolved {
+func ResolveHost(mesh Mesh, s *corev1.Service, name string, ref *gatewayv1.BackendObjectReference, use Use) Resolved {
 	b := Resolved{Ref: &waypoint.BackendRef{Service: name}}
 	if ref.Port != nil {
 		b.Ref.Port = uint32(*ref.Port) // #nosec G115 -- checked against the ports below
 	}
-	return b.port(s, "ExternalService "+s.Namespace+"/"+s.Name, ref.Port, use, func(*corev1.ServicePort) bool { return false })
+	of := graph.ExternalKey(types.NamespacedName{Namespace: s.Namespace, Name: s.Name})
+	originates := func(port *corev1.ServicePort) bool { return TLSPolicy(mesh, of, port) != nil }
+	return b.port(s, of.Kind+" "+of.NamespacedName().String(), ref.Port, use, originates)
 }
 
 // port checks the port of a reference, and what is spoken there. originates says
@@ -166,7 +168,7 @@ func (b Resolved) port(s *corev1.Service, what string, wanted *gatewayv1.PortNum
 		return b
 	case speaks == SpeaksTLS && !originates(port):
 		return b.refuse(gatewayv1.RouteReasonUnsupportedProtocol, "port "+itoa(*wanted)+" of "+what+
-			" speaks TLS of its own (appProtocol or port name), into which requests cannot be sent; name a port with plain HTTP, which the mesh encrypts, or attach a BackendTLSPolicy to its Service")
+			" speaks TLS of its own (appProtocol or port name), into which requests cannot be sent; name a port with plain HTTP, which the mesh encrypts, or attach a BackendTLSPolicy to "+what)
 	case use == UseGRPC:
 		b.Ref.Protocol = waypoint.Protocol_PROTOCOL_HTTP2
 	case speaks == SpeaksHTTP1 || speaks == SpeaksHTTP2:

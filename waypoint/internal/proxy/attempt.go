@@ -116,6 +116,7 @@ func (x *exchange) newAttempts(cluster *upstream.Cluster) *attempts {
 		}
 		a.body = newReplay(x.req.Body, int(kept))
 	}
+	x.bare = bareTo(cluster)
 	if cluster.Secured() {
 		a.up.Scheme = "https"
 	}

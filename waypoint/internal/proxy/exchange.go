@@ -33,6 +33,7 @@ type exchange struct {
 	decision route.Decision
 	backend  *route.Backend
 	assigned route.Assignment
+	bare     bare
 
 	trace  trace.Context
 	span   *trace.Span

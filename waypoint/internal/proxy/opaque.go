@@ -27,12 +27,17 @@ type opaqueConn struct {
 	sent, received atomic.Int64
 	idle           time.Duration         // how long neither side may be silent; 0: for ever
 	cutBy          atomic.Pointer[error] // why it was ended by us
+	encrypted      bool                  // the client speaks TLS itself
+	bare           bare
 }
 
-// serveOpaque passes the connection on. first are bytes that were read already;
-// server is the name that a TLS client asked for.
-func (d *downstream) serveOpaque(ctx context.Context, first []byte, server string) {
-	o := &opaqueConn{d: d, record: d.recordOf(time.Now())}
+// serveOpaque passes the connection on. first are bytes that were read already.
+func (d *downstream) serveOpaque(ctx context.Context, first []byte) {
+	(&opaqueConn{d: d, record: d.recordOf(time.Now())}).serve(ctx, first, "")
+}
+
+// serve passes the connection on. server is the name that a TLS client asked for.
+func (o *opaqueConn) serve(ctx context.Context, first []byte, server string) {
 	up, done, err := o.connect(ctx, server)
 	if err == nil {
 		defer done()
@@ -69,7 +74,13 @@ func (o *opaqueConn) connect(ctx context.Context, server string) (upstream.Conn,
 	if err != nil {
 		return nil, nil, err
 	}
-	up, done, err := reach(ctx, o, cluster, timeout, cluster.Connect)
+	if !o.encrypted {
+		o.bare = bareTo(cluster)
+	}
+	open := func(ctx context.Context, e *upstream.Endpoint, client *upstream.Client, timeout time.Duration) (upstream.Conn, trace.Context, error) {
+		return cluster.Pass(ctx, e, client, timeout, o.encrypted)
+	}
+	up, done, err := reach(ctx, o, cluster, timeout, open)
 	if err == nil && !o.record.Destination.Address.Addr().IsValid() {
 		o.record.Destination.Address = remote(up) // of a host outside
 	}
@@ -187,7 +198,7 @@ func (o *opaqueConn) relay(ctx context.Context, up upstream.Conn, first []byte) 
 	if o.d.key != "" {
 		// Decided about before it is known to whoever asks again: once more.
 		defer o.d.proxy.live.add(&lasting{allowed: o.stillAllowed, cut: func(err error) { o.cut(up, err) }})()
-		if err := o.allowed(); err != nil {
+		if err := errors.Join(o.bare.outdated(), o.allowed()); err != nil {
 			return err
 		}
 	}
@@ -233,7 +244,12 @@ func (o *opaqueConn) watchIdle(up upstream.Conn) (stop func()) {
 }
 
 // stillAllowed is allowed for another goroutine: the record is not its.
-func (o *opaqueConn) stillAllowed() error { return (&opaqueConn{d: o.d}).allowed() }
+func (o *opaqueConn) stillAllowed() error {
+	if err := o.bare.outdated(); err != nil {
+		return err
+	}
+	return (&opaqueConn{d: o.d}).allowed()
+}
 
 // cut ends the connection for a reason.
 func (o *opaqueConn) cut(up upstream.Conn, err error) {

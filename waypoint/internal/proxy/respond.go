@@ -51,14 +51,13 @@ func (x *exchange) respond(ans *answer) error {
 	return x.clientFailed(x.w.End(trailers))
 }
 
-// upgraded says on an accepted upgrade what was upgraded to; the codecs have each
-// client told in its own version of HTTP (RFC 9110 section 7.8, RFC 8441).
+// upgraded notes an accepted upgrade. Whether it is one is known by the codec that has
+// read the answer, since a 200 is one in HTTP/2 and none in HTTP/1.1, and each client is
+// told in its own version of HTTP (RFC 9110 section 7.8, RFC 8441).
 func (x *exchange) upgraded(resp *message.Response) {
-	if x.req.Protocol == "" || resp.Status != 101 && resp.Status/100 != 2 {
-		return
+	if x.req.Protocol != "" && resp.Protocol != "" {
+		x.record.HTTP.Upgrade = x.req.Protocol
 	}
-	resp.Protocol = x.req.Protocol
-	x.record.HTTP.Upgrade = x.req.Protocol
 }
 
 // clientFailed marks failures of the client's side.
@@ -72,6 +71,9 @@ func (x *exchange) clientFailed(err error) error {
 
 // stillAllowed asks the policies again.
 func (x *exchange) stillAllowed() error {
+	if err := x.bare.outdated(); err != nil {
+		return err
+	}
 	if d := x.decide(); !d.Allowed {
 		return denied(&d)
 	}

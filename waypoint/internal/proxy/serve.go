@@ -17,7 +17,7 @@ import (
 // serve finds out what the client speaks and serves it.
 func (d *downstream) serve(ctx context.Context) {
 	if d.key == "" {
-		d.serveOpaque(ctx, nil, "")
+		d.serveOpaque(ctx, nil)
 		return
 	}
 	e := d.proxy.cfg.Frontends.Key(d.key)
@@ -27,13 +27,13 @@ func (d *downstream) serve(ctx context.Context) {
 	port, _ := e.Routes.Port(d.port)
 	switch kind, proto := port.Kind, port.Protocol; {
 	case kind == waypoint.RouteKind_ROUTE_KIND_TCP:
-		d.serveOpaque(ctx, nil, "")
+		d.serveOpaque(ctx, nil)
 	case kind == waypoint.RouteKind_ROUTE_KIND_TLS, kind == waypoint.RouteKind_ROUTE_KIND_UNSPECIFIED && proto == waypoint.Protocol_PROTOCOL_TLS:
 		d.serveTLS(ctx, nil)
 	case kind != waypoint.RouteKind_ROUTE_KIND_UNSPECIFIED, proto == waypoint.Protocol_PROTOCOL_HTTP1, proto == waypoint.Protocol_PROTOCOL_HTTP2:
 		d.serveHTTP(ctx)
 	case proto == waypoint.Protocol_PROTOCOL_TCP:
-		d.serveOpaque(ctx, nil, "")
+		d.serveOpaque(ctx, nil)
 	case d.needsRequests(e):
 		d.serveHTTP(ctx)
 	default:
@@ -75,7 +75,7 @@ func (d *downstream) serveDialect(ctx context.Context, kind dialect, first []byt
 	case tlsDialect:
 		d.serveTLS(ctx, first)
 	default:
-		d.serveOpaque(ctx, first, "")
+		d.serveOpaque(ctx, first)
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/cryptobyte"
+
+	"github.com/ambit-mesh/ambit/waypoint/internal/upstream"
 )
 
 // maxHello bounds a ClientHello.
@@ -25,7 +27,8 @@ func (d *downstream) serveTLS(ctx context.Context, first []byte) {
 		if !errors.Is(err, io.ErrUnexpectedEOF) || len(hello) > maxHello {
 			_ = d.conn.SetReadDeadline(time.Time{})
 			// What is no TLS has no name: a route for all names takes it.
-			d.serveOpaque(ctx, hello, name)
+			o := &opaqueConn{d: d, record: d.recordOf(time.Now()), encrypted: err == nil}
+			o.serve(ctx, hello, name)
 			return
 		}
 		buf := make([]byte, 4096)
@@ -106,4 +109,24 @@ func nameOf(b []byte) (string, error) {
 		}
 	}
 	return "", nil
+}
+
+// bare is a host outside to which a connection goes without TLS; nil for anything else.
+type bare struct{ *upstream.Cluster }
+
+// bareTo is called before the connection is made: one that has TLS after all is ended
+// for nothing, and never the other way round.
+func bareTo(c *upstream.Cluster) bare {
+	if c.Outside() && !c.Secured() {
+		return bare{c}
+	}
+	return bare{}
+}
+
+// outdated says that TLS has become needed.
+func (b bare) outdated() error {
+	if b.Cluster == nil || !b.Secured() {
+		return nil
+	}
+	return failed(503, flagConnect, "destination_unavailable", "a BackendTLSPolicy has come, by which %s is spoken to over TLS", b.Service())
 }

@@ -98,7 +98,7 @@ func (d *Dialer) Connect(ctx context.Context, svc *wds.Service, ep wds.Endpoint,
 	if timeout == 0 {
 		timeout = d.Timeout
 	}
-	at := ep.Address(client.Address.Addr().Is4() || !client.Address.IsValid())
+	at := addressFor(ep, client)
 	limited, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	conn, via, err := d.connect(limited, svc, ep, at, client)
@@ -108,11 +108,20 @@ func (d *Dialer) Connect(ctx context.Context, svc *wds.Service, ep wds.Endpoint,
 	if ctx.Err() == nil && limited.Err() != nil {
 		err = fmt.Errorf("not within %s: %w", timeout, err)
 	}
-	what := fmt.Sprintf("%s (%s/%s)", at, ep.Workload.Namespace, ep.Workload.Name)
+	return nil, trace.Context{}, &ConnectError{Endpoint: called(svc, ep, client), Err: err}
+}
+
+// addressFor gives the address of an endpoint for a client.
+func addressFor(ep wds.Endpoint, client *Client) netip.AddrPort {
+	return ep.Address(client.Address.Addr().Is4() || !client.Address.IsValid())
+}
+
+// called is how errors name an endpoint.
+func called(svc *wds.Service, ep wds.Endpoint, client *Client) string {
 	if svc != nil && svc.External {
-		what = outsideName(svc, ep, client)
+		return outsideName(svc, ep, client)
 	}
-	return nil, trace.Context{}, &ConnectError{Endpoint: what, Err: err}
+	return fmt.Sprintf("%s (%s/%s)", addressFor(ep, client), ep.Workload.Namespace, ep.Workload.Name)
 }
 
 func (d *Dialer) connect(ctx context.Context, svc *wds.Service, ep wds.Endpoint, at netip.AddrPort, client *Client) (Conn, trace.Context, error) {

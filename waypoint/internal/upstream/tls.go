@@ -19,7 +19,8 @@ import (
 type originated struct {
 	config *tls.Config // for HTTP/1.1
 	h2     *tls.Config
-	err    error // instead of both: nothing may be sent
+	bytes  *tls.Config // for whatever a client speaks
+	err    error       // instead of them: nothing may be sent
 }
 
 // ErrBackendTLS is TLS to a backend that cannot be done as its policy wants.
@@ -37,7 +38,7 @@ func originate(b *waypoint.Backend) map[uint16]*originated {
 		if base, err := clientTLS(t); err != nil {
 			o.err = fmt.Errorf("%w: BackendTLSPolicy %s: %w", ErrBackendTLS, t.GetPolicy(), err)
 		} else {
-			o.config, o.h2 = base, base.Clone()
+			o.config, o.h2, o.bytes = base, base.Clone(), base.Clone()
 			o.config.NextProtos, o.h2.NextProtos = []string{"http/1.1"}, []string{"h2"}
 		}
 		out[port] = o
@@ -121,18 +122,45 @@ func named(leaf *x509.Certificate, want string) bool {
 	})
 }
 
+// unknownTLS is that of a host outside of which only that it is needed is known.
+var unknownTLS = &originated{err: fmt.Errorf("%w: how it is done, which a BackendTLSPolicy says, has not come from the control plane", ErrBackendTLS)}
+
 // tls gives the TLS of the port; nil for none.
-func (c *Cluster) tls() *originated { return c.originated.Load() }
+func (c *Cluster) tls() *originated {
+	if o := c.originated.Load(); o != nil {
+		return o
+	}
+	if svc := c.current().svc; !c.key.udp && svc != nil && svc.OriginatesTLS(c.key.port) {
+		return unknownTLS
+	}
+	return nil
+}
 
 // Secured says whether requests are sent over TLS of the application's own.
 func (c *Cluster) Secured() bool { return c.tls() != nil }
 
-// open opens a connection for requests.
+// Outside says whether it is a host outside of the mesh.
+func (c *Cluster) Outside() bool {
+	svc := c.current().svc
+	return svc != nil && svc.External
+}
+
+// Pass opens a connection for what a client speaks, which is passed on as it is: in TLS
+// to a host outside that wants it, unless the client speaks that itself. Inside of the
+// mesh it is in a tunnel, and never in TLS of the waypoint.
+func (c *Cluster) Pass(ctx context.Context, e *Endpoint, client *Client, timeout time.Duration, encrypted bool) (Conn, trace.Context, error) {
+	if encrypted || !c.Outside() {
+		return c.Connect(ctx, e, client, timeout)
+	}
+	return c.open(ctx, e, client, c.tls(), waypoint.Protocol_PROTOCOL_TCP, timeout)
+}
+
+// open opens a connection for requests, or for what a client speaks.
 func (c *Cluster) open(ctx context.Context, e *Endpoint, client *Client, o *originated, proto waypoint.Protocol, timeout time.Duration) (Conn, trace.Context, error) {
 	if o == nil {
 		return c.Connect(ctx, e, client, timeout)
 	}
-	where := e.Address(true).String()
+	where := called(c.current().svc, *e.current.Load(), client)
 	if o.err != nil {
 		return nil, trace.Context{}, &ConnectError{Endpoint: where, Err: o.err}
 	}
@@ -146,8 +174,11 @@ func (c *Cluster) open(ctx context.Context, e *Endpoint, client *Client, o *orig
 		return nil, via, err
 	}
 	config := o.config
-	if proto == waypoint.Protocol_PROTOCOL_HTTP2 {
+	switch proto {
+	case waypoint.Protocol_PROTOCOL_HTTP2:
 		config = o.h2
+	case waypoint.Protocol_PROTOCOL_TCP:
+		config = o.bytes
 	}
 	conn := tls.Client(raw, config)
 	err = conn.HandshakeContext(limited)
