@@ -3,6 +3,7 @@ package hbone3_test
 import (
 	"context"
 	"encoding/binary"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -71,6 +72,8 @@ func TestDatagramsWaitForTheirReader(t *testing.T) {
 	s, second := open("slow:1"), open("other:1")
 	defer s.Reset(hbone.CodeCancel)
 	defer second.Reset(hbone.CodeCancel)
+	goOn := sync.OnceFunc(func() { close(go2) })
+	defer goOn() // else a test that fails would wait for its server for ever
 	send(s, 0, burst)
 	// What comes behind the burst on the same connection is there when the burst is.
 	arrived(t, second, other)
@@ -84,7 +87,7 @@ func TestDatagramsWaitForTheirReader(t *testing.T) {
 		send(s, i, i+100)
 	}
 	arrived(t, second, other)
-	close(go2)
+	goOn()
 }
 
 // arrived sends on a stream until something has come.
