@@ -27,6 +27,7 @@ type opaqueConn struct {
 	sent, received atomic.Int64
 	idle           time.Duration         // how long neither side may be silent; 0: for ever
 	cutBy          atomic.Pointer[error] // why it was ended by us
+	via            transports            // of datagrams
 }
 
 // serveOpaque passes the connection on. first are bytes that were read already;
@@ -262,7 +263,7 @@ func (o *opaqueConn) account(err error) {
 	}
 	o.d.proxy.cfg.Metrics.connections.WithLabelValues(o.d.key, r.Flags).Inc()
 	o.d.proxy.cfg.Flows.Append(r)
-	o.d.proxy.log(r)
+	o.d.proxy.log(r, o.via)
 }
 
 // lastWord is how long a client that is not connected to anything may be silent.
