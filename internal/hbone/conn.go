@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,7 +18,8 @@ import (
 )
 
 // closeTimeout bounds saying goodbye to a peer that takes nothing, and
-// lingerTimeout the wait for the peer to close too.
+// lingerTimeout the wait for the peer to close too, where there is no reason to be
+// patient, see conn.patience.
 const (
 	closeTimeout  = 500 * time.Millisecond
 	lingerTimeout = 500 * time.Millisecond
@@ -69,9 +72,11 @@ type conn struct {
 	pingSent     time.Time          // guarded by mu
 	writeErr     error              // why writing failed; guarded by mu
 	err          error              // why it ended; guarded by mu
+	patience     time.Duration      // how long the peer may be silent until the socket is closed; set with err, guarded by mu
 	done         chan struct{}      // closed with err
 	settings     chan struct{}      // closed by the first SETTINGS
 	hungUp       chan struct{}      // closed when nothing more will be written
+	emptied      chan struct{}      // closed when it has ended, and the last stream too
 }
 
 func newConn(t secured, under *rawConn, hold *coalescer, cfg Config, server bool) *conn {
@@ -80,7 +85,7 @@ func newConn(t secured, under *rawConn, hold *coalescer, cfg Config, server bool
 		cfg: cfg, tls: t, under: under, server: server, born: now,
 		streams: make(map[uint32]*Stream), sendWindow: h2wire.DefaultWindow, peerWindow: h2wire.DefaultWindow,
 		peerMaxFrame: h2wire.MinMaxFrame, peerStreams: min(cfg.MaxStreams, initialStreams), nextID: 1, idleSince: now,
-		done: make(chan struct{}), settings: make(chan struct{}), hungUp: make(chan struct{}),
+		done: make(chan struct{}), settings: make(chan struct{}), hungUp: make(chan struct{}), emptied: make(chan struct{}),
 	}
 	c.out = newSender(t, hold, c.writeFailed)
 	c.recvAvail.Store(int64(cfg.ConnWindow))
@@ -105,8 +110,9 @@ func (c *conn) greeting(b []byte) []byte {
 	return h2wire.AppendWindowUpdate(b, 0, c.cfg.ConnWindow-h2wire.DefaultWindow)
 }
 
-// run reads until the connection has ended and its socket is closed. It returns
-// why it ended; ErrClosed when that was intended.
+// run reads until the connection has ended, its socket is closed, and applications
+// have what streams brought that were complete by then. It returns why it ended;
+// ErrClosed when that was intended.
 func (c *conn) run(ctx context.Context, peer *tls.ConnectionState) error {
 	if c.cfg.Watch != nil {
 		defer c.cfg.Watch(peer.PeerCertificates, func(err error) { c.shutdown(err.Error()) })()
@@ -119,8 +125,9 @@ func (c *conn) run(ctx context.Context, peer *tls.ConnectionState) error {
 	wg.Go(c.keepAlive)
 	c.end(c.failure(c.readLoop()))
 	<-c.hungUp
-	linger(c.under.Conn)
+	c.linger()
 	wg.Wait()
+	<-c.emptied
 	return c.reason()
 }
 
@@ -143,8 +150,11 @@ func (c *conn) failure(err error) error {
 	var cerr *ConnError
 	c.mu.Lock()
 	werr := c.writeErr
-	left := (c.leaving || c.draining) && len(c.streams) == 0
+	left, streams := c.leaving || c.draining, slices.Collect(maps.Values(c.streams))
 	c.mu.Unlock()
+	for _, s := range streams {
+		left = left && s.complete()
+	}
 	switch {
 	case errors.As(err, &cerr):
 		return err
@@ -236,26 +246,43 @@ func (c *conn) post(frames []byte) {
 	}
 }
 
-// shutdown says goodbye and ends the connection, as intended by us.
+// shutdown says goodbye and ends the connection and all its streams at once, as
+// intended by us.
 func (c *conn) shutdown(debug string) {
 	c.mu.Lock()
 	last := c.processed
 	c.mu.Unlock()
 	c.post(h2wire.AppendGoAway(nil, last, CodeNo, debug))
 	c.end(ErrClosed)
+	c.mu.Lock()
+	streams := slices.Collect(maps.Values(c.streams))
+	c.impatientLocked()
+	c.mu.Unlock()
+	for _, s := range streams {
+		s.finish(ErrClosed)
+	}
 }
 
-// end fails every stream and hangs up. The first reason counts.
-func (c *conn) end(err error) {
+// end hangs up and fails every stream but those for which both ends have said all: they
+// need no connection to be delivered. The first reason counts.
+func (c *conn) end(err error) { c.endWith(err, closeTimeout, lingerTimeout) }
+
+// endInPeace ends a connection whose streams have all ended. What they sent may still be
+// on its way: the peer gets the time to take it that it has for an answer to PING.
+func (c *conn) endInPeace() { c.endWith(ErrClosed, c.cfg.PingTimeout, c.cfg.PingTimeout) }
+
+// endWith gives the peer that long to take what is still to be written, and to close its
+// end, counted from the last that was heard of it.
+func (c *conn) endWith(err error, write, patience time.Duration) {
 	c.mu.Lock()
 	if c.err != nil {
 		c.mu.Unlock()
 		return
 	}
-	c.err = err
+	c.err, c.patience = err, patience
 	c.draining = true
-	streams, last := c.streams, c.processed
-	c.streams = nil
+	streams, last := slices.Collect(maps.Values(c.streams)), c.processed
+	c.emptyLocked()
 	close(c.done)
 	c.mu.Unlock()
 
@@ -264,11 +291,23 @@ func (c *conn) end(err error) {
 		c.out.post(h2wire.AppendGoAway(nil, last, cerr.Code, cerr.Reason))
 	}
 	// A peer that reads nothing does not hold up the end.
-	_ = c.under.SetWriteDeadline(time.Now().Add(closeTimeout))
+	_ = c.under.SetWriteDeadline(time.Now().Add(write))
 	c.out.fail(err, c.hangUp)
 	for _, s := range streams {
-		s.finish(err)
+		if !s.complete() {
+			s.finish(err)
+		}
 	}
+}
+
+// impatientLocked shortens what is left of an end in peace. The caller holds mu.
+func (c *conn) impatientLocked() {
+	if c.patience <= lingerTimeout {
+		return
+	}
+	c.patience = lingerTimeout
+	_ = c.under.SetWriteDeadline(time.Now().Add(closeTimeout))
+	_ = c.under.SetReadDeadline(time.Now().Add(lingerTimeout))
 }
 
 // hangUp says that nothing more will come and makes the read loop end. It is
@@ -290,14 +329,30 @@ func closeWrite(sock net.Conn) {
 	}
 }
 
-// linger closes a socket after the peer has, or after a while. Closing with bytes
-// unread would reset the connection, and a reset discards what the peer has not
-// read yet: the alert or GOAWAY that says why.
+// linger closes the socket after the peer has, or has been silent for a while.
+// Closing with bytes unread, or before the peer has sent its last, would reset the
+// connection, and a reset discards what the peer has not got or read yet: the alert
+// or GOAWAY that says why, and the rest of what streams brought.
+func (c *conn) linger() {
+	lingering(c.under.Conn, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		_ = c.under.SetReadDeadline(time.Now().Add(c.patience))
+	})
+}
+
+// linger does the same for a socket whose handshake failed.
 func linger(sock net.Conn) {
 	_ = sock.SetReadDeadline(time.Now().Add(lingerTimeout))
+	lingering(sock, func() {})
+}
+
+// lingering calls extend before each read.
+func lingering(sock net.Conn, extend func()) {
 	b := takeBuffer()
 	defer giveBuffer(b)
 	for {
+		extend()
 		if _, err := sock.Read(*b); err != nil {
 			_ = sock.Close()
 			return
@@ -338,7 +393,7 @@ func (c *conn) lastCall() {
 	c.mu.Unlock()
 	c.post(h2wire.AppendGoAway(nil, last, CodeNo, "draining"))
 	if empty {
-		c.end(ErrClosed)
+		c.endInPeace()
 	}
 }
 
@@ -358,10 +413,24 @@ func (c *conn) forget(s *Stream) {
 	c.mu.Lock()
 	delete(c.streams, s.id)
 	c.under.alone.Store(len(c.streams) <= aloneStreams)
+	c.emptyLocked()
 	last := c.leftLocked()
 	c.mu.Unlock()
 	if last {
-		c.end(ErrClosed)
+		c.endInPeace()
+	}
+}
+
+// emptyLocked notes whether the connection and all its streams have ended. The caller
+// holds mu.
+func (c *conn) emptyLocked() {
+	if c.err == nil || len(c.streams) > 0 {
+		return
+	}
+	select {
+	case <-c.emptied:
+	default:
+		close(c.emptied)
 	}
 }
 

@@ -108,6 +108,6 @@ func (c *conn) peerGoesAway(last uint32, code ErrCode, debug string) {
 	if code != CodeNo {
 		c.end(&GoAwayError{Code: code, Debug: clip(debug)})
 	} else if empty {
-		c.end(ErrClosed)
+		c.endInPeace()
 	}
 }

@@ -212,7 +212,7 @@ func (sc *ServerConn) handled(s *Stream) {
 	last := c.leftLocked()
 	c.mu.Unlock()
 	if last {
-		c.end(ErrClosed)
+		c.endInPeace()
 	}
 }
 

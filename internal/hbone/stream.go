@@ -68,9 +68,7 @@ func (s *Stream) appFailed(err error) { s.fail(err, CodeCancel) }
 
 // fail ends the stream because of err and tells the peer with code.
 func (s *Stream) fail(err error, code ErrCode) {
-	if s.finish(err) {
-		s.c.out.last(s, h2wire.AppendRSTStream(nil, s.id, code))
-	}
+	s.finishWith(err, h2wire.AppendRSTStream(nil, s.id, code))
 }
 
 // peerReset ends the stream at the peer's wish. A peer that has ended its
@@ -98,7 +96,11 @@ func (s *Stream) peerReset(code ErrCode) {
 
 // finish ends the stream and reports whether it had not ended before. With an
 // error the application's connection is reset.
-func (s *Stream) finish(err error) bool {
+func (s *Stream) finish(err error) bool { return s.finishWith(err, nil) }
+
+// finishWith also sends the peer last frames: before the connection, which may have
+// waited for the end of this stream only, hangs up.
+func (s *Stream) finishWith(err error, last []byte) bool {
 	s.mu.Lock()
 	if s.ended {
 		s.mu.Unlock()
@@ -115,6 +117,9 @@ func (s *Stream) finish(err error) bool {
 	// Only now, because who waits for it closes the application's connection, and
 	// that must not look like an orderly end.
 	close(s.done)
+	if len(last) > 0 {
+		s.c.out.last(s, last)
+	}
 	s.c.consumed(pending)
 	s.c.forget(s)
 	return true
@@ -129,6 +134,13 @@ func (s *Stream) dropLocked() (n int) {
 	}
 	s.queue = nil
 	return n
+}
+
+// complete reports whether both ends have sent all that they ever will.
+func (s *Stream) complete() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.peerDone && s.weDone
 }
 
 // answered reports whether the stream has got beyond its opening.

@@ -198,9 +198,7 @@ func (c *StreamConn) Close() error {
 		return nil
 	}
 	// RFC 9113 section 8.1: complete, and no more is wanted.
-	if s.finish(ErrClosed) {
-		s.c.out.last(s, h2wire.AppendRSTStream(nil, s.id, CodeNo))
-	}
+	s.finishWith(ErrClosed, h2wire.AppendRSTStream(nil, s.id, CodeNo))
 	return nil
 }
 

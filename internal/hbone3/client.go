@@ -17,6 +17,10 @@ import (
 	"github.com/ambit-mesh/ambit/internal/hbone"
 )
 
+// leaveTimeout is how long a connection stays after the last stream of one that is being
+// left: closing it discards what the peer has not got yet, or not passed on.
+const leaveTimeout = 5 * time.Second
+
 // ClientConn is the side of a connection that opens streams.
 type ClientConn struct {
 	conn *quic.Conn
@@ -27,6 +31,7 @@ type ClientConn struct {
 	mu      sync.Mutex
 	streams int         // open or being opened; guarded by mu
 	retired bool        // takes no new ones; guarded by mu
+	last    time.Time   // when the last one ended; guarded by mu
 	idle    *time.Timer // guarded by mu
 }
 
@@ -99,8 +104,9 @@ func (c *ClientConn) left() {
 	if c.streams--; c.streams > 0 {
 		return
 	}
+	c.last = time.Now()
 	if c.retired {
-		c.idle.Reset(0)
+		c.idle.Reset(leaveTimeout)
 		return
 	}
 	c.idle.Reset(c.cfg.IdleTimeout)
@@ -122,7 +128,7 @@ func (c *ClientConn) Drain() {
 	defer c.mu.Unlock()
 	c.retired = true
 	if c.streams == 0 {
-		c.idle.Reset(0)
+		c.idle.Reset(max(0, leaveTimeout-time.Since(c.last)))
 	}
 }
 

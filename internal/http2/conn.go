@@ -16,7 +16,8 @@ import (
 )
 
 // closeTimeout bounds saying goodbye to a peer that takes nothing, and
-// lingerTimeout the wait for the peer to close too.
+// lingerTimeout the wait for the peer to close too, where there is no reason to be
+// patient, see conn.patience.
 const (
 	closeTimeout  = 500 * time.Millisecond
 	lingerTimeout = 250 * time.Millisecond
@@ -59,6 +60,7 @@ type conn struct {
 	goAway       error   // the peer's GOAWAY with an error
 	writeErr     error
 	err          error
+	patience     time.Duration // how long the peer may be silent until the socket is closed; set with err
 
 	// Sending.
 	enc           *hpack.Encoder
@@ -126,7 +128,7 @@ func (c *conn) run(ctx context.Context, r *reader) error {
 	wg.Go(c.lookAfter)
 	c.end(c.failure(r.loop()))
 	<-c.hungUp
-	linger(c.nc)
+	c.linger()
 	wg.Wait()
 	return c.reason()
 }
@@ -174,8 +176,18 @@ func (c *conn) checkGreeted() {
 	}
 }
 
-// shutdown ends the connection and its streams at once, as intended by us.
-func (c *conn) shutdown() { c.end(ErrClosed) }
+// shutdown ends the connection and its streams at once, as intended by us, and one that
+// ends in peace soon.
+func (c *conn) shutdown() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.endLocked(ErrClosed)
+	if c.patience > lingerTimeout {
+		c.patience = lingerTimeout
+		_ = c.nc.SetWriteDeadline(time.Now().Add(closeTimeout))
+		_ = c.nc.SetReadDeadline(time.Now().Add(lingerTimeout))
+	}
+}
 
 // end fails every stream and hangs up. The first reason counts.
 func (c *conn) end(err error) {
@@ -184,11 +196,15 @@ func (c *conn) end(err error) {
 	c.endLocked(err)
 }
 
-func (c *conn) endLocked(err error) {
+func (c *conn) endLocked(err error) { c.endWithLocked(err, closeTimeout, lingerTimeout) }
+
+// endWithLocked gives the peer that long to take what is still to be written, and to
+// close its end, counted from the last that was heard of it.
+func (c *conn) endWithLocked(err error, write, patience time.Duration) {
 	if c.err != nil {
 		return
 	}
-	c.err = err
+	c.err, c.patience = err, patience
 	c.draining = true
 	close(c.done)
 	cerr := &ConnError{Code: h2wire.CodeNo}
@@ -202,7 +218,7 @@ func (c *conn) endLocked(err error) {
 		c.server.releaseLocked()
 	}
 	// A peer that reads nothing does not hold up the end.
-	_ = c.nc.SetWriteDeadline(time.Now().Add(closeTimeout))
+	_ = c.nc.SetWriteDeadline(time.Now().Add(write))
 	if !c.writing && !c.later {
 		c.later = true
 		go c.flush()
@@ -240,15 +256,18 @@ func (c *conn) hangUpLocked() {
 	_ = c.nc.SetReadDeadline(time.Now())
 }
 
-// linger closes a socket after the peer has, or after a while. Closing with bytes
-// unread would reset the connection, and a reset discards what the peer has not
-// read yet: the GOAWAY that says why.
-func linger(nc net.Conn) {
-	_ = nc.SetReadDeadline(time.Now().Add(lingerTimeout))
+// linger closes the socket after the peer has, or has been silent for a while.
+// Closing with bytes unread, or before the peer has sent its last, would reset the
+// connection, and a reset discards what the peer has not got or read yet: the GOAWAY
+// that says why, and the rest of the last exchange.
+func (c *conn) linger() {
 	b := make([]byte, 4<<10)
 	for {
-		if _, err := nc.Read(b); err != nil {
-			_ = nc.Close()
+		c.mu.Lock()
+		_ = c.nc.SetReadDeadline(time.Now().Add(c.patience))
+		c.mu.Unlock()
+		if _, err := c.nc.Read(b); err != nil {
+			_ = c.nc.Close()
 			return
 		}
 	}
@@ -288,15 +307,21 @@ func (c *conn) lastCallLocked() {
 	}
 }
 
-// idleLocked ends the connection if it was only waiting for its last exchange.
+// idleLocked ends the connection if it was only waiting for its last exchange. What
+// that sent may still be on its way: the peer gets the time to take it that it has for
+// an answer to PING, if it was heard of within such a time.
 func (c *conn) idleLocked() bool {
 	if !c.draining || len(c.streams) > 0 || c.server != nil && c.server.running > 0 {
 		return false
 	}
-	if c.goAway != nil {
-		c.endLocked(c.goAway)
+	err := c.goAway
+	if err == nil {
+		err = ErrClosed
+	}
+	if time.Duration(c.silentTicks+1)*c.cfg.tick() < c.cfg.PingTimeout {
+		c.endWithLocked(err, c.cfg.PingTimeout, c.cfg.PingTimeout)
 	} else {
-		c.endLocked(ErrClosed)
+		c.endLocked(err)
 	}
 	return true
 }

@@ -151,6 +151,31 @@ func TestServerDrainsWithoutAnswer(t *testing.T) {
 	})
 }
 
+// The last exchange of a drained server has ended, and its client, which is slow to read
+// the answer, still gives window back. It finds an open connection, until it closes it.
+func TestServerDrainsASlowClient(t *testing.T) {
+	took(t, 10*time.Second, func(t *testing.T) {
+		c, s := bufferedPipe(t)
+		sc := http2.NewServerConn(s, http2.Config{}, message.HandlerFunc(byPath))
+		p := newPeer(t, c)
+		p.ended = newRunner(t).run(sc.Run)
+		p.hello()
+		p.get(1, true, "/")
+		sc.Drain()
+		p.until("PING", func(f xhttp2.Frame) bool {
+			g, ok := f.(*xhttp2.PingFrame)
+			if ok && !g.IsAck() {
+				p.ok(p.fr.WritePing(true, g.Data))
+			}
+			return ok && !g.IsAck()
+		})
+		<-time.After(10 * time.Second)
+		p.ok(p.fr.WriteWindowUpdate(0, 1))
+		_ = c.Close()
+		wantEnd(t, p.ended, http2.ErrClosed.Error())
+	})
+}
+
 func TestClientDrains(t *testing.T) {
 	p, cc := serverOf(t, http2.Config{})
 	got := p.ask(t.Context(), cc, get("/"))

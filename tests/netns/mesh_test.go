@@ -115,7 +115,7 @@ func start(t *testing.T, manifests map[string]string, args ...string) *mesh {
 		if t.Failed() {
 			for _, c := range []string{"controlplane", "n1/nodeagent", "n1/ztunnel", "n1/access", "n2/nodeagent", "n2/ztunnel", "n2/access"} {
 				out, _ := m.command(context.Background(), "logs", c).CombinedOutput()
-				t.Logf("--- %s\n%s", c, tail(out, 6000))
+				t.Logf("--- %s\n%s%s", c, failures(out), tail(out, 6000))
 			}
 		}
 		if out, err := m.command(context.Background(), "down").CombinedOutput(); err != nil {
@@ -134,6 +134,18 @@ func meshName(test string) string {
 	h := fnv.New32a()
 	_, _ = fmt.Fprint(h, binDir, os.Getpid(), test)
 	return fmt.Sprintf("test-%08x", h.Sum32())
+}
+
+// failures gives the first lines of a log that have an error, as the tail of an access log
+// is of connections that came long after what went wrong.
+func failures(log []byte) []byte {
+	var found []byte
+	for line := range bytes.Lines(log) {
+		if bytes.Contains(line, []byte(`"error":`)) && len(found) < 8000 {
+			found = append(found, line...)
+		}
+	}
+	return found
 }
 
 func tail(b []byte, n int) []byte {

@@ -276,18 +276,18 @@ var clients = map[string]func(*net.TCPConn, check) (string, error){
 
 // moving is a connection on which something has to move all the time. A slow machine
 // takes long for many bytes, and may.
-type moving struct{ *net.TCPConn }
+type moving struct{ c *net.TCPConn }
 
 const stuck = time.Minute
 
 func (c moving) Read(b []byte) (int, error) {
-	_ = c.SetReadDeadline(time.Now().Add(stuck))
-	return c.TCPConn.Read(b)
+	_ = c.c.SetReadDeadline(time.Now().Add(stuck))
+	return c.c.Read(b)
 }
 
 func (c moving) Write(b []byte) (int, error) {
-	_ = c.SetWriteDeadline(time.Now().Add(stuck))
-	return c.TCPConn.Write(b)
+	_ = c.c.SetWriteDeadline(time.Now().Add(stuck))
+	return c.c.Write(b)
 }
 
 // echoed sends what there is to read, and gives how much of it came back.
@@ -330,7 +330,7 @@ func probeStream(addr string) error {
 	}
 	defer c.Close()
 	m := moving{c.(*net.TCPConn)}
-	n, same, err := echoed(m.TCPConn, until{ctx, rand.NewChaCha8([32]byte{7})}, m, m)
+	n, same, err := echoed(m.c, until{ctx, rand.NewChaCha8([32]byte{7})}, m, m)
 	if err == nil && !same {
 		err = errors.New("other bytes came back than were sent")
 	}
