@@ -34,12 +34,15 @@ func lastingSession(in io.Reader, out io.Writer) error {
 	}()
 	var c net.Conn
 	var l lasting
-	var last time.Time
+	var begun, last time.Time
 	for {
 		select {
 		case <-over:
 			if l.Answers > 0 {
 				l.Gap = max(l.Gap, time.Since(last))
+			}
+			if c != nil {
+				_ = c.Close()
 			}
 			return json.NewEncoder(out).Encode(l)
 		default:
@@ -50,11 +53,15 @@ func lastingSession(in io.Reader, out io.Writer) error {
 				c = nil // the name is not known yet
 				continue
 			}
-			defer c.Close()
+			begun = time.Now()
 		}
 		_, _ = c.Write([]byte("x")) // an ICMP error may be left
 		_ = c.SetReadDeadline(time.Now().Add(unanswered / 20))
 		if _, err := c.Read(make([]byte, 100)); err != nil {
+			if l.Answers == 0 && time.Since(begun) > unanswered {
+				_ = c.Close() // for a moment the name of a new Service may stand for its pods
+				c = nil
+			}
 			continue
 		}
 		now := time.Now()
