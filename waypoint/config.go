@@ -27,13 +27,17 @@ type Config struct {
 	// Pod is the name of this pod, in the Gateway's namespace, and ServiceAccount
 	// that which it runs as; required.
 	Pod, ServiceAccount string
+	// PodUID is that of this pod. Peers that had tunnels over QUIC with a process of it
+	// that was killed hear from the next one that these are gone; "" leaves them to find
+	// out.
+	PodUID string
 	// Node, Cluster and Network are where the pod is; "", "Kubernetes" and "".
 	Node, Cluster, Network string
 	// TrustDomain of the mesh; cluster.local.
 	TrustDomain string
 	// XDS is the control plane, CA the authority; CA is XDS when its address is empty.
 	XDS, CA xdsclient.Target
-	// HBONEAddress is where tunnels come in; :15008.
+	// HBONEAddress is where tunnels come in, over TCP and over QUIC; :15008.
 	HBONEAddress string
 	// AdminAddress (loopback), MetricsAddress and ReadyAddress are listened on;
 	// 127.0.0.1:15000, :15020 and :15021.
@@ -43,7 +47,7 @@ type Config struct {
 	// Drain bounds how long requests go on after the waypoint was told to stop;
 	// 25 s. Negative is without bound.
 	Drain time.Duration
-	// MaxHandshakes bounds the tunnel handshakes under way; 256.
+	// MaxHandshakes bounds the tunnel handshakes under way, of each transport; 256.
 	MaxHandshakes int
 	// MaxUDPSessions bounds the sessions of datagrams of one client; 4096.
 	MaxUDPSessions int

@@ -10,8 +10,8 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/ambit-mesh/ambit/internal/certs"
 	"github.com/ambit-mesh/ambit/internal/hbone"
+	"github.com/ambit-mesh/ambit/internal/hbone3"
 	"github.com/ambit-mesh/ambit/internal/identity"
 	"github.com/ambit-mesh/ambit/waypoint/internal/proxy"
 )
@@ -27,18 +27,22 @@ const (
 // tunnels takes the tunnel connections of clients.
 type tunnels struct {
 	listener net.Listener
-	source   *certs.Source
-	cfg      hbone.Config
-	proxy    *proxy.Proxy
-	drain    time.Duration
-	log      *zap.Logger
+	// certificate of the waypoint.
+	certificate func(context.Context) (*identity.Certificate, error)
+	cfg         hbone.Config
+	proxy       *proxy.Proxy
+	drain       time.Duration
+	log         *zap.Logger
+	quic        *hbone3.Server // nil for none
 
 	handshakes chan struct{}
 	wg         sync.WaitGroup
+	work       context.Context // ends when what is under way is broken off; set by Run
 
 	mu       sync.Mutex
 	conns    map[*hbone.ServerConn]struct{} // guarded by mu
 	draining bool                           // guarded by mu
+	over     bool                           // no streams over QUIC any more; guarded by mu
 }
 
 // Run takes connections until ctx ends; then no more, and lets the requests that
@@ -46,6 +50,8 @@ type tunnels struct {
 func (t *tunnels) Run(ctx context.Context) error {
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
+	t.work = work
+	defer t.runQUIC(ctx)()
 	stop := context.AfterFunc(ctx, func() { _ = t.listener.Close() })
 	defer stop()
 	for {
@@ -77,6 +83,11 @@ func (t *tunnels) leave(cancel context.CancelFunc) {
 	}
 	t.mu.Unlock()
 	t.proxy.Drain()
+	idle, broken := context.WithCancel(context.Background())
+	defer broken()
+	if t.quic != nil {
+		t.wg.Go(func() { t.quic.Leave(idle) })
+	}
 	done := make(chan struct{})
 	go func() {
 		t.wg.Wait()
@@ -93,7 +104,11 @@ func (t *tunnels) leave(cancel context.CancelFunc) {
 	case <-late:
 		t.log.Warn("drain time is over; requests under way are broken off", zap.Int64("requests", t.proxy.Active()))
 	}
+	t.mu.Lock()
+	t.over = true
+	t.mu.Unlock()
 	cancel()
+	broken()
 	<-done
 }
 
@@ -130,6 +145,6 @@ func (t *tunnels) serverTLS(ctx context.Context) *tls.Config {
 	return identity.ServerConfig(func() (*identity.Certificate, error) {
 		ctx, cancel := context.WithTimeout(ctx, certTimeout)
 		defer cancel()
-		return t.source.Get(ctx)
+		return t.certificate(ctx)
 	})
 }

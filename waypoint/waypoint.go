@@ -19,6 +19,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/certs"
 	"github.com/ambit-mesh/ambit/internal/flow"
 	"github.com/ambit-mesh/ambit/internal/hbone"
+	"github.com/ambit-mesh/ambit/internal/hbone3"
 	"github.com/ambit-mesh/ambit/internal/lifecycle"
 	"github.com/ambit-mesh/ambit/internal/masque"
 	"github.com/ambit-mesh/ambit/internal/revocation"
@@ -26,6 +27,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/telemetry"
 	"github.com/ambit-mesh/ambit/internal/trace"
 	"github.com/ambit-mesh/ambit/internal/trace/otlp"
+	"github.com/ambit-mesh/ambit/internal/tunnel"
 	"github.com/ambit-mesh/ambit/internal/wds"
 	"github.com/ambit-mesh/ambit/internal/xdsclient"
 	"github.com/ambit-mesh/ambit/waypoint/internal/extauthz"
@@ -107,7 +109,10 @@ func (w *Waypoint) connect() error {
 // assemble puts the parts together.
 func (w *Waypoint) assemble() error {
 	cfg := w.cfg
-	w.dialer = &upstream.Dialer{Certificate: w.source.Get, HBONE: cfg.HBONE, Enrolled: w.store.Enrolled, Log: cfg.Log}
+	w.dialer = &upstream.Dialer{
+		Certificate: w.source.Get, HBONE: cfg.HBONE, Enrolled: w.store.Enrolled, Log: cfg.Log,
+		HBONE3: hbone3.Config{Watch: w.revoked.Watch, OnDropped: func() { w.proxy.QueueFull() }}, Reach: tunnel.NewReach(w.registry, cfg.Log), Self: w.self, Workload: w.store.Workload,
+	}
 	w.dialer.Open()
 	w.upstream = upstream.NewSet(upstream.Config{
 		Store: w.store, Dialer: w.dialer, HTTP1: cfg.HTTP1, HTTP2: cfg.HTTP2, Self: w.self, Log: cfg.Log, Registerer: w.registry,
@@ -207,10 +212,15 @@ func (w *Waypoint) Run(ctx context.Context) error {
 	// Last, so that it is stopped first.
 	server := w.cfg.HBONE
 	server.Protocol = masque.Protocol
-	group.Add("tunnels", &tunnels{
-		listener: l, source: w.source, cfg: server, proxy: w.proxy, drain: w.cfg.Drain, log: w.cfg.Log,
+	t := &tunnels{
+		listener: l, certificate: w.source.Get, cfg: server, proxy: w.proxy, drain: w.cfg.Drain, log: w.cfg.Log,
 		handshakes: make(chan struct{}, w.cfg.MaxHandshakes), conns: make(map[*hbone.ServerConn]struct{}),
-	})
+	}
+	if err := t.listenQUIC(w.cfg.PodUID, hbone3.Config{Watch: w.revoked.Watch}); err != nil {
+		_ = l.Close()
+		return err
+	}
+	group.Add("tunnels", t)
 	w.cfg.Log.Info("waypoint starts", zap.String("gateway", w.cfg.Gateway), zap.String("pod", w.cfg.Pod), zap.Stringer("identity", w.cfg.identity()), zap.String("version", version()), zap.String("xds", w.cfg.XDS.Address))
 	return group.Run(ctx)
 }

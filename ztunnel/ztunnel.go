@@ -25,6 +25,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/lifecycle"
 	"github.com/ambit-mesh/ambit/internal/revocation"
 	"github.com/ambit-mesh/ambit/internal/telemetry"
+	"github.com/ambit-mesh/ambit/internal/tunnel"
 	"github.com/ambit-mesh/ambit/internal/wds"
 	"github.com/ambit-mesh/ambit/internal/xdsclient"
 	"github.com/ambit-mesh/ambit/internal/zds"
@@ -82,7 +83,7 @@ func New(cfg Config) (*Ztunnel, error) {
 	z.flush = flush
 	z.pods = newPods(proxy.Config{
 		Store: z.store, Metrics: proxy.NewMetrics(z.registry), Log: cfg.Log, Access: access, Flows: z.flows,
-		HBONE: cfg.HBONE, HBONE3: hbone3.Config{Watch: z.revoked.Watch}, Reach: proxy.NewReach(z.registry, cfg.Log), Cluster: cfg.Cluster, Network: cfg.Network, Drain: cfg.Drain,
+		HBONE: cfg.HBONE, HBONE3: hbone3.Config{Watch: z.revoked.Watch}, Reach: tunnel.NewReach(z.registry, cfg.Log), Cluster: cfg.Cluster, Network: cfg.Network, Drain: cfg.Drain,
 		ClusterDomain: strings.TrimSuffix(cfg.ClusterDomain, ".") + ".", Resolvers: cfg.Resolvers, DNSMetrics: dns.NewMetrics(z.registry),
 	}, cfg.TrustDomain, z.certs, z.ready, z.registry)
 	if z.memory, err = newMemory(cfg, z.registry); err != nil {

@@ -415,8 +415,10 @@ type Transport struct {
 	// datagrams cannot reach the workload through its tunnel.
 	Udp bool `protobuf:"varint,1,opt,name=udp,proto3" json:"udp,omitempty"`
 	// HTTP/3 on UDP port 15008.
-	H3            bool                 `protobuf:"varint,2,opt,name=h3,proto3" json:"h3,omitempty"`
-	Preference    Transport_Preference `protobuf:"varint,3,opt,name=preference,proto3,enum=ambit.workload.v1.Transport_Preference" json:"preference,omitempty"`
+	H3         bool                 `protobuf:"varint,2,opt,name=h3,proto3" json:"h3,omitempty"`
+	Preference Transport_Preference `protobuf:"varint,3,opt,name=preference,proto3,enum=ambit.workload.v1.Transport_Preference" json:"preference,omitempty"`
+	// HTTP/3 on UDP port 15008 for CONNECT-UDP alone: what waypoints have. Implied by h3.
+	H3Udp         bool `protobuf:"varint,4,opt,name=h3_udp,json=h3Udp,proto3" json:"h3_udp,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -470,6 +472,13 @@ func (x *Transport) GetPreference() Transport_Preference {
 		return x.Preference
 	}
 	return Transport_AUTO
+}
+
+func (x *Transport) GetH3Udp() bool {
+	if x != nil {
+		return x.H3Udp
+	}
+	return false
 }
 
 // UDPPorts are the UDP ports of the services of a workload. It is the config of the
@@ -553,13 +562,14 @@ const file_workload_ambit_proto_rawDesc = "" +
 	"\bhostname\x18\x01 \x01(\tR\bhostname\x12\x1c\n" +
 	"\tsubdomain\x18\x02 \x01(\tR\tsubdomain\x12;\n" +
 	"\boutbound\x18\x03 \x01(\x0e2\x1f.ambit.workload.v1.OutboundModeR\boutbound\x12 \n" +
-	"\vterminating\x18\x04 \x01(\bR\vterminating\"\x9e\x01\n" +
+	"\vterminating\x18\x04 \x01(\bR\vterminating\"\xb5\x01\n" +
 	"\tTransport\x12\x10\n" +
 	"\x03udp\x18\x01 \x01(\bR\x03udp\x12\x0e\n" +
 	"\x02h3\x18\x02 \x01(\bR\x02h3\x12G\n" +
 	"\n" +
 	"preference\x18\x03 \x01(\x0e2'.ambit.workload.v1.Transport.PreferenceR\n" +
-	"preference\"&\n" +
+	"preference\x12\x15\n" +
+	"\x06h3_udp\x18\x04 \x01(\bR\x05h3Udp\"&\n" +
 	"\n" +
 	"Preference\x12\b\n" +
 	"\x04AUTO\x10\x00\x12\x06\n" +

@@ -22,6 +22,8 @@ func main() {
 		fmt.Fprintln(os.Stderr, "waypoint:", err)
 		os.Exit(2)
 	}
+	// The QUIC library would say in plain text, among lines of JSON, that it may not have the buffer that it wants.
+	_ = os.Setenv("QUIC_GO_DISABLE_RECEIVE_BUFFER_WARNING", "true")
 	w, err := waypoint.New(cfg)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -42,6 +44,7 @@ func parse(args []string, getenv func(string) string) (waypoint.Config, error) {
 	f := pflag.NewFlagSet("waypoint", pflag.ContinueOnError)
 	f.StringVar(&cfg.Gateway, "gateway", "", "the Gateway that this is a waypoint of, <namespace>/<name>")
 	f.StringVar(&cfg.Pod, "pod", "", "name of this pod")
+	f.StringVar(&cfg.PodUID, "pod-uid", "", "UID of this pod, by which peers of a process of it that was killed hear from the next one that it is gone")
 	f.StringVar(&cfg.ServiceAccount, "service-account", "", "service account of this pod")
 	f.StringVar(&cfg.Node, "node", "", "name of this node")
 	f.StringVar(&cfg.Cluster, "cluster-id", "Kubernetes", "id of the cluster")
@@ -52,7 +55,7 @@ func parse(args []string, getenv func(string) string) (waypoint.Config, error) {
 	f.StringVar(&cfg.XDS.ServerName, "xds-server-name", "ambit-controlplane.ambit-system.svc", "name in the control plane's certificate")
 	f.StringVar(&cfg.XDS.RootFile, "xds-root", "", "PEM file with the control plane's roots")
 	f.StringVar(&cfg.XDS.TokenFile, "token-file", "", "file with this pod's token")
-	f.StringVar(&cfg.HBONEAddress, "hbone-address", ":15008", "where tunnels come in")
+	f.StringVar(&cfg.HBONEAddress, "hbone-address", ":15008", "where tunnels come in, over TCP and over QUIC")
 	f.StringVar(&cfg.AdminAddress, "admin-address", "127.0.0.1:15000", "admin port, on loopback")
 	f.StringVar(&cfg.MetricsAddress, "metrics-address", ":15020", "metrics port")
 	f.StringVar(&cfg.ReadyAddress, "ready-address", ":15021", "readiness port")
@@ -88,7 +91,7 @@ func bounds(f *pflag.FlagSet, cfg *waypoint.Config) {
 	f.DurationVar(&cfg.HTTP1.HeaderTimeout, "header-timeout", 0, "how long an HTTP/1.1 head may take; 10s if 0")
 	f.DurationVar(&cfg.HTTP1.BodyTimeout, "body-timeout", 0, "pause within a body after which it is given up; off if 0")
 	f.DurationVar(&cfg.HTTP1.IdleTimeout, "idle-timeout", 0, "how long a client's HTTP/1.1 connection may be idle; 1h if 0")
-	f.IntVar(&cfg.MaxHandshakes, "max-handshakes", 0, "tunnel handshakes under way at a time; 256 if 0")
+	f.IntVar(&cfg.MaxHandshakes, "max-handshakes", 0, "tunnel handshakes under way at a time, over TCP and over QUIC; 256 if 0")
 	f.IntVar(&cfg.MaxUDPSessions, "max-udp-sessions", 0, "sessions of UDP of one client at a time; 4096 if 0")
 	f.IntVar(&cfg.HTTP2.MaxStreams, "max-streams", 0, "requests at a time on an HTTP/2 connection, at most 256; 100 if 0")
 }

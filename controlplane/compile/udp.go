@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"slices"
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
@@ -24,24 +25,46 @@ func extension(name string, m proto.Message) *workload.Extension {
 	return &workload.Extension{Name: name, Config: config}
 }
 
-// transport says what the tunnel of a captured pod takes. A Pod's annotation wins
-// over that of its Namespace, and both over what the mesh has.
+// transport says what the tunnel of a captured pod takes.
 func (c *Compiler) transport(namespace string, p *corev1.Pod) []*workload.Extension {
+	t := &workload.Transport{Udp: true, Preference: c.preference(namespace, p)}
+	t.H3 = t.Preference != workload.Transport_H2
+	return []*workload.Extension{extension(workload.TransportExtension, t)}
+}
+
+// waypointTransport says what the tunnel of a waypoint takes: HTTP/3 is for datagrams
+// alone, and for pods that declare its port. Those of versions before did not have it.
+func (c *Compiler) waypointTransport(namespace string, p *corev1.Pod) *workload.Extension {
+	t := &workload.Transport{Udp: true, Preference: c.preference(namespace, p)}
+	t.H3Udp = t.Preference != workload.Transport_H2 && declaresQUIC(p)
+	return extension(workload.TransportExtension, t)
+}
+
+func declaresQUIC(p *corev1.Pod) bool {
+	for i := range p.Spec.Containers {
+		if slices.ContainsFunc(p.Spec.Containers[i].Ports, func(cp corev1.ContainerPort) bool { return cp.ContainerPort == hbonePort && udp(cp.Protocol) }) {
+			return true
+		}
+	}
+	return false
+}
+
+// preference is what a pod's tunnel prefers. A Pod's annotation wins over that of its
+// Namespace, and both over what the mesh has.
+func (c *Compiler) preference(namespace string, p *corev1.Pod) workload.Transport_Preference {
 	value := p.Annotations[graph.AnnotationTransport]
 	if ns, ok := c.graph.Namespace(namespace); ok && value == "" {
 		value = ns.Object.Annotations[graph.AnnotationTransport]
 	}
-	t := &workload.Transport{Udp: true, H3: true, Preference: c.options.Transport}
 	switch value { // anything else is told of by transportFindings
 	case "auto":
-		t.Preference = workload.Transport_AUTO
+		return workload.Transport_AUTO
 	case "h2":
-		t.Preference = workload.Transport_H2
+		return workload.Transport_H2
 	case "h3":
-		t.Preference = workload.Transport_H3
+		return workload.Transport_H3
 	}
-	t.H3 = t.Preference != workload.Transport_H2
-	return []*workload.Extension{extension(workload.TransportExtension, t)}
+	return c.options.Transport
 }
 
 // transportFindings says that an annotation about tunnels has a value without a meaning.

@@ -36,7 +36,7 @@ func (c *Compiler) workload(n types.NamespacedName, p *corev1.Pod, addrs []netip
 	}
 	switch {
 	case w.NativeTunnel:
-		w.Extensions = append(w.Extensions, extension(workload.TransportExtension, &workload.Transport{Udp: true}))
+		w.Extensions = append(w.Extensions, c.waypointTransport(n.Namespace, p))
 	case state.tunnel():
 		w.Extensions = append(w.Extensions, c.transport(n.Namespace, p)...)
 	}

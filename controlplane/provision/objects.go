@@ -159,13 +159,15 @@ func container(gw *gatewayv1.Gateway, o Options) corev1.Container {
 	c := corev1.Container{
 		Name: Container, Image: o.Image, Command: []string{Program}, Env: environment(), Resources: resources(gw),
 		Args: []string{
-			"--gateway=" + gw.Namespace + "/" + gw.Name, "--pod=$(POD_NAME)", "--service-account=$(SERVICE_ACCOUNT)", "--node=$(NODE_NAME)",
+			"--gateway=" + gw.Namespace + "/" + gw.Name, "--pod=$(POD_NAME)", "--pod-uid=$(POD_UID)", "--service-account=$(SERVICE_ACCOUNT)", "--node=$(NODE_NAME)",
 			"--xds-address=" + o.XDSAddress, "--xds-server-name=" + o.XDSServerName,
 			"--xds-root=" + SecretsDir + "/" + RootFile, "--token-file=" + SecretsDir + "/" + TokenFile,
 			"--cluster-id=" + o.ClusterID, "--trust-domain=" + o.TrustDomain, "--log-level=" + o.LogLevel, "--log-format=json",
 		},
 		Ports: []corev1.ContainerPort{
 			{Name: "hbone", ContainerPort: graph.WaypointPort, Protocol: corev1.ProtocolTCP},
+			// By which it is known that this waypoint takes QUIC.
+			{Name: "hbone-quic", ContainerPort: graph.WaypointPort, Protocol: corev1.ProtocolUDP},
 			{Name: "metrics", ContainerPort: PortMetrics, Protocol: corev1.ProtocolTCP},
 			{Name: "status", ContainerPort: PortReady, Protocol: corev1.ProtocolTCP},
 		},

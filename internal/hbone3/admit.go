@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 
 	"github.com/quic-go/quic-go"
 	"golang.org/x/time/rate"
@@ -33,6 +34,7 @@ const share = 4
 type admission struct {
 	cfg      Config
 	unproved *rate.Limiter
+	closed   atomic.Bool // nobody is let in any more
 
 	mu   sync.Mutex
 	n    int                // under way; guarded by mu
@@ -56,11 +58,17 @@ func (a *admission) prove(net.Addr) bool {
 	return true
 }
 
-var errNoRoom = errors.New("too many handshakes at a time")
+var (
+	errNoRoom  = errors.New("too many handshakes at a time")
+	errLeaving = errors.New("the server takes no connections any more")
+)
 
 // begin makes room for a handshake, which ends with the context or by done of its
 // shake. The library answers an error with CONNECTION_REFUSED.
 func (a *admission) begin(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
+	if a.closed.Load() {
+		return nil, errLeaving
+	}
 	s := &shake{a: a, from: info.RemoteAddr}
 	if info.AddrVerified {
 		s.addr = addrOf(info.RemoteAddr)

@@ -98,6 +98,7 @@ type Server struct {
 	// maxHandlers bounds those of a connection. A stream that was reset makes room for
 	// another one, while its handler may take a while to return.
 	maxHandlers int64
+	admit       *admission
 	cfg         Config
 
 	mu    sync.Mutex
@@ -110,10 +111,10 @@ func NewServer(sock net.PacketConn, tlsConfig *tls.Config, cfg Config, h Handler
 	s := &Server{cfg: cfg, handler: h, maxHandlers: 2 * int64(cfg.MaxStreams), conns: make(map[*quic.Conn]*datagrams)}
 	// Peers that flood us with first packets, or have others flooded by our answers,
 	// are asked to prove where they are.
-	admit := newAdmission(cfg)
+	s.admit = newAdmission(cfg)
 	s.tr = &quic.Transport{
 		Conn: sock, ConnectionIDGenerator: cfg.ConnectionIDs, StatelessResetKey: cfg.ResetKey,
-		VerifySourceAddress: admit.prove, ConnContext: admit.begin,
+		VerifySourceAddress: s.admit.prove, ConnContext: s.admit.begin,
 	}
 	s.h3, s.own = s.http3Server(true), s.http3Server(false)
 	var err error
@@ -169,7 +170,9 @@ func (s *Server) Run(ctx context.Context) error {
 		s.cfg.watch(c)
 		wg.Go(func() {
 			// Why a connection ended is its streams' to say.
-			_ = h3.ServeQUICConn(c)
+			if err := h3.ServeQUICConn(c); errors.Is(err, http.ErrServerClosed) {
+				_ = c.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeNoError), "closing") // it came too late
+			}
 			s.mu.Lock()
 			delete(s.conns, c)
 			s.mu.Unlock()
@@ -194,10 +197,21 @@ func (s *Server) Close() {
 	_ = s.tr.Conn.Close()
 }
 
-// Drain lets connections end when their streams have, and takes no new ones. It
-// returns when all have ended or ctx has.
+// Drain lets connections end when their streams have, and takes no new ones: they are
+// another process's at this port. It returns when all have ended or ctx has.
 func (s *Server) Drain(ctx context.Context) {
 	_ = s.ln.Close()
+	s.shutdown(ctx)
+}
+
+// Leave is Drain where nobody takes over: who comes is refused at once, so that it
+// need not find out that nobody answers.
+func (s *Server) Leave(ctx context.Context) {
+	s.admit.closed.Store(true)
+	s.shutdown(ctx)
+}
+
+func (s *Server) shutdown(ctx context.Context) {
 	var wg sync.WaitGroup
 	for _, h3 := range []*http3.Server{s.h3, s.own} {
 		wg.Go(func() { _ = h3.Shutdown(ctx) })

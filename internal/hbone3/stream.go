@@ -56,6 +56,27 @@ func (s *Stream) closeWrite() error {
 // Transferred gives the payload bytes sent to and received from the peer.
 func (s *Stream) Transferred() (sent, received int64) { return s.sent.Load(), s.received.Load() }
 
+// Close ends both directions of a flow of datagrams in order: ReceivePayloads ends here,
+// and returns nil at the peer.
+func (s *Stream) Close() {
+	s.mu.Lock()
+	if s.err == nil {
+		s.err = hbone.ErrClosed
+	}
+	w := s.w
+	s.mu.Unlock()
+	_ = s.closeWrite()
+	w.CancelRead(quic.StreamErrorCode(http3.ErrCodeNoError))
+	s.end()
+}
+
+// closed reports whether Close was called before anything was wrong.
+func (s *Stream) closed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return errors.Is(s.err, hbone.ErrClosed)
+}
+
 // Reset ends the stream at both ends at once.
 func (s *Stream) Reset(code hbone.ErrCode) {
 	s.fail(&hbone.ResetError{Code: code})
@@ -201,7 +222,7 @@ func (s *Stream) ReceivePayloads(f func(b []byte, more bool) error) error {
 		cancel(err)
 	}()
 	err := s.receive(ctx, f)
-	if err != io.EOF {
+	if err != io.EOF && !s.closed() {
 		s.fail(mapped(err))
 	}
 	<-ended

@@ -126,7 +126,7 @@ func TestWaypoints(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"--gateway=shop/wp --pod=" + pod.Name + " --service-account=wp --node=" + pod.Node, "--xds-address=172.18.0.1:15012", "--extra=1",
+		"--gateway=shop/wp --pod=" + pod.Name + " --pod-uid=", " --service-account=wp --node=" + pod.Node, "--xds-address=172.18.0.1:15012", "--extra=1",
 		`token of 26 bytes, root "root", pod ` + pod.Name + " of shop at " + strings.Join(pod.IPs, ","),
 	} {
 		if !strings.Contains(string(text), want) {

@@ -18,7 +18,7 @@ func (w *Workload) transport(list []*workloadpb.Extension) error {
 	if err := unpack(list, workloadpb.TransportExtension, t); err != nil {
 		return err
 	}
-	w.UDP, w.HTTP3, w.Transport = t.GetUdp(), t.GetH3(), t.GetPreference()
+	w.UDP, w.HTTP3, w.HTTP3UDP, w.Transport = t.GetUdp(), t.GetH3(), t.GetH3() || t.GetH3Udp(), t.GetPreference()
 	of := &workloadpb.UDPPorts{}
 	if err := unpack(list, workloadpb.UDPPortsExtension, of); err != nil {
 		return err

@@ -79,3 +79,25 @@ func TestRouteUDPWithoutWaypoint(t *testing.T) {
 		}
 	}
 }
+
+// HTTP/3 for everything is HTTP/3 for datagrams, and not the other way round.
+func TestTransportOverHTTP3(t *testing.T) {
+	for _, tc := range []struct {
+		said     *workloadpb.Transport
+		all, udp bool
+	}{
+		{&workloadpb.Transport{Udp: true}, false, false},
+		{&workloadpb.Transport{Udp: true, H3: true}, true, true},
+		{&workloadpb.Transport{Udp: true, H3Udp: true}, false, true},
+	} {
+		config, err := anypb.New(tc.said)
+		if err != nil {
+			t.Fatal(err)
+		}
+		web := pod("web", "10.0.0.1", nil)
+		web.Extensions = []*workloadpb.Extension{{Name: workloadpb.TransportExtension, Config: config}}
+		if w := store(t, web).WorkloadByName("shop", "web"); w.HTTP3 != tc.all || w.HTTP3UDP != tc.udp {
+			t.Errorf("%v: HTTP/3 %t, for datagrams %t", tc.said, w.HTTP3, w.HTTP3UDP)
+		}
+	}
+}

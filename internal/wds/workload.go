@@ -29,11 +29,12 @@ type Workload struct {
 	Native      bool
 	HostNetwork bool
 	// UDP says that the tunnel port takes CONNECT-UDP, HTTP3 that it takes HTTP/3 as
-	// well, Transport which of the two its owner prefers.
-	UDP, HTTP3 bool
-	Transport  workloadpb.Transport_Preference
-	Healthy    bool
-	Waypoint   *Gateway
+	// well, HTTP3UDP that it does for CONNECT-UDP at least, Transport which of the two
+	// its owner prefers.
+	UDP, HTTP3, HTTP3UDP bool
+	Transport            workloadpb.Transport_Preference
+	Healthy              bool
+	Waypoint             *Gateway
 	// Policies that select the workload, as <namespace>/<name>.
 	Policies []string
 	Services []Membership

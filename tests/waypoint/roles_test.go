@@ -112,6 +112,8 @@ func role(args []string) int {
 		err = nameserver(args[1])
 	case "sniff":
 		err = sniff.Run(sniff.Config{Interface: "eth0", Needles: strings.Split(args[1], "|"), MeshPort: 15008}, os.Stdin, os.Stdout)
+	case "block-quic":
+		err = blockQUIC()
 	case "client":
 		err = client(os.Stdin, os.Stdout)
 	case "hold":

@@ -211,8 +211,8 @@ func TestUDPRoute(t *testing.T) {
 		t.Errorf("the backend saw %v, and not the client %s", got.From, addr)
 	}
 	m.accessLog(`"protocol":"udp"`, `"direction":"inbound"`, `/sa/client"`, fmt.Sprintf(":%d", datagramPort))
-	if got := m.datagrams("client", "game:7000", 2, 20000); got.Versions["v1"] == 0 {
-		t.Errorf("large datagrams: %+v", got)
+	if got := m.datagrams("client", "game:7000", 2, 1200); got.Versions["v1"] == 0 {
+		t.Errorf("datagrams as large as the path takes: %+v", got)
 	}
 
 	m.apply(services + udpRoute("app", "game", "name: game, sectionName: game",
@@ -266,7 +266,7 @@ rules: [{name: clients, sources: [{type: ServiceAccount, serviceAccount: {name: 
 	}
 	m.untilDatagrams("the client is refused", "client", "guarded:7000", unheard)
 	m.untilDatagrams("another is not", "tester", "guarded:7000", answeredBy("v1"))
-	m.logged(`"protocol":"udp"`, `"response_flags":"DENY"`, `/sa/client"`, "players")
+	m.logged(`"protocol":"udp"`, `"tunnel":"h3"`, `"response_flags":"DENY"`, `/sa/client"`, "players")
 }
 
 // Without its waypoint a service is not reached, and pods of one that requires it are

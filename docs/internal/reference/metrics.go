@@ -29,6 +29,7 @@ var exposers = []struct{ folder, processes string }{
 	{"internal/zds", "node agent"},
 	{"internal/certs", "ztunnel, waypoint"},
 	{"internal/revocation", "ztunnel, waypoint"},
+	{"internal/tunnel", "ztunnel, waypoint"},
 	{"internal/snapshot", "ztunnel"},
 	{"internal/flow", "ztunnel, waypoint"},
 	{"internal/stats", "waypoint"},

@@ -10,7 +10,9 @@ import (
 	flowpb "github.com/ambit-mesh/ambit/apis/flow"
 	"github.com/ambit-mesh/ambit/internal/flow"
 	"github.com/ambit-mesh/ambit/internal/hbone"
+	"github.com/ambit-mesh/ambit/internal/hbone3"
 	"github.com/ambit-mesh/ambit/internal/masque"
+	"github.com/ambit-mesh/ambit/internal/tunnel"
 	"github.com/ambit-mesh/ambit/internal/wds"
 	"github.com/ambit-mesh/ambit/waypoint/internal/upstream"
 )
@@ -22,8 +24,8 @@ const sessionIdle = 4 * time.Minute
 
 // serveUDP passes a session of datagrams on. It is answered once it has a backend, so
 // that the client's node hears why it has none.
-func (d *downstream) serveUDP(ctx context.Context, in *hbone.Incoming) {
-	o := &opaqueConn{d: d, record: d.recordOf(time.Now())}
+func (d *downstream) serveUDP(ctx context.Context, in *tunnel.Ask) {
+	o := &opaqueConn{d: d, record: d.recordOf(time.Now()), via: transports{in: d.transport}}
 	o.record.Protocol = flowpb.Protocol_PROTOCOL_UDP
 	leave, ok := d.proxy.sessions.enter(d.clientKey())
 	if !ok {
@@ -37,18 +39,19 @@ func (d *downstream) serveUDP(ctx context.Context, in *hbone.Incoming) {
 		return
 	}
 	defer done()
-	s, err := in.Accept(hbone.Field{Name: masque.CapsuleField, Value: masque.CapsuleValue})
+	o.via.out = up.Transport()
+	down, err := in.AcceptUDP()
 	if err != nil {
 		o.account(failed(499, flagClientGone, "connection_terminated", "the client's node went away before the session was set up"))
 		return
 	}
-	d.conn = s.Conn(in.LocalAddr, net.TCPAddrFromAddrPort(d.client.Address))
-	defer func() { _ = d.conn.Close() }()
-	o.finish(o.relayUDP(ctx, up))
+	err = o.relayUDP(ctx, down, up)
+	down.Close(err == nil)
+	o.account(err)
 }
 
 // refuseUDP tells the client's node why there is no session.
-func (o *opaqueConn) refuseUDP(in *hbone.Incoming, err error) {
+func (o *opaqueConn) refuseUDP(in *tunnel.Ask, err error) {
 	f := failureOf(err)
 	o.account(err)
 	in.Refuse(sessionStatus(f), hbone.ProxyStatus(f.kind, f.reason))
@@ -87,11 +90,10 @@ func (o *opaqueConn) connectUDP(ctx context.Context) (upstream.Packets, func(), 
 }
 
 // relayUDP passes datagrams on both ways until one side has ended.
-func (o *opaqueConn) relayUDP(ctx context.Context, up upstream.Packets) error {
-	down := masque.NewStream(o.d.conn)
+func (o *opaqueConn) relayUDP(ctx context.Context, down tunnel.Packets, up upstream.Packets) error {
 	cut := func(err error) {
 		o.cutBy.CompareAndSwap(nil, &err)
-		o.d.conn.Stream().Reset(hbone.CodeCancel)
+		down.Close(false)
 		_ = up.Close()
 	}
 	defer context.AfterFunc(ctx, func() { cut(errLeaving) })()
@@ -121,15 +123,20 @@ func (o *opaqueConn) relayUDP(ctx context.Context, up upstream.Packets) error {
 		err := up.Receive(func(p []byte, more bool) {
 			idle.touch()
 			o.received.Add(int64(len(p)))
-			if broken == nil {
-				broken = down.Send(p, more)
+			if broken != nil {
+				return
+			}
+			var large *hbone3.TooLargeError
+			if broken = down.Send(p, more); errors.As(broken, &large) {
+				o.dropped(&upstream.DropError{Reason: upstream.DropTooLarge, Err: broken})
+				broken = nil
 			}
 		})
 		if broken != nil {
 			err = nil // the client is gone, which the other goroutine knows best
 		}
 		end(serverEnd(err))
-		_ = o.d.conn.Close()
+		down.Close(true)
 	}()
 	err := down.Receive(func(p []byte, more bool) {
 		idle.touch()
@@ -174,7 +181,8 @@ func clientEnd(err error) error {
 
 // serverEnd is what is wrong with how the backend's side has ended.
 func serverEnd(err error) error {
-	if err == nil || errors.Is(err, net.ErrClosed) || errors.Is(err, hbone.ErrClosed) {
+	var reset *hbone.ResetError
+	if err == nil || errors.Is(err, net.ErrClosed) || errors.Is(err, hbone.ErrClosed) || errors.As(err, &reset) && !reset.Remote {
 		return nil
 	}
 	if errors.Is(err, masque.ErrMalformed) || errors.Is(err, io.ErrUnexpectedEOF) {

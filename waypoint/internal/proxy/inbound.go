@@ -13,9 +13,11 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/ambit-mesh/ambit/internal/hbone"
+	"github.com/ambit-mesh/ambit/internal/hbone3"
 	"github.com/ambit-mesh/ambit/internal/identity"
 	"github.com/ambit-mesh/ambit/internal/masque"
 	"github.com/ambit-mesh/ambit/internal/trace"
+	"github.com/ambit-mesh/ambit/internal/tunnel"
 	"github.com/ambit-mesh/ambit/internal/wds"
 	"github.com/ambit-mesh/ambit/waypoint/internal/frontend"
 	"github.com/ambit-mesh/ambit/waypoint/internal/upstream"
@@ -35,8 +37,10 @@ type downstream struct {
 	local netip.AddrPort // the waypoint's own, which the tunnel came to
 	// tunnel is the context by which the client's node knows the connection.
 	tunnel trace.Context
-	conn   *hbone.StreamConn
-	server server // of requests; nil until they are served
+	conn   *hbone.StreamConn // nil of datagrams
+	server server            // of requests; nil until they are served
+	// transport is what the client's tunnel speaks, h2 or h3.
+	transport string
 }
 
 // refusal is an answer to a CONNECT other than 200.
@@ -53,21 +57,16 @@ func refused(status int, kind, reason string) *refusal {
 	return &refusal{status: status, kind: kind, reason: reason}
 }
 
-// ServeStream serves one CONNECT.
+// ServeStream serves one CONNECT of a tunnel over HTTP/2.
 func (p *Proxy) ServeStream(ctx context.Context, in *hbone.Incoming) {
-	d, err := p.admit(ctx, in)
+	a := tunnel.AskHTTP2(in)
+	d, err := p.admit(ctx, a)
 	if err != nil {
-		var r *refusal
-		if !errors.As(err, &r) {
-			r = refused(503, "proxy_internal_error", err.Error())
-		}
-		p.cfg.Metrics.refusedStreams.WithLabelValues(r.kind).Inc()
-		p.cfg.Log.Warn("connection refused", zap.Stringer("from", in.RemoteAddr), zap.String("authority", clip(in.Authority)), zap.String("reason", r.reason))
-		in.Refuse(r.status, hbone.ProxyStatus(r.kind, r.reason))
+		p.refuse(a, err)
 		return
 	}
 	if d.udp {
-		d.serveUDP(ctx, in)
+		d.serveUDP(ctx, a)
 		return
 	}
 	s, err := in.Accept()
@@ -79,16 +78,44 @@ func (p *Proxy) ServeStream(ctx context.Context, in *hbone.Incoming) {
 	d.serve(ctx)
 }
 
+// ServeDatagrams serves one CONNECT of a tunnel over HTTP/3, which is of datagrams: a
+// waypoint says of itself that it takes nothing else there. ctx ends when the waypoint
+// has stopped.
+func (p *Proxy) ServeDatagrams(ctx context.Context, in *hbone3.Incoming) {
+	a := tunnel.AskHTTP3(in)
+	if a.Protocol != masque.Protocol {
+		p.refuse(a, refused(501, "http_request_error", "over HTTP/3 a waypoint takes CONNECT-UDP alone: connections come over HTTP/2"))
+		return
+	}
+	d, err := p.admit(ctx, a)
+	if err != nil {
+		p.refuse(a, err)
+		return
+	}
+	d.serveUDP(ctx, a)
+}
+
+// refuse answers what is not even a connection to something.
+func (p *Proxy) refuse(a *tunnel.Ask, err error) {
+	var r *refusal
+	if !errors.As(err, &r) {
+		r = refused(503, "proxy_internal_error", err.Error())
+	}
+	p.cfg.Metrics.refusedStreams.WithLabelValues(r.kind).Inc()
+	p.cfg.Log.Warn("connection refused", zap.Stringer("from", a.Remote), zap.String("authority", clip(a.Authority)), zap.String("reason", r.reason))
+	a.Refuse(r.status, hbone.ProxyStatus(r.kind, r.reason))
+}
+
 // admit tells who asks for what.
-func (p *Proxy) admit(ctx context.Context, in *hbone.Incoming) (*downstream, error) {
+func (p *Proxy) admit(ctx context.Context, in *tunnel.Ask) (*downstream, error) {
 	id, err := identity.FromState(in.Peer)
 	if err != nil {
 		return nil, refused(400, "tls_certificate_error", err.Error())
 	}
-	from, _ := netip.ParseAddrPort(in.RemoteAddr.String())
+	from, _ := netip.ParseAddrPort(in.Remote.String())
 	from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
-	d := &downstream{proxy: p, client: upstream.Client{ID: id, Address: from}}
-	d.local, _ = netip.ParseAddrPort(in.LocalAddr.String())
+	d := &downstream{proxy: p, client: upstream.Client{ID: id, Address: from}, transport: in.Transport}
+	d.local, _ = netip.ParseAddrPort(in.Local.String())
 	d.tunnel, _ = trace.ParseTraceparent(in.Get("traceparent"))
 	// The address tells the workload only if the certificate agrees.
 	if w := p.cfg.Store.Workload(from.Addr()); w != nil && w.Identity() == id {

@@ -14,8 +14,12 @@ import (
 	"github.com/ambit-mesh/ambit/waypoint/route"
 )
 
+// transports are what the tunnels of a session speak, h2 or h3: that of the client,
+// and that to the destination, "" if there is none.
+type transports struct{ in, out string }
+
 // log writes the one line that a request or connection gets.
-func (p *Proxy) log(r *flow.Record) {
+func (p *Proxy) log(r *flow.Record, via transports) {
 	level, msg := zap.InfoLevel, "request complete"
 	if r.HTTP.Method == "" {
 		msg = "connection complete"
@@ -28,7 +32,7 @@ func (p *Proxy) log(r *flow.Record) {
 		return
 	}
 	l := lines.Get().(*line)
-	l.record = r
+	l.record, l.via = r, via
 	ce.Write(zap.Inline(l))
 	l.record = nil
 	lines.Put(l)
@@ -39,6 +43,7 @@ func (p *Proxy) log(r *flow.Record) {
 // of their own, since every request has a line.
 type line struct {
 	record *flow.Record
+	via    transports
 	text   []byte // of the value that is being written
 	to     zapcore.ObjectEncoder
 }
@@ -57,6 +62,8 @@ func (l *line) MarshalLogObject(to zapcore.ObjectEncoder) error {
 	l.identity("src.identity", r.Source)
 	if r.Protocol == flowpb.Protocol_PROTOCOL_UDP {
 		l.str("protocol", "udp")
+		l.str("tunnel", l.via.in)
+		l.str("dst.tunnel", l.via.out)
 	}
 	if r.Service != nil {
 		l.str("dst.service", r.Service.Hostname)

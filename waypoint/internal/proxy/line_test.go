@@ -31,7 +31,7 @@ func TestLine(t *testing.T) {
 	log, flush := telemetry.NewAccessLog(&out)
 	p := &Proxy{cfg: Config{Access: log}}
 	for range 2 {
-		p.log(lineRecord())
+		p.log(lineRecord(), transports{})
 	}
 	flush()
 	const want = `{"level":"info","time":"","logger":"access","msg":"request complete","src.addr":"10.0.0.1:1234","src.workload":"web-1","src.namespace":"shop",` +
@@ -51,6 +51,6 @@ func BenchmarkLine(b *testing.B) {
 	r := lineRecord()
 	b.ReportAllocs()
 	for b.Loop() {
-		p.log(r)
+		p.log(r, transports{})
 	}
 }

@@ -29,6 +29,7 @@ type opaqueConn struct {
 	cutBy          atomic.Pointer[error] // why it was ended by us
 	encrypted      bool                  // the client speaks TLS itself
 	bare           bare
+	via            transports // of datagrams
 }
 
 // serveOpaque passes the connection on. first are bytes that were read already.
@@ -278,7 +279,7 @@ func (o *opaqueConn) account(err error) {
 	}
 	o.d.proxy.cfg.Metrics.connections.WithLabelValues(o.d.key, r.Flags).Inc()
 	o.d.proxy.cfg.Flows.Append(r)
-	o.d.proxy.log(r)
+	o.d.proxy.log(r, o.via)
 }
 
 // lastWord is how long a client that is not connected to anything may be silent.

@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/ambit-mesh/ambit/internal/flow"
+	"github.com/ambit-mesh/ambit/internal/hbone3"
 	"github.com/ambit-mesh/ambit/internal/http1"
 	"github.com/ambit-mesh/ambit/internal/http2"
 	"github.com/ambit-mesh/ambit/internal/message"
@@ -103,6 +104,7 @@ type Metrics struct {
 	mirrors        *prometheus.CounterVec
 	timeouts       *prometheus.CounterVec
 	drops          *prometheus.CounterVec
+	turned         *prometheus.CounterVec
 }
 
 // NewMetrics registers the metrics.
@@ -114,8 +116,9 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		mirrors:        prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ambit_mirrors_total", Help: "Copies of requests by what became of them."}, []string{"backend", "outcome"}),
 	}
 	m.timeouts = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ambit_timeouts_total", Help: "Requests and connections that a timeout has ended, by which: request, backend_request, try, idle, connect."}, []string{"service", "timeout"})
-	m.drops = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ambit_waypoint_datagrams_dropped_total", Help: "Datagrams of clients that were not passed on, by why: too_large, not_delivered."}, []string{"reason"})
-	r.MustRegister(m.rejected, m.refusedStreams, m.connections, m.mirrors, m.timeouts, m.drops)
+	m.drops = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ambit_waypoint_datagrams_dropped_total", Help: "Datagrams of sessions that were not passed on, by why: too_large, not_delivered, receive_queue_full."}, []string{"reason"})
+	m.turned = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ambit_waypoint_handshakes_turned_away_total", Help: "Handshakes of tunnels over QUIC that were not gone on with: beyond what a waypoint or an address has at a time, unfinished, or asked first to prove the address."}, []string{"reason"})
+	r.MustRegister(m.rejected, m.refusedStreams, m.connections, m.mirrors, m.timeouts, m.drops, m.turned)
 	return m
 }
 
@@ -123,6 +126,14 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 func (p *Proxy) TunnelRefused(reason string) {
 	p.cfg.Metrics.refusedStreams.WithLabelValues(reason).Inc()
 }
+
+// TurnedAway counts a handshake over QUIC that was not gone on with.
+func (p *Proxy) TurnedAway(why hbone3.Turned) {
+	p.cfg.Metrics.turned.WithLabelValues(string(why)).Inc()
+}
+
+// QueueFull counts a datagram that came through a tunnel over QUIC and found no room.
+func (p *Proxy) QueueFull() { p.cfg.Metrics.drops.WithLabelValues("receive_queue_full").Inc() }
 
 // rejected counts a request that a codec has answered itself.
 func (d *downstream) rejected(r message.Rejection) {

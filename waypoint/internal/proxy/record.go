@@ -118,7 +118,7 @@ func (x *exchange) finish() {
 	}, stats.Observation{Duration: r.Duration, RequestBytes: r.HTTP.RequestBytes, ResponseBytes: r.HTTP.ResponseBytes, Trace: x.trace})
 	x.endSpan(now)
 	x.p.cfg.Flows.Append(r)
-	x.p.log(r)
+	x.p.log(r, transports{})
 }
 
 func (x *exchange) endSpan(now time.Time) {

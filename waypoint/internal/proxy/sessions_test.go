@@ -7,12 +7,14 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	workloadpb "github.com/ambit-mesh/ambit/apis/workload"
 	"github.com/ambit-mesh/ambit/internal/flow"
@@ -67,11 +69,16 @@ type udpBed struct {
 	pod      netip.AddrPort
 	tls      func(account string) *hbone.ClientConn
 	clients  []netip.Addr // both of one workload
+	proxy    *Proxy
+	quic     func(account string) *quicClient
+	grow     atomic.Int32 // how much larger answers are, in bytes
+	access   logged
 }
 
 func newUDPBed(t *testing.T, sessions int) *udpBed {
 	t.Helper()
 	t.Cleanup(func() { goleak.VerifyNone(t) })
+	b := &udpBed{t: t, registry: prometheus.NewRegistry()}
 	echo, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		t.Fatal(err)
@@ -84,11 +91,11 @@ func newUDPBed(t *testing.T, sessions int) *udpBed {
 			if err != nil {
 				return
 			}
-			_, _ = echo.WriteToUDPAddrPort(buf[:n], from)
+			_, _ = echo.WriteToUDPAddrPort(append(buf[:n:n], make([]byte, b.grow.Load())...), from)
 		}
 	})
 	t.Cleanup(func() { _ = echo.Close(); wg.Wait() })
-	b := &udpBed{t: t, registry: prometheus.NewRegistry(), pod: netip.MustParseAddrPort(echo.LocalAddr().String())}
+	b.pod = netip.MustParseAddrPort(echo.LocalAddr().String())
 	b.clients = []netip.Addr{netip.MustParseAddr("127.0.0.2"), netip.MustParseAddr("127.0.0.3")}
 	waypoint := netip.MustParseAddr("192.0.2.15")
 	store := wds.New()
@@ -107,11 +114,13 @@ func newUDPBed(t *testing.T, sessions int) *udpBed {
 	})
 	dialer := &upstream.Dialer{}
 	dialer.Open()
+	core := zapcore.NewCore(zapcore.NewJSONEncoder(zapcore.EncoderConfig{}), &b.access, zap.InfoLevel)
 	p := New(Config{
 		Gateway: "shop/wp", Store: store, Frontends: frontend.New(nil), Dialer: dialer, UDPSessions: sessions, Flows: flow.NewLog(16),
 		Self:    func() *wds.Workload { return store.Workload(waypoint) },
-		Metrics: NewMetrics(b.registry), Log: zap.NewNop(), Access: zap.NewNop(),
+		Metrics: NewMetrics(b.registry), Log: zap.NewNop(), Access: zap.New(core),
 	})
+	b.proxy = p
 	t.Cleanup(func() {
 		p.Close()
 		ctx, cancel := context.WithCancel(context.Background())
@@ -148,6 +157,7 @@ func (b *udpBed) serve(p *Proxy) {
 		}
 	})
 	b.t.Cleanup(func() { cancel(); _ = l.Close(); wg.Wait() })
+	b.serveQUIC(ca, own)
 	b.tls = func(account string) *hbone.ClientConn {
 		b.t.Helper()
 		from := b.clients[0]

@@ -7,13 +7,17 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync"
 	"time"
 
+	"github.com/quic-go/quic-go"
 	"go.uber.org/zap"
 
 	"github.com/ambit-mesh/ambit/internal/hbone"
+	"github.com/ambit-mesh/ambit/internal/hbone3"
 	"github.com/ambit-mesh/ambit/internal/identity"
 	"github.com/ambit-mesh/ambit/internal/trace"
+	"github.com/ambit-mesh/ambit/internal/tunnel"
 	"github.com/ambit-mesh/ambit/internal/wds"
 )
 
@@ -59,14 +63,25 @@ type Dialer struct {
 	// Certificate of the waypoint.
 	Certificate func(context.Context) (*identity.Certificate, error)
 	HBONE       hbone.Config
-	Timeout     time.Duration
+	// HBONE3 bounds tunnels over QUIC, Reach remembers where those get through: none
+	// are opened if it is nil. Self gives the waypoint's own workload, nil while it is
+	// not known, and Workload that of an address.
+	HBONE3   hbone3.Config
+	Reach    *tunnel.Reach
+	Self     func() *wds.Workload
+	Workload func(netip.Addr) *wds.Workload
+	Timeout  time.Duration
 	// Resolver of hosts outside; that of the process when nil.
 	Resolver *net.Resolver
 	// Enrolled names what of the mesh is at an address; nil for nothing.
 	Enrolled func(netip.Addr) (what string, ok bool)
 	Log      *zap.Logger
 
-	pool *hbone.Pool[tunnelKey]
+	pool  *hbone.Pool[tunnelKey]
+	pool3 *hbone3.Pool[tunnelKey]
+
+	mu  sync.Mutex
+	own *quic.Transport // tunnels over QUIC; nil before the first; guarded by mu
 }
 
 // Open makes the dialer ready; Close ends it.
@@ -78,17 +93,25 @@ func (d *Dialer) Open() {
 		d.Log = zap.NewNop()
 	}
 	d.pool = hbone.NewPool(d.dialTunnel, d.Log)
+	d.pool3 = hbone3.NewPool(d.dialQUIC)
 }
 
 // Close ends all tunnels, giving their streams until ctx ends.
-func (d *Dialer) Close(ctx context.Context) { d.pool.Drain(ctx) }
+func (d *Dialer) Close(ctx context.Context) {
+	var wg sync.WaitGroup
+	wg.Go(func() { d.closeQUIC(ctx) })
+	d.pool.Drain(ctx)
+	wg.Wait()
+}
 
 // Tunnels is the number of tunnel connections.
 func (d *Dialer) Tunnels() int { return d.pool.Len() }
 
 // Retire stops the use of tunnels to workloads that are gone.
 func (d *Dialer) Retire(reachable func(uid string, addr netip.Addr) bool) {
-	d.pool.Retire(func(k tunnelKey) bool { return !reachable(k.uid, k.addr.Addr()) })
+	gone := func(k tunnelKey) bool { return !reachable(k.uid, k.addr.Addr()) }
+	d.pool.Retire(gone)
+	d.pool3.Retire(gone)
 }
 
 // Connect connects to an endpoint for a client. The context is that by which the

@@ -10,9 +10,10 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/ambit-mesh/ambit/internal/hbone"
+	"github.com/ambit-mesh/ambit/internal/hbone3"
 	"github.com/ambit-mesh/ambit/internal/masque"
 	"github.com/ambit-mesh/ambit/internal/trace"
+	"github.com/ambit-mesh/ambit/internal/tunnel"
 	"github.com/ambit-mesh/ambit/internal/wds"
 )
 
@@ -26,7 +27,12 @@ type Packets interface {
 	// ends: nil when the other end has ended it.
 	Receive(f func(p []byte, more bool)) error
 	Close() error
+	// Transport is what the tunnel speaks, h2 or h3; "" if there is none.
+	Transport() string
 }
+
+// DropTooLarge is the reason of a datagram that the path does not take.
+const DropTooLarge = "too_large"
 
 // DropError is a datagram that was not sent.
 type DropError struct {
@@ -76,27 +82,39 @@ func (d *Dialer) connectUDP(ctx context.Context, svc *wds.Service, ep wds.Endpoi
 		return nil, trace.Context{}, wds.ErrNoUDP
 	}
 	via := trace.Begin()
-	tunnel := netip.AddrPortFrom(at.Addr(), tunnelPort)
-	key := tunnelKey{addr: tunnel, uid: ep.Workload.UID, peers: joinIDs(ep.Peers(svc))}
-	s, _, cc, err := d.pool.Open(ctx, key, hbone.Request{
-		Authority: tunnel.String(), Protocol: masque.Protocol, Path: masque.Path(at),
-		Fields: append(client.fields(via), hbone.Field{Name: masque.CapsuleField, Value: masque.CapsuleValue}),
-	})
+	key := tunnelKey{addr: netip.AddrPortFrom(at.Addr(), tunnelPort), uid: ep.Workload.UID, peers: joinIDs(ep.Peers(svc))}
+	pools := tunnel.Pools[tunnelKey]{H2: d.pool, H3: d.pool3}
+	s, err := pools.OpenUDP(ctx, key, d.wantsQUIC(ep.Workload), key.addr, at, client.fields(via))
 	if err != nil {
 		return nil, via, err
 	}
-	conn := s.Conn(cc.LocalAddr(), net.TCPAddrFromAddrPort(at))
-	return &tunnelled{masque.NewStream(conn), conn}, via, nil
+	return &tunnelled{s}, via, nil
 }
 
 // tunnelled carries datagrams to an endpoint in the mesh.
-type tunnelled struct {
-	*masque.Stream
-	conn *hbone.StreamConn
+type tunnelled struct{ s *tunnel.Session }
+
+// Send implements Packets.
+func (t *tunnelled) Send(p []byte, more bool) error {
+	err := t.s.Send(p, more)
+	var large *hbone3.TooLargeError
+	if errors.As(err, &large) {
+		return &DropError{DropTooLarge, err}
+	}
+	return err
 }
 
+// Receive implements Packets.
+func (t *tunnelled) Receive(f func(p []byte, more bool)) error { return t.s.Receive(f) }
+
 // Close implements Packets.
-func (t *tunnelled) Close() error { return t.conn.Close() }
+func (t *tunnelled) Close() error {
+	t.s.Close(true)
+	return nil
+}
+
+// Transport implements Packets.
+func (t *tunnelled) Transport() string { return t.s.Transport }
 
 // plainPackets carries datagrams to an endpoint that is not in the mesh.
 type plainPackets struct{ c *net.UDPConn }
@@ -114,7 +132,7 @@ func (p *plainPackets) Send(b []byte, _ bool) error {
 	case err == nil, unheard(err):
 		return nil
 	case errors.Is(err, syscall.EMSGSIZE):
-		return &DropError{"too_large", err}
+		return &DropError{DropTooLarge, err}
 	case errors.Is(err, syscall.ENOBUFS):
 		return &DropError{"not_delivered", err}
 	}
@@ -137,6 +155,9 @@ func (p *plainPackets) Receive(f func(b []byte, more bool)) error {
 
 // Close implements Packets.
 func (p *plainPackets) Close() error { return p.c.Close() }
+
+// Transport implements Packets.
+func (p *plainPackets) Transport() string { return "" }
 
 // unheard reports an ICMP error: what was sent has reached nobody.
 func unheard(err error) bool {

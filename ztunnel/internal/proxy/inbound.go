@@ -20,6 +20,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/identity"
 	"github.com/ambit-mesh/ambit/internal/masque"
 	"github.com/ambit-mesh/ambit/internal/netns"
+	"github.com/ambit-mesh/ambit/internal/tunnel"
 	"github.com/ambit-mesh/ambit/internal/wds"
 )
 
@@ -39,11 +40,11 @@ func (p *Pod) serveTunnel(ctx context.Context, sock *netns.Conn) {
 	select {
 	case p.handshakes <- struct{}{}:
 	default:
-		p.cfg.Metrics.turnedAway(transportH2, string(hbone3.TurnedFull))
+		p.cfg.Metrics.turnedAway(tunnel.H2, string(hbone3.TurnedFull))
 		p.log.Warn("too many handshakes at a time; connection dropped", zap.Stringer("from", sock.RemoteAddr()))
 		return
 	}
-	sc, err := hbone.NewServerConn(ctx, sock, p.serverTLS(ctx), p.cfg.HBONE, func(ctx context.Context, in *hbone.Incoming) { p.serve(ctx, askHTTP2(in)) })
+	sc, err := hbone.NewServerConn(ctx, sock, p.serverTLS(ctx), p.cfg.HBONE, func(ctx context.Context, in *hbone.Incoming) { p.serve(ctx, tunnel.AskHTTP2(in)) })
 	<-p.handshakes
 	if err != nil {
 		c := &connection{direction: Inbound, start: time.Now(), tunnel: true, srcAddr: sock.RemoteAddrPort(), dstID: p.source.ID(), dst: p.workload()}
@@ -90,12 +91,12 @@ func refuse(status int, kind string, format string, args ...any) error {
 }
 
 // serve serves one CONNECT of either transport.
-func (p *Pod) serve(ctx context.Context, a *ask) {
-	c := &connection{direction: Inbound, start: time.Now(), tunnel: true, authority: a.authority, transport: a.transport, dstID: p.source.ID(), moved: received(a.stream), traceparent: a.get("traceparent")}
-	c.srcAddr, _ = netip.ParseAddrPort(a.remote.String())
+func (p *Pod) serve(ctx context.Context, a *tunnel.Ask) {
+	c := &connection{direction: Inbound, start: time.Now(), tunnel: true, authority: a.Authority, transport: a.Transport, dstID: p.source.ID(), moved: received(a.Stream), traceparent: a.Get("traceparent")}
+	c.srcAddr, _ = netip.ParseAddrPort(a.Remote.String())
 	c.srcAddr = netip.AddrPortFrom(c.srcAddr.Addr().Unmap(), c.srcAddr.Port())
 	var err error
-	switch a.protocol {
+	switch a.Protocol {
 	case "":
 		err = p.serveTCP(ctx, a, c)
 	case masque.Protocol:
@@ -106,7 +107,7 @@ func (p *Pod) serve(ctx context.Context, a *ask) {
 	}
 	var r *refusal
 	if errors.As(err, &r) {
-		a.refuse(r.status, hbone.ProxyStatus(r.kind, r.Error()))
+		a.Refuse(r.status, hbone.ProxyStatus(r.kind, r.Error()))
 	}
 	if cut := c.cutReason(); cut != nil {
 		err = cut
@@ -115,7 +116,7 @@ func (p *Pod) serve(ctx context.Context, a *ask) {
 }
 
 // received counts in the direction of a connection: towards its destination first.
-func received(s tunnelStream) func() (int64, int64) {
+func received(s tunnel.Stream) func() (int64, int64) {
 	return func() (int64, int64) {
 		sent, recv := s.Transferred()
 		return recv, sent
@@ -123,7 +124,7 @@ func received(s tunnelStream) func() (int64, int64) {
 }
 
 // serveTCP serves a CONNECT for bytes.
-func (p *Pod) serveTCP(ctx context.Context, a *ask, c *connection) error {
+func (p *Pod) serveTCP(ctx context.Context, a *tunnel.Ask, c *connection) error {
 	if err := p.decide(ctx, a, c); err != nil {
 		return err
 	}
@@ -132,7 +133,7 @@ func (p *Pod) serveTCP(ctx context.Context, a *ask, c *connection) error {
 		return err
 	}
 	defer up.Close()
-	s, err := a.accept(hbone.Field{Name: "baggage", Value: baggage(c.dst, p.cfg.Cluster)})
+	s, err := a.Accept(hbone.Field{Name: "baggage", Value: baggage(c.dst, p.cfg.Cluster)})
 	if err != nil {
 		return err
 	}
@@ -141,25 +142,25 @@ func (p *Pod) serveTCP(ctx context.Context, a *ask, c *connection) error {
 }
 
 // decide finds out who asks for what, and whether that may be.
-func (p *Pod) decide(ctx context.Context, a *ask, c *connection) error {
+func (p *Pod) decide(ctx context.Context, a *tunnel.Ask, c *connection) error {
 	var err error
-	if c.srcID, err = identity.FromState(a.peer); err != nil {
+	if c.srcID, err = identity.FromState(a.Peer); err != nil {
 		return refuse(statusBadRequest, "tls_certificate_error", "%w", err)
 	}
 	if c.dst, err = p.awaitWorkload(ctx); err != nil {
 		return refuse(statusNotAvailable, "destination_not_found", "%w", err)
 	}
-	if err := p.identify(a.fields, c); err != nil {
+	if err := p.identify(a.Fields, c); err != nil {
 		return refuse(statusBadRequest, "http_request_error", "%w", err)
 	}
 	c.src = p.cfg.Store.Workload(c.srcAddr.Addr())
-	local, _ := netip.ParseAddrPort(a.local.String())
-	if c.dstAddr, c.service, err = p.target(a.authority, local.Addr().Unmap(), c.dst); err != nil {
+	local, _ := netip.ParseAddrPort(a.Local.String())
+	if c.dstAddr, c.service, err = p.target(a.Authority, local.Addr().Unmap(), c.dst); err != nil {
 		return err
 	}
 	// Registered before it is decided, so that a policy that changes in between
 	// finds the connection.
-	c.onCut(func(error) { a.stream.Reset(hbone.CodeCancel) })
+	c.onCut(func(error) { a.Stream.Reset(hbone.CodeCancel) })
 	if err := p.authorize(c); err != nil {
 		return refuse(statusDenied, "http_request_denied", "%w", err)
 	}

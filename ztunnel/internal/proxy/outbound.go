@@ -12,6 +12,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/identity"
 	"github.com/ambit-mesh/ambit/internal/netns"
 	"github.com/ambit-mesh/ambit/internal/trace"
+	"github.com/ambit-mesh/ambit/internal/tunnel"
 	"github.com/ambit-mesh/ambit/internal/wds"
 )
 
@@ -42,7 +43,7 @@ func (p *Pod) serveOutbound(ctx context.Context, app *netns.Conn) {
 
 // way is how an outbound connection goes on: one of the two is set.
 type way struct {
-	stream tunnelStream
+	stream tunnel.Stream
 	up     *netns.Conn
 	// done is called when the connection has ended; may be nil.
 	done func()

@@ -20,6 +20,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/masque"
 	"github.com/ambit-mesh/ambit/internal/netns"
 	"github.com/ambit-mesh/ambit/internal/relay"
+	"github.com/ambit-mesh/ambit/internal/tunnel"
 	"github.com/ambit-mesh/ambit/internal/wds"
 	"github.com/ambit-mesh/ambit/ztunnel/internal/dns"
 )
@@ -46,7 +47,7 @@ type Config struct {
 	HBONE hbone.Config
 	// HBONE3 bounds tunnels over QUIC, Reach remembers where those get through.
 	HBONE3 hbone3.Config
-	Reach  *Reach
+	Reach  *tunnel.Reach
 	// Cluster is the id of this cluster, for baggage.
 	Cluster string
 	// Network is the network that this node is in.

@@ -11,13 +11,13 @@ import (
 
 	"github.com/quic-go/quic-go"
 
-	workloadpb "github.com/ambit-mesh/ambit/apis/workload"
 	"github.com/ambit-mesh/ambit/internal/hbone"
 	"github.com/ambit-mesh/ambit/internal/hbone3"
 	"github.com/ambit-mesh/ambit/internal/identity"
 	"github.com/ambit-mesh/ambit/internal/netns"
 	"github.com/ambit-mesh/ambit/internal/relay"
 	"github.com/ambit-mesh/ambit/internal/segment"
+	"github.com/ambit-mesh/ambit/internal/tunnel"
 	"github.com/ambit-mesh/ambit/internal/wds"
 )
 
@@ -42,10 +42,10 @@ func (p *Pod) openQUIC(given *inherited) error {
 		return p.source.Get(ctx)
 	})
 	cfg.MaxHandshakes = maxHandshakes
-	cfg.OnTurned = func(why hbone3.Turned) { p.cfg.Metrics.turnedAway(transportH3, string(why)) }
+	cfg.OnTurned = func(why hbone3.Turned) { p.cfg.Metrics.turnedAway(tunnel.H3, string(why)) }
 	cfg.OnFailed = p.handshakeFailed
 	cfg.OnDropped = func() { p.cfg.Metrics.dropped(Inbound, dropQueue) }
-	p.quic, err = hbone3.NewServer(p.quicSocket, server, cfg, func(ctx context.Context, in *hbone3.Incoming) { p.serve(ctx, askHTTP3(in)) })
+	p.quic, err = hbone3.NewServer(p.quicSocket, server, cfg, func(ctx context.Context, in *hbone3.Incoming) { p.serve(ctx, tunnel.AskHTTP3(in)) })
 	if err != nil {
 		return fmt.Errorf("pod %s/%s: %w", p.info.Namespace, p.info.Name, err)
 	}
@@ -63,7 +63,7 @@ func (p *Pod) openQUIC(given *inherited) error {
 
 // handshakeFailed notes a peer that has not got through the handshake.
 func (p *Pod) handshakeFailed(from net.Addr, err error) {
-	c := &connection{direction: Inbound, start: time.Now(), tunnel: true, transport: transportH3, dstID: p.source.ID(), dst: p.workload()}
+	c := &connection{direction: Inbound, start: time.Now(), tunnel: true, transport: tunnel.H3, dstID: p.source.ID(), dst: p.workload()}
 	if udp, ok := from.(*net.UDPAddr); ok {
 		c.srcAddr = netip.AddrPortFrom(udp.AddrPort().Addr().Unmap(), udp.AddrPort().Port())
 	}
@@ -90,36 +90,9 @@ func (p *Pod) dialQUIC(ctx context.Context, key poolKey) (*hbone3.ClientConn, er
 	if err != nil {
 		return nil, err
 	}
-	node := key.addr.Addr().String()
-	if w := p.cfg.Store.Workload(key.addr.Addr()); w != nil && w.Node != "" {
-		node = w.Node
-	}
 	cfg := p.cfg.HBONE3
 	cfg.OnDropped = func() { p.cfg.Metrics.dropped(Outbound, dropQueue) }
-	cc, err := hbone3.Dial(ctx, p.quicOwn, key.addr, tlsConfig, cfg)
-	switch {
-	case err == nil:
-		p.cfg.Reach.worked(node)
-		return cc, nil
-	case hbone3.Unreachable(err):
-		p.cfg.Reach.failed(node, err)
-	}
-	return nil, fmt.Errorf("tunnel to %s: %w", key.addr, err)
-}
-
-// wantsHTTP3 says whether traffic to a workload goes over QUIC.
-func (p *Pod) wantsHTTP3(src, dst *wds.Workload, udp bool) bool {
-	switch {
-	case !dst.HTTP3, src.Transport == workloadpb.Transport_H2, dst.Transport == workloadpb.Transport_H2:
-		return false
-	case !udp && src.Transport != workloadpb.Transport_H3 && dst.Transport != workloadpb.Transport_H3:
-		return false
-	}
-	node := dst.Node
-	if node == "" && len(dst.Addresses) > 0 {
-		node = dst.Addresses[0].String()
-	}
-	return p.cfg.Reach.try(node)
+	return p.cfg.Reach.Dial(ctx, p.quicOwn, key.addr, p.cfg.Store.Workload(key.addr.Addr()), tlsConfig, cfg)
 }
 
 // seen notes who the other end has proved to be.
@@ -130,13 +103,13 @@ func (c *connection) seen(state tls.ConnectionState) {
 }
 
 // openTunnel opens a stream by the transport that policy and the path allow.
-func (p *Pod) openTunnel(ctx context.Context, c *connection, r *wds.Route, req hbone.Request) (tunnelStream, error) {
+func (p *Pod) openTunnel(ctx context.Context, c *connection, r *wds.Route, req hbone.Request) (tunnel.Stream, error) {
 	key := poolKey{addr: r.Connect, uid: r.Workload.UID, peers: joinIDs(r.Peers)}
-	if p.wantsHTTP3(c.src, r.Workload, false) {
+	if p.cfg.Reach.Wants(c.src, r.Workload, false) {
 		s, _, cc, err := p.pool3.Open(ctx, key, req)
 		if err == nil {
 			c.seen(cc.PeerState())
-			c.transport = transportH3
+			c.transport = tunnel.H3
 			return s, nil
 		}
 		if !hbone3.Unavailable(err) {
@@ -148,7 +121,7 @@ func (p *Pod) openTunnel(ctx context.Context, c *connection, r *wds.Route, req h
 		return nil, err
 	}
 	c.seen(cc.PeerState())
-	c.transport = transportH2
+	c.transport = tunnel.H2
 	return s, nil
 }
 

@@ -1,13 +1,9 @@
 package proxy
 
 import (
-	"errors"
 	"net/netip"
 	"testing"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
-	"go.uber.org/zap"
 )
 
 // A flood from one address takes neither the room of others nor more than its own.
@@ -105,38 +101,5 @@ func TestPortIsUsedAgain(t *testing.T) {
 	table.sweep(time.Now().Add(udpRefused))
 	if _, isNew := get(); !isNew {
 		t.Error("what came to nothing is remembered for ever")
-	}
-}
-
-func TestReach(t *testing.T) {
-	r := NewReach(prometheus.NewRegistry(), zap.NewNop())
-	now := time.Unix(1000, 0)
-	r.now = func() time.Time { return now }
-	if !r.try("n1") {
-		t.Fatal("a node that nothing is known of is not tried")
-	}
-	r.failed("n1", errors.New("no answer"))
-	if r.try("n1") || !r.try("n2") {
-		t.Error("blocked is n1, and n1 alone")
-	}
-	now = now.Add(firstBackoff)
-	if !r.try("n1") || r.try("n1") {
-		t.Error("after the time-out one tries, and no other")
-	}
-	r.failed("n1", errors.New("no answer"))
-	now = now.Add(firstBackoff)
-	if r.try("n1") {
-		t.Error("the second time-out is not longer")
-	}
-	for range 20 {
-		r.failed("n1", errors.New("no answer"))
-	}
-	now = now.Add(maxBackoff)
-	if !r.try("n1") {
-		t.Error("the time-out has no upper bound")
-	}
-	r.worked("n1")
-	if !r.try("n1") || !r.try("n1") {
-		t.Error("what works is not used")
 	}
 }

@@ -9,18 +9,18 @@ import (
 	"time"
 
 	"github.com/ambit-mesh/ambit/internal/hbone"
-	"github.com/ambit-mesh/ambit/internal/hbone3"
 	"github.com/ambit-mesh/ambit/internal/masque"
 	"github.com/ambit-mesh/ambit/internal/netns"
+	"github.com/ambit-mesh/ambit/internal/tunnel"
 )
 
 // serveUDP serves one CONNECT-UDP.
-func (p *Pod) serveUDP(ctx context.Context, a *ask, c *connection) error {
-	authority, err := masque.ParsePath(a.path)
+func (p *Pod) serveUDP(ctx context.Context, a *tunnel.Ask, c *connection) error {
+	authority, err := masque.ParsePath(a.Path)
 	if err != nil {
 		return refuse(statusBadRequest, "http_request_error", "%w", err)
 	}
-	a.authority, c.authority = authority, authority
+	a.Authority, c.authority = authority, authority
 	if err := p.decide(ctx, a, c); err != nil {
 		return err
 	}
@@ -39,31 +39,19 @@ func (p *Pod) serveUDP(ctx context.Context, a *ask, c *connection) error {
 		return refuse(statusNotAvailable, "destination_unavailable", "application at %s: %w", c.dstAddr, err)
 	}
 	defer app.Close()
-	fields := []hbone.Field{{Name: "baggage", Value: baggage(c.dst, p.cfg.Cluster)}, {Name: masque.CapsuleField, Value: masque.CapsuleValue}}
-	batch := a.get(masque.BatchField) == masque.BatchValue
-	if batch {
-		fields = append(fields, hbone.Field{Name: masque.BatchField, Value: masque.BatchValue})
-	}
-	stream, err := a.accept(fields...)
+	way, err := a.AcceptUDP(hbone.Field{Name: "baggage", Value: baggage(c.dst, p.cfg.Cluster)})
 	if err != nil {
 		return err
-	}
-	var way packets
-	switch s := stream.(type) {
-	case *hbone3.Stream:
-		way = &overQUIC{s: s, batch: batch}
-	case *hbone.Stream:
-		way = newOverHTTP2(s.Conn(a.local, a.remote))
 	}
 	return p.deliver(c, way, app)
 }
 
 // deliver carries datagrams between a tunnel and the application.
-func (p *Pod) deliver(c *connection, way packets, app *net.UDPConn) error {
+func (p *Pod) deliver(c *connection, way tunnel.Packets, app *net.UDPConn) error {
 	s := newSession(flowKey{c.srcAddr, c.dstAddr}, c)
 	p.established(c)
 	c.onCut(func(error) { s.end() })
-	s.onEnd(func() { way.close(true) })
+	s.onEnd(func() { way.Close(true) })
 	s.onEnd(func() { _ = app.Close() })
 	// The other end decides when a session is idle; this is for one that does not.
 	idle := time.AfterFunc(2*udpIdle, func() { p.endIdle(s) })
@@ -73,7 +61,7 @@ func (p *Pod) deliver(c *connection, way packets, app *net.UDPConn) error {
 	go func() {
 		err := readApp(app, func(b []byte, more bool) {
 			s.moved(more)
-			if drop := dropReason(way.send(b, more)); drop != "" {
+			if drop := dropReason(way.Send(b, more)); drop != "" {
 				p.cfg.Metrics.dropped(Inbound, drop)
 			}
 		})
@@ -81,7 +69,7 @@ func (p *Pod) deliver(c *connection, way packets, app *net.UDPConn) error {
 		back <- err
 	}()
 	out := &burst{c: app}
-	err := way.receive(func(b []byte, more bool) {
+	err := way.Receive(func(b []byte, more bool) {
 		s.moved(more)
 		if werr := out.add(b, more); werr != nil && !isGone(werr) {
 			p.cfg.Metrics.dropped(Inbound, dropReason(werr))

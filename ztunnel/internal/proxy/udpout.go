@@ -8,11 +8,10 @@ import (
 	"net/netip"
 
 	"github.com/ambit-mesh/ambit/internal/hbone"
-	"github.com/ambit-mesh/ambit/internal/hbone3"
 	"github.com/ambit-mesh/ambit/internal/identity"
-	"github.com/ambit-mesh/ambit/internal/masque"
 	"github.com/ambit-mesh/ambit/internal/netns"
 	"github.com/ambit-mesh/ambit/internal/trace"
+	"github.com/ambit-mesh/ambit/internal/tunnel"
 	"github.com/ambit-mesh/ambit/internal/wds"
 )
 
@@ -52,7 +51,7 @@ func (p *Pod) outboundUDP(ctx context.Context, s *session) error {
 }
 
 // connectUDP finds an endpoint and a way to it.
-func (p *Pod) connectUDP(ctx context.Context, c *connection) (packets, func(), error) {
+func (p *Pod) connectUDP(ctx context.Context, c *connection) (tunnel.Packets, func(), error) {
 	var tried []*wds.Workload
 	for try := 1; ; try++ {
 		route, err := p.cfg.Store.RouteUDP(c.src, c.dstAddr, tried...)
@@ -68,7 +67,7 @@ func (p *Pod) connectUDP(ctx context.Context, c *connection) (packets, func(), e
 	}
 }
 
-func (p *Pod) wayUDP(ctx context.Context, c *connection, r *wds.Route) (packets, func(), error) {
+func (p *Pod) wayUDP(ctx context.Context, c *connection, r *wds.Route) (tunnel.Packets, func(), error) {
 	if !r.Tunnel {
 		c.tunnel, c.authority, c.dstID = false, "", identity.ID{}
 		up, err := netns.DialUDP(p.ns, netip.AddrPort{}, r.Connect, netns.UDPOptions{Mark: Mark, ReceiveBuffer: udpBuffer})
@@ -83,57 +82,31 @@ func (p *Pod) wayUDP(ctx context.Context, c *connection, r *wds.Route) (packets,
 	done := r.Workload.Opened()
 	ctx, cancel := context.WithTimeout(ctx, 2*p.cfg.ConnectTimeout)
 	defer cancel()
-	req := hbone.Request{
-		Authority: r.Connect.String(), Protocol: masque.Protocol, Path: masque.Path(r.Target),
-		Fields: append(p.requestFields(c), hbone.Field{Name: masque.CapsuleField, Value: masque.CapsuleValue}),
-	}
-	way, err := p.askUDP(ctx, c, r, req)
+	key := poolKey{addr: r.Connect, uid: r.Workload.UID, peers: joinIDs(r.Peers)}
+	pools := tunnel.Pools[poolKey]{H2: p.pool, H3: p.pool3}
+	s, err := pools.OpenUDP(ctx, key, p.cfg.Reach.Wants(c.src, r.Workload, true), r.Connect, r.Target, p.requestFields(c))
 	if err != nil {
 		done()
 		return nil, nil, err
 	}
-	return way, done, nil
-}
-
-// askUDP opens the session at the destination: over HTTP/3 where that gets through,
-// or else over HTTP/2.
-func (p *Pod) askUDP(ctx context.Context, c *connection, r *wds.Route, req hbone.Request) (packets, error) {
-	key := poolKey{addr: r.Connect, uid: r.Workload.UID, peers: joinIDs(r.Peers)}
-	if p.wantsHTTP3(c.src, r.Workload, true) {
-		req3 := req
-		req3.Fields = append(req.Fields[:len(req.Fields):len(req.Fields)], hbone.Field{Name: masque.BatchField, Value: masque.BatchValue})
-		s, resp, cc, err := p.pool3.Open(ctx, key, req3)
-		if err == nil {
-			c.seen(cc.PeerState())
-			c.moved, c.transport = s.Transferred, transportH3
-			return &overQUIC{s: s, batch: resp.Get(masque.BatchField) == masque.BatchValue}, nil
-		}
-		if !hbone3.Unavailable(err) {
-			return nil, err
-		}
-	}
-	s, _, cc, err := p.pool.Open(ctx, key, req)
-	if err != nil {
-		return nil, err
-	}
-	c.seen(cc.PeerState())
-	c.moved, c.transport = s.Transferred, transportH2
-	return newOverHTTP2(s.Conn(net.TCPAddrFromAddrPort(c.srcAddr), net.TCPAddrFromAddrPort(r.Connect))), nil
+	c.seen(s.Peer)
+	c.moved, c.transport = s.Stream.Transferred, s.Transport
+	return s, done, nil
 }
 
 // exchange carries datagrams both ways until the session ends. own is the socket
 // that the kernel gives the application's datagrams to, nil where they come through
 // the session.
-func (p *Pod) exchange(s *session, way packets, app sender, own *net.UDPConn) error {
+func (p *Pod) exchange(s *session, way tunnel.Packets, app sender, own *net.UDPConn) error {
 	c := s.c
-	g := &guarded{packets: way}
+	g := &guarded{Packets: way}
 	if c.moved == nil {
 		c.moved = func() (int64, int64) { return g.n.Load(), c.toSrc.Load() }
 	}
 	dir := c.direction
 	send := func(b []byte, more bool) {
 		s.moved(more)
-		drop := dropReason(g.send(b, more))
+		drop := dropReason(g.Send(b, more))
 		if drop == "" {
 			return
 		}
@@ -147,11 +120,11 @@ func (p *Pod) exchange(s *session, way packets, app sender, own *net.UDPConn) er
 	c.onCut(func(error) { s.end() })
 	p.conns.add(c)
 	p.established(c)
-	s.onEnd(func() { way.close(true) })
+	s.onEnd(func() { way.Close(true) })
 	if own != nil {
 		s.onEnd(func() { _ = own.Close() })
 	}
-	s.ready(func(b []byte) error { return g.send(b, false) })
+	s.ready(func(b []byte) error { return g.Send(b, false) })
 	var back chan error
 	if own != nil {
 		back = make(chan error, 1)
@@ -171,7 +144,7 @@ func (p *Pod) exchange(s *session, way packets, app sender, own *net.UDPConn) er
 	if own != nil {
 		answer = (&burst{c: own}).add
 	}
-	err := way.receive(func(b []byte, more bool) {
+	err := way.Receive(func(b []byte, more bool) {
 		s.moved(more)
 		c.toSrc.Add(int64(len(b)))
 		if werr := answer(b, more); werr != nil && !isGone(werr) {
