@@ -25,7 +25,7 @@ import (
 )
 
 // tokenAudience is for whom the tokens of the mesh's pods are made.
-const tokenAudience = "ambit-mesh.io"
+const tokenAudience = "ambit-mesh.io" //nolint:gosec // a name, and no token
 
 // leads is what the leader writes to Kubernetes, beside the root bundle.
 type leads struct {

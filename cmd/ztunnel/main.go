@@ -2,14 +2,14 @@
 package main
 
 import (
-	"net/netip"
-
 	"context"
 	"fmt"
-	"github.com/miekg/dns"
+	"net/netip"
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/miekg/dns"
 
 	"github.com/spf13/pflag"
 

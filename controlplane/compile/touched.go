@@ -204,5 +204,5 @@ func (c *Compiler) attachedRoutes(n types.NamespacedName) int32 {
 	for _, es := range c.graph.ExternalsOfWaypoint(n) {
 		count(externalKey(es))
 	}
-	return int32(len(found)) //nolint:gosec // far fewer than 2^31
+	return int32(len(found))
 }

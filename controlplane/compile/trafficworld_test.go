@@ -253,11 +253,12 @@ func drawTargets(t *rapid.T) []meshv1alpha1.TrafficTargetReference {
 	for range rapid.IntRange(0, 2).Draw(t, "targets") {
 		kind := pick(t, "kind", meshv1alpha1.TargetService, meshv1alpha1.TargetService, meshv1alpha1.TargetExternalService, meshv1alpha1.TargetHTTPRoute, meshv1alpha1.TargetGRPCRoute)
 		ref := meshv1alpha1.TrafficTargetReference{Kind: kind, Name: pick[gatewayv1.ObjectName](t, "target", "r1", "r2")}
-		if kind == meshv1alpha1.TargetService {
+		switch kind {
+		case meshv1alpha1.TargetService:
 			ref.Name = pick[gatewayv1.ObjectName](t, "target", "s1", "s2")
-		} else if kind == meshv1alpha1.TargetExternalService {
+		case meshv1alpha1.TargetExternalService:
 			ref.Name, ref.Group = pick[gatewayv1.ObjectName](t, "target", "s1", "s2"), meshv1alpha1.GroupName
-		} else {
+		default:
 			ref.Group = gatewayv1.GroupName
 		}
 		if section := pick[gatewayv1.SectionName](t, "section", "", "", "p", "r1"); section != "" {

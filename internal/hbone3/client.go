@@ -182,9 +182,9 @@ func (c *ClientConn) ask(ctx context.Context, s *http3.RequestStream, req hbone.
 	if err := s.SendRequestHeader(hr); err != nil {
 		return nil, because(ctx, err)
 	}
-	resp, err := s.ReadResponse()
+	resp, err := s.ReadResponse() //nolint:bodyclose // the stream is what follows
 	for err == nil && resp.StatusCode < 200 {
-		resp, err = s.ReadResponse()
+		resp, err = s.ReadResponse() //nolint:bodyclose // the same
 	}
 	if err != nil {
 		return nil, because(ctx, err)

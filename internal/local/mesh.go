@@ -52,6 +52,7 @@ func (f meshFiles) zds(node string) string   { return filepath.Join(sandbox.Sock
 func (f meshFiles) snapshot(node string) string {
 	return filepath.Join(f.state, node, "ztunnel", "mesh.snapshot")
 }
+
 func (f meshFiles) cni(node string) string    { return filepath.Join(sandbox.SocketDir, node, "cni.sock") }
 func (f meshFiles) access(node string) string { return filepath.Join(f.logs(), node+"-access.log") }
 

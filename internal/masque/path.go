@@ -13,10 +13,14 @@ const (
 	// Protocol is the :protocol of the extended CONNECT (RFC 9298 section 3.4).
 	Protocol = "connect-udp"
 	// CapsuleField says that the stream carries capsules (RFC 9297 section 3.4).
-	CapsuleField, CapsuleValue = "capsule-protocol", "?1"
+	CapsuleField = "capsule-protocol"
+	// CapsuleValue is its value: true.
+	CapsuleValue = "?1"
 	// BatchField, in a request and in its answer, says that its sender reads
 	// payloads of context 2.
-	BatchField, BatchValue = "ambit-datagram-batch", "2"
+	BatchField = "ambit-datagram-batch"
+	// BatchValue is its value.
+	BatchValue = "2"
 
 	pathPrefix = "/.well-known/masque/udp/"
 )

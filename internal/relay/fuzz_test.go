@@ -36,7 +36,7 @@ func FuzzPacket(f *testing.F) {
 
 func TestTags(t *testing.T) {
 	id, err := ids(0x01020304).GenerateConnectionID()
-	if err != nil || id.Len() != (ids(0)).ConnectionIDLen() {
+	if err != nil || id.Len() != ids(0).ConnectionIDLen() {
 		t.Fatal(id, err)
 	}
 	short := append([]byte{0x41}, id.Bytes()...)

@@ -10,7 +10,10 @@ import (
 )
 
 // What a tunnel speaks, as access logs have it.
-const H2, H3 = "h2", "h3"
+const (
+	H2 = "h2" // HTTP/2 over TCP
+	H3 = "h3" // HTTP/3 over QUIC
+)
 
 // Stream is a stream of either transport.
 type Stream interface {

@@ -100,8 +100,10 @@ func (b *bench) shareCores(ctx context.Context) error {
 		where []string
 		cores cores
 	}{
-		{[]string{"n1"}, first}, {[]string{"-n", "bench", "client", "-c", "hold"}, first},
-		{[]string{"n2"}, second}, {[]string{"-n", "bench", "server", "-c", "serve"}, second},
+		{[]string{"n1"}, first},
+		{[]string{"-n", "bench", "client", "-c", "hold"}, first},
+		{[]string{"n2"}, second},
+		{[]string{"-n", "bench", "server", "-c", "serve"}, second},
 	} {
 		args := append(append([]string{"local", "exec", "--name", b.name}, in.where...), "--", b.self, "pin", string(in.cores))
 		if out, err := exec.CommandContext(ctx, b.cli, args...).CombinedOutput(); err != nil {

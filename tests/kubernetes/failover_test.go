@@ -46,8 +46,8 @@ func program(t *testing.T, bin string, s *apitest.Server) (log *output, kill fun
 		t.Fatal(err)
 	}
 	kill = sync.OnceFunc(func() {
-		_ = cmd.Process.Kill() //nolint:errcheck // it may have ended
-		_ = cmd.Wait()         //nolint:errcheck // it is killed
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
 	})
 	t.Cleanup(func() {
 		kill()

@@ -44,7 +44,7 @@ func find(t *testing.T, r *replica, token string) *loot {
 	show := func(ctx context.Context) context.Context {
 		return metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token)
 	}
-	cc, err := grpc.NewClient(r.XDSAddr().String(), grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{InsecureSkipVerify: true})), //nolint:gosec // the test's own server
+	cc, err := grpc.NewClient(r.XDSAddr().String(), grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{InsecureSkipVerify: true})),
 		grpc.WithUnaryInterceptor(func(ctx context.Context, method string, in, out any, cc *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 			return call(show(ctx), method, in, out, cc, opts...)
 		}),
@@ -181,8 +181,11 @@ func twoNodes() string {
 	}
 	for _, p := range []struct{ ns, account, name, node, labels string }{
 		{"ambit-system", "ambit-ztunnel", "ztunnel", "n1", ""},
-		{"shop", "batch", "ended", "n1", ""}, {"shop", "cart", "cart", "n2", ""}, {"shop", "wp", "wp-1", "n1", "gateway.networking.k8s.io/gateway-name: wp"},
-		{"bank", "vault", "vault", "n2", "app: vault"}, {"bank", "wp", "wp-1", "n2", "gateway.networking.k8s.io/gateway-name: wp"},
+		{"shop", "batch", "ended", "n1", ""},
+		{"shop", "cart", "cart", "n2", ""},
+		{"shop", "wp", "wp-1", "n1", "gateway.networking.k8s.io/gateway-name: wp"},
+		{"bank", "vault", "vault", "n2", "app: vault"},
+		{"bank", "wp", "wp-1", "n2", "gateway.networking.k8s.io/gateway-name: wp"},
 	} {
 		fmt.Fprintf(&out, "---\n{apiVersion: v1, kind: ServiceAccount, metadata: {name: %s, namespace: %s}}\n", p.account, p.ns)
 		fmt.Fprintf(&out, "---\n{apiVersion: v1, kind: Pod, metadata: {name: %s, namespace: %s, labels: {%s}}, spec: {nodeName: %s, serviceAccountName: %s, containers: [{name: c, image: i}]}}\n", p.name, p.ns, p.labels, p.node, p.account)

@@ -115,8 +115,10 @@ func TestConnect(t *testing.T) {
 		{Addr: "proxied:80", Say: "CONNECT /path HTTP/1.1\r\nHost: proxied\r\n\r\n", Leave: true},
 	}, &got, "converse")
 	for i, want := range []struct{ head, tail string }{
-		{"HTTP/1.1 200 ", "\r\n\r\ntunnel to far.example:99\nx\nx\nx\nx\nx\n"}, {"HTTP/1.1 200 ", "\r\n\r\ntunnel to far.example:99\nearly\n"},
-		{"HTTP/1.1 403 ", "not there\n"}, {"HTTP/1.1 400 ", "\n"},
+		{"HTTP/1.1 200 ", "\r\n\r\ntunnel to far.example:99\nx\nx\nx\nx\nx\n"},
+		{"HTTP/1.1 200 ", "\r\n\r\ntunnel to far.example:99\nearly\n"},
+		{"HTTP/1.1 403 ", "not there\n"},
+		{"HTTP/1.1 400 ", "\n"},
 	} {
 		if r := got[i]; !strings.HasPrefix(r.Heard, want.head) || !strings.HasSuffix(r.Heard, want.tail) || !r.Ended {
 			t.Errorf("CONNECT %d: %q, ended %v, %s; want %q ... %q", i, r.Heard, r.Ended, r.Error, want.head, want.tail)

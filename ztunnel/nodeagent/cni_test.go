@@ -213,8 +213,10 @@ func TestThePluginPassesTheResultOn(t *testing.T) {
 	const result = `{"cniVersion":"0.3.1","ips":[{"version":"4","address":"10.0.0.1/24"}],"theirs":{"n":1.50, "a":[]}}`
 	for _, version := range []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"} {
 		cmd := exec.Command(r.plugin)
-		cmd.Env = []string{"CNI_COMMAND=ADD", "CNI_CONTAINERID=c", "CNI_NETNS=/proc/1/ns/mnt-no", "CNI_IFNAME=eth0", "CNI_PATH=" + r.bin,
-			"CNI_ARGS=K8S_POD_NAMESPACE=ambit-system;K8S_POD_NAME=a;K8S_POD_UID=u"}
+		cmd.Env = []string{
+			"CNI_COMMAND=ADD", "CNI_CONTAINERID=c", "CNI_NETNS=/proc/1/ns/mnt-no", "CNI_IFNAME=eth0", "CNI_PATH=" + r.bin,
+			"CNI_ARGS=K8S_POD_NAMESPACE=ambit-system;K8S_POD_NAME=a;K8S_POD_UID=u",
+		}
 		cmd.Stdin = strings.NewReader(`{"cniVersion":"` + version + `","name":"net","type":"ambit-cni","socket":"/s","enrolledFile":"/e","exemptNamespaces":["ambit-system"],"prevResult":` + result + `}`)
 		out, err := cmd.Output()
 		if err != nil || string(out) != result+"\n" {

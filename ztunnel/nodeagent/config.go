@@ -88,10 +88,17 @@ func (c Config) Validate() error {
 		return errors.New("node: must be set to this node's name")
 	}
 	for _, p := range []struct{ name, path string }{
-		{"zds socket", c.ZDSSocket}, {"cni socket", c.CNISocket}, {"state dir", c.StateDir},
-		{"enrolled file", c.EnrolledFile}, {"proc dir", c.ProcDir}, {"netns dir", c.NetnsDir},
-		{"cni conf dir", c.CNI.ConfDir}, {"cni bin dir", c.CNI.BinDir}, {"cni program", c.CNI.Program},
-		{"cni host socket", c.CNI.HostSocket}, {"cni host enrolled file", c.CNI.HostEnrolledFile},
+		{"zds socket", c.ZDSSocket},
+		{"cni socket", c.CNISocket},
+		{"state dir", c.StateDir},
+		{"enrolled file", c.EnrolledFile},
+		{"proc dir", c.ProcDir},
+		{"netns dir", c.NetnsDir},
+		{"cni conf dir", c.CNI.ConfDir},
+		{"cni bin dir", c.CNI.BinDir},
+		{"cni program", c.CNI.Program},
+		{"cni host socket", c.CNI.HostSocket},
+		{"cni host enrolled file", c.CNI.HostEnrolledFile},
 	} {
 		if p.path == "" && !slices.Contains([]string{"zds socket", "cni socket", "state dir"}, p.name) {
 			continue
@@ -104,7 +111,9 @@ func (c Config) Validate() error {
 		name  string
 		value time.Duration
 	}{
-		{"start timeout", c.StartTimeout}, {"drain timeout", c.DrainTimeout}, {"repair interval", c.RepairInterval},
+		{"start timeout", c.StartTimeout},
+		{"drain timeout", c.DrainTimeout},
+		{"repair interval", c.RepairInterval},
 		{"uninstall drain", c.UninstallDrain},
 	} {
 		if d.value < 0 {

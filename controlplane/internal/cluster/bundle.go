@@ -15,10 +15,10 @@ import (
 )
 
 const (
-	// BundleName is the ConfigMap, and the ClusterTrustBundle, of the roots, and
-	// BundleKey the key of the former.
+	// BundleName is the ConfigMap, and the ClusterTrustBundle, of the roots.
 	BundleName = "ambit-root-cert"
-	BundleKey  = "root-cert.pem"
+	// BundleKey is the key of the ConfigMap.
+	BundleKey = "root-cert.pem"
 
 	// lookEvery is how late a new namespace, or root, is noticed at most.
 	lookEvery = time.Second

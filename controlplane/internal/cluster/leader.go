@@ -100,7 +100,7 @@ func (l *Leader) term(ctx context.Context) error {
 	}
 	l.leads.Store(false)
 	stop()
-	<-ended
+	<-ended //nolint:errcheck // known already, or of no more interest
 	giveUp()
 	<-over
 	l.log.Info("this replica leads no more", zap.String("name", l.lock.Identity()), zap.Error(err))

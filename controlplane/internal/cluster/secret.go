@@ -18,10 +18,10 @@ import (
 const FieldManager = "ambit-mesh.io/controlplane"
 
 const (
-	// SecretName is the Secret of the authority, in the root namespace, and
-	// SecretKey what of it holds the record.
+	// SecretName is the Secret of the authority, in the root namespace.
 	SecretName = "ambit-ca"
-	SecretKey  = "authority.json"
+	// SecretKey is what of it holds the record.
+	SecretKey = "authority.json"
 
 	requestTimeout = 10 * time.Second
 )

@@ -191,7 +191,7 @@ func keepReplicas(have, want *unstructured.Unstructured) {
 	}
 	n, found, _ := unstructured.NestedInt64(have.Object, "spec", "replicas")
 	for _, f := range have.GetManagedFields() {
-		if f.Manager != FieldManager && f.FieldsV1 != nil && strings.Contains(string(f.FieldsV1.Raw), `"f:replicas"`) && f.Subresource != "status" {
+		if f.Manager != FieldManager && f.FieldsV1 != nil && strings.Contains(f.FieldsV1.GetRawString(), `"f:replicas"`) && f.Subresource != "status" {
 			return
 		}
 	}

@@ -17,9 +17,12 @@ import (
 // Kinds are all that have a status of the mesh's.
 func Kinds() []schema.GroupKind {
 	kinds := []schema.GroupKind{
-		{Kind: "Service"}, {Kind: "Namespace"},
-		{Group: gatewayv1.GroupName, Kind: "GatewayClass"}, {Group: gatewayv1.GroupName, Kind: "Gateway"},
-		{Group: gatewayxv1alpha1.GroupName, Kind: "XMesh"}, {Group: gatewayxv1alpha1.GroupName, Kind: graph.KindXBackendTrafficPolicy},
+		{Kind: "Service"},
+		{Kind: "Namespace"},
+		{Group: gatewayv1.GroupName, Kind: "GatewayClass"},
+		{Group: gatewayv1.GroupName, Kind: "Gateway"},
+		{Group: gatewayxv1alpha1.GroupName, Kind: "XMesh"},
+		{Group: gatewayxv1alpha1.GroupName, Kind: graph.KindXBackendTrafficPolicy},
 	}
 	for _, k := range []string{graph.KindHTTPRoute, graph.KindGRPCRoute, graph.KindTLSRoute, graph.KindTCPRoute, graph.KindUDPRoute, graph.KindBackendTLSPolicy} {
 		kinds = append(kinds, schema.GroupKind{Group: gatewayv1.GroupName, Kind: k})

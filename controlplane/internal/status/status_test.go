@@ -139,9 +139,11 @@ func (s *source) Glance(graph.Key) (status.Wanted, bool) {
 	defer s.mu.Unlock()
 	return s.wanted, true
 }
+
 func (s *source) Wanted(k graph.Key, _ *unstructured.Unstructured) (status.Wanted, bool) {
 	return s.Glance(k)
 }
+
 func (s *source) set(w status.Wanted) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -173,8 +175,9 @@ func start(t *testing.T, objects ...client.Object) *bench {
 			t.Fatal(err)
 		}
 	}
-	mapper := meta.NewDefaultRESTMapper([]schema.GroupVersion{gatewayv1.SchemeGroupVersion})
-	mapper.Add(gatewayv1.SchemeGroupVersion.WithKind("HTTPRoute"), meta.RESTScopeNamespace)
+	v1 := schema.GroupVersion{Group: gatewayv1.GroupName, Version: "v1"}
+	mapper := meta.NewDefaultRESTMapper([]schema.GroupVersion{v1})
+	mapper.Add(v1.WithKind("HTTPRoute"), meta.RESTScopeNamespace)
 	b.client = fake.NewClientBuilder().WithScheme(sch).WithRESTMapper(mapper).WithObjects(objects...).WithStatusSubresource(&gatewayv1.HTTPRoute{}).
 		WithInterceptorFuncs(interceptor.Funcs{
 			Get: func(ctx context.Context, c client.WithWatch, k client.ObjectKey, obj client.Object, opts ...client.GetOption) error {

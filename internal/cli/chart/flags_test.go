@@ -39,7 +39,7 @@ func flags(t *testing.T, dir, program string) map[string]bool {
 	var help bytes.Buffer
 	cmd := exec.CommandContext(t.Context(), bin, "--help")
 	cmd.Stdout, cmd.Stderr = &help, &help
-	_ = cmd.Run() //nolint:errcheck // that help was asked for is an error to some
+	_ = cmd.Run()
 	out := make(map[string]bool)
 	for _, m := range flagLine.FindAllStringSubmatch(help.String(), -1) {
 		out[m[1]] = true

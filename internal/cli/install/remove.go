@@ -207,7 +207,8 @@ func provisioned() []schema.GroupVersionResource {
 		{Group: "autoscaling", Version: "v2", Resource: "horizontalpodautoscalers"},
 		{Group: "policy", Version: "v1", Resource: "poddisruptionbudgets"},
 		{Group: "apps", Version: "v1", Resource: "deployments"},
-		{Version: "v1", Resource: "services"}, {Version: "v1", Resource: "serviceaccounts"},
+		{Version: "v1", Resource: "services"},
+		{Version: "v1", Resource: "serviceaccounts"},
 	}
 }
 

@@ -127,7 +127,7 @@ func (i *Installer) succeeded(ctx context.Context, d *appsv1.DaemonSet) (appsv1.
 		}
 	}
 	if len(updated) == int(s.DesiredNumberScheduled) {
-		s.UpdatedNumberScheduled, s.NumberReady, s.NumberAvailable = int32(len(updated)), int32(len(ready)), int32(len(ready)) //nolint:gosec // at most the number of nodes
+		s.UpdatedNumberScheduled, s.NumberReady, s.NumberAvailable = int32(len(updated)), int32(len(ready)), int32(len(ready))
 	}
 	return s, nil
 }

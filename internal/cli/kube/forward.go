@@ -33,7 +33,10 @@ func (c *Cluster) Forward(ctx context.Context, namespace, pod string, port int, 
 	}
 	done := make(chan error, 1)
 	go func() { done <- fw.ForwardPorts() }()
-	defer func() { close(stop); <-done }()
+	defer func() {
+		close(stop)
+		<-done //nolint:errcheck // how a port that is not needed any more was closed
+	}()
 	timer := time.NewTimer(forwardTimeout)
 	defer timer.Stop()
 	select {

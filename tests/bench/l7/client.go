@@ -19,15 +19,15 @@ type client interface {
 	io.Closer
 }
 
-func newClient(proto, scheme string, c net.Conn) (client, error) {
+func newClient(proto, scheme string, c net.Conn) client {
 	if proto == http1Row {
-		return &client1{Conn: c, in: bufio.NewReaderSize(c, 16<<10)}, nil
+		return &client1{Conn: c, in: bufio.NewReaderSize(c, 16<<10)}
 	}
 	h := &client2{Conn: c, in: bufio.NewReaderSize(c, 16<<10), scheme: scheme, next: 1}
 	h.out = append(h.out, h2wire.Preface...)
 	h.out = h2wire.AppendSettings(h.out, h2wire.Setting{ID: h2wire.SettingEnablePush, Value: 0}, h2wire.Setting{ID: h2wire.SettingInitialWindowSize, Value: 1 << 20})
 	h.out = h2wire.AppendWindowUpdate(h.out, 0, 1<<30)
-	return h, nil
+	return h
 }
 
 // client1 speaks HTTP/1.1.

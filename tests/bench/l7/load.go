@@ -126,11 +126,7 @@ func newLoad(ctx context.Context, d dialer, r row, n int) (*load, error) {
 			l.close()
 			return nil, err
 		}
-		h, err := newClient(r.proto, d.scheme(), c)
-		if err != nil {
-			return nil, err
-		}
-		l.clients = append(l.clients, h)
+		l.clients = append(l.clients, newClient(r.proto, d.scheme(), c))
 	}
 	return l, nil
 }

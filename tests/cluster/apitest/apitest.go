@@ -213,7 +213,7 @@ func run(t testing.TB, log, name string, args ...string) *process {
 	p := &process{cmd: cmd, done: make(chan struct{})}
 	go func() {
 		defer close(p.done)
-		_ = cmd.Wait() //nolint:errcheck // it is killed
+		_ = cmd.Wait()
 	}()
 	t.Cleanup(p.kill)
 	return p
@@ -226,7 +226,7 @@ func (p *process) kill() {
 		return
 	default:
 	}
-	_ = p.cmd.Process.Kill() //nolint:errcheck // it may have ended just now
+	_ = p.cmd.Process.Kill()
 	<-p.done
 }
 

@@ -146,8 +146,8 @@ func (c *Cluster) Condition(namespace, object, condition string) {
 
 // explain shows a namespace as it is, for the message of a failure.
 func (c *Cluster) explain(namespace string) string {
-	pods, _ := c.Kubectl("-n", namespace, "get", "pods", "-o", "wide")                   //nolint:errcheck // what there is
-	events, _ := c.Kubectl("-n", namespace, "get", "events", "--sort-by=.lastTimestamp") //nolint:errcheck // what there is
+	pods, _ := c.Kubectl("-n", namespace, "get", "pods", "-o", "wide")
+	events, _ := c.Kubectl("-n", namespace, "get", "events", "--sort-by=.lastTimestamp")
 	return pods + events
 }
 

@@ -94,7 +94,7 @@ func parse(args []string) (request, error) {
 func (r request) caller() (do func(context.Context) (string, error), done func(), err error) {
 	switch r.url.Scheme {
 	case "http", "https":
-		t := &http.Transport{DisableKeepAlives: !r.keep, DisableCompression: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // the server's certificate is made up
+		t := &http.Transport{DisableKeepAlives: !r.keep, DisableCompression: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
 		c := &http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 		return func(ctx context.Context) (string, error) { return r.http(ctx, c) }, t.CloseIdleConnections, nil
 	case "grpc":
@@ -210,7 +210,7 @@ func (r request) load(ctx context.Context, do func(context.Context) (string, err
 	if r.untilEOF {
 		go func() {
 			defer close(end)
-			_, _ = io.Copy(io.Discard, in) //nolint:errcheck // an error is an end too
+			_, _ = io.Copy(io.Discard, in)
 		}()
 	} else {
 		timer := time.AfterFunc(r.duration, func() { close(end) })

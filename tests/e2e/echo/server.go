@@ -134,7 +134,7 @@ func (c *counter) add(key string) int {
 // requests with the same key alone if there is first=N.
 func (s settings) handler(port int) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, _ = io.Copy(io.Discard, r.Body) //nolint:errcheck // what comes does not matter
+		_, _ = io.Copy(io.Discard, r.Body)
 		from, _, _ := net.SplitHostPort(r.RemoteAddr)
 		w.Header().Set("Content-Type", "text/plain")
 		q := r.URL.Query()
@@ -199,7 +199,7 @@ func (s settings) serveTCP(ctx context.Context, l net.Listener) error {
 			defer conn.Close()
 			from, _, _ := net.SplitHostPort(conn.RemoteAddr().String())
 			if _, err := fmt.Fprintf(conn, "Hostname=%s IP=%s\n", s.host, from); err == nil {
-				_, _ = io.Copy(conn, conn) //nolint:errcheck // the other end may leave when it likes
+				_, _ = io.Copy(conn, conn)
 			}
 		}()
 	}
@@ -219,7 +219,7 @@ func (s settings) serveUDP(ctx context.Context, conn net.PacketConn) error {
 			return err
 		}
 		host, _, _ := net.SplitHostPort(from.String())
-		_, _ = conn.WriteTo(fmt.Appendf(nil, "Hostname=%s IP=%s\n%s", s.host, host, buf[:n]), from) //nolint:errcheck // a datagram may be lost
+		_, _ = conn.WriteTo(fmt.Appendf(nil, "Hostname=%s IP=%s\n%s", s.host, host, buf[:n]), from)
 	}
 }
 

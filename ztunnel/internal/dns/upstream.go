@@ -78,7 +78,7 @@ func (r *resolvers) ask(ctx context.Context, first netip.AddrPort, query *dns.Ms
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
 	var failed *dns.Msg
-	var last error = errNoResolver
+	last := errNoResolver
 	for _, at := range r.order(first) {
 		began := time.Now()
 		reply, err := r.once(ctx, at, query)

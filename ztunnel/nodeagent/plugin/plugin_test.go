@@ -53,8 +53,10 @@ func stdin(socket, file string) string {
 }
 
 func args(namespace, config string) *skel.CmdArgs {
-	return &skel.CmdArgs{ContainerID: "c", Netns: "/run/netns/a", IfName: "eth0", StdinData: []byte(config),
-		Args: "IgnoreUnknown=1;K8S_POD_NAMESPACE=" + namespace + ";K8S_POD_NAME=app;K8S_POD_INFRA_CONTAINER_ID=c;K8S_POD_UID=u-1"}
+	return &skel.CmdArgs{
+		ContainerID: "c", Netns: "/run/netns/a", IfName: "eth0", StdinData: []byte(config),
+		Args: "IgnoreUnknown=1;K8S_POD_NAMESPACE=" + namespace + ";K8S_POD_NAME=app;K8S_POD_INFRA_CONTAINER_ID=c;K8S_POD_UID=u-1",
+	}
 }
 
 func TestAdd(t *testing.T) {

@@ -56,7 +56,7 @@ func trimMeta(m *metav1.ObjectMeta) {
 	if len(m.Annotations) == 0 {
 		m.Annotations = nil
 	}
-	m.Finalizers, m.GenerateName, m.SelfLink = nil, "", ""
+	m.Finalizers, m.GenerateName = nil, ""
 	for _, ref := range m.OwnerReferences {
 		if ref.Controller != nil && *ref.Controller {
 			m.OwnerReferences = []metav1.OwnerReference{ref}

@@ -56,8 +56,8 @@ func (b *Box) Start(args ...string) (release func() error, err error) {
 	if err := b.remember(cmd.Process.Pid); err != nil {
 		return nil, errors.Join(err, cmd.Process.Kill())
 	}
-	if n, _ := ready.Read(make([]byte, 1)); n == 0 { //nolint:errcheck // what went wrong is in the log
-		text, _ := os.ReadFile(log.Name()) //nolint:errcheck // what can be said is said
+	if n, _ := ready.Read(make([]byte, 1)); n == 0 {
+		text, _ := os.ReadFile(log.Name())
 		return nil, fmt.Errorf("%s ended before it was ready: %s", b.Name, bytes.TrimSpace(text))
 	}
 	return func() error {

@@ -92,7 +92,7 @@ func (i *Installer) watch() (<-chan fsnotify.Event, func()) {
 		return nil, func() {}
 	}
 	go func() {
-		for range w.Errors { //nolint:revive // an overflow is mended by the regular look
+		for range w.Errors {
 		}
 	}()
 	return w.Events, func() { _ = w.Close() }
