@@ -47,6 +47,10 @@ type Config struct {
 	// Drain bounds how long requests go on after the waypoint was told to stop;
 	// 25 s. Negative is without bound.
 	Drain time.Duration
+	// ShutdownDelay is for how long after it was told to stop the waypoint serves on as
+	// before, also who comes anew: nodes that have not heard yet that it leaves. Only then
+	// the drain time begins. 0.
+	ShutdownDelay time.Duration
 	// MaxHandshakes bounds the tunnel handshakes under way, of each transport; 256.
 	MaxHandshakes int
 	// MaxUDPSessions bounds the sessions of datagrams of one client; 4096.
@@ -122,6 +126,8 @@ func (c Config) Validate() error {
 		return errors.New("waypoint: service account: must be set to that of this pod")
 	case c.CertTTL < time.Second:
 		return fmt.Errorf("waypoint: certificate TTL %s: want at least 1s", c.CertTTL)
+	case c.ShutdownDelay < 0:
+		return fmt.Errorf("waypoint: shutdown delay %s: must not be negative", c.ShutdownDelay)
 	case c.MaxHandshakes < 0:
 		return fmt.Errorf("waypoint: max handshakes %d: want at least 1", c.MaxHandshakes)
 	case c.MaxUDPSessions < 0:

@@ -28,12 +28,12 @@ const (
 type tunnels struct {
 	listener net.Listener
 	// certificate of the waypoint.
-	certificate func(context.Context) (*identity.Certificate, error)
-	cfg         hbone.Config
-	proxy       *proxy.Proxy
-	drain       time.Duration
-	log         *zap.Logger
-	quic        *hbone3.Server // nil for none
+	certificate  func(context.Context) (*identity.Certificate, error)
+	cfg          hbone.Config
+	proxy        *proxy.Proxy
+	delay, drain time.Duration
+	log          *zap.Logger
+	quic         *hbone3.Server // nil for none
 
 	handshakes chan struct{}
 	wg         sync.WaitGroup
@@ -45,14 +45,14 @@ type tunnels struct {
 	over     bool                           // no streams over QUIC any more; guarded by mu
 }
 
-// Run takes connections until ctx ends; then no more, and lets the requests that
-// are under way go on for the drain time.
+// Run takes connections until ctx ends, and for a delay after that; then no more, and
+// lets the requests that are under way go on for the drain time.
 func (t *tunnels) Run(ctx context.Context) error {
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	t.work = work
 	defer t.runQUIC(ctx)()
-	stop := context.AfterFunc(ctx, func() { _ = t.listener.Close() })
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(t.delay, func() { _ = t.listener.Close() }) })
 	defer stop()
 	for {
 		c, err := t.listener.Accept()
@@ -60,14 +60,11 @@ func (t *tunnels) Run(ctx context.Context) error {
 			t.wg.Go(func() { t.serve(work, c) })
 			continue
 		}
-		if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+		if errors.Is(err, net.ErrClosed) {
 			break
 		}
 		t.log.Warn("accept", zap.Error(err))
-		select {
-		case <-time.After(acceptPause):
-		case <-ctx.Done():
-		}
+		<-time.After(acceptPause)
 	}
 	t.leave(cancel)
 	return nil

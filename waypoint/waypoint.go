@@ -213,7 +213,7 @@ func (w *Waypoint) Run(ctx context.Context) error {
 	server := w.cfg.HBONE
 	server.Protocol = masque.Protocol
 	t := &tunnels{
-		listener: l, certificate: w.source.Get, cfg: server, proxy: w.proxy, drain: w.cfg.Drain, log: w.cfg.Log,
+		listener: l, certificate: w.source.Get, cfg: server, proxy: w.proxy, delay: w.cfg.ShutdownDelay, drain: w.cfg.Drain, log: w.cfg.Log,
 		handshakes: make(chan struct{}, w.cfg.MaxHandshakes), conns: make(map[*hbone.ServerConn]struct{}),
 	}
 	if err := t.listenQUIC(w.cfg.PodUID, hbone3.Config{Watch: w.revoked.Watch}); err != nil {

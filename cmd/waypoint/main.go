@@ -60,6 +60,7 @@ func parse(args []string, getenv func(string) string) (waypoint.Config, error) {
 	f.StringVar(&cfg.MetricsAddress, "metrics-address", ":15020", "metrics port")
 	f.StringVar(&cfg.ReadyAddress, "ready-address", ":15021", "readiness port")
 	f.DurationVar(&cfg.CertTTL, "cert-ttl", 0, "life of certificates; 24h if 0")
+	f.DurationVar(&cfg.ShutdownDelay, "shutdown-delay", 0, "how long after a stop it serves on as before, for nodes that have not heard of it yet; drain-timeout follows")
 	f.DurationVar(&cfg.Drain, "drain-timeout", 0, "how long requests go on after a stop; 25s if 0, without bound if negative")
 	f.StringVar(&cfg.Tracing.Endpoint, "otlp-endpoint", "", "collector of spans that speaks OTLP over gRPC, host:port or https://host:port; none if empty")
 	f.Uint32Var(&cfg.Sampling, "trace-sampling", 10_000, "traces that are recorded when nobody has decided, in millionths")

@@ -78,9 +78,14 @@ func bounds(gw *gatewayv1.Gateway) (args []string) {
 	return args
 }
 
-// leaveSeconds is what a waypoint has beside its drain time to end: to be told, and
-// to stop what is left.
-const leaveSeconds = 35
+// delaySeconds is for how long a waypoint that is told to stop serves on as before: the
+// nodes hear of it at the same time, and some a moment later, as while a replica of the
+// control plane is replaced. leaveSeconds is what it has beside that and its drain time
+// to end: to be told, and to stop what is left.
+const (
+	delaySeconds = 5
+	leaveSeconds = 35
+)
 
 // grace gives the seconds that a pod has to end.
 func grace(gw *gatewayv1.Gateway) int64 {
@@ -89,5 +94,5 @@ func grace(gw *gatewayv1.Gateway) int64 {
 	if err != nil {
 		return graceSeconds
 	}
-	return max(graceSeconds, int64(d/time.Second)+leaveSeconds)
+	return max(graceSeconds, int64(d/time.Second)+delaySeconds+leaveSeconds)
 }

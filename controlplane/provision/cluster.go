@@ -2,6 +2,7 @@ package provision
 
 import (
 	"maps"
+	"strconv"
 
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
@@ -89,6 +90,7 @@ func (c *Cluster) pod(gw *gatewayv1.Gateway, p *corev1.PodSpec) {
 		},
 	}}}}
 	container := &p.Containers[0]
+	container.Args = append(container.Args, "--shutdown-delay="+strconv.Itoa(delaySeconds)+"s")
 	container.ImagePullPolicy = c.PullPolicy
 	container.VolumeMounts = []corev1.VolumeMount{{Name: secretsVolume, MountPath: SecretsDir, ReadOnly: true}}
 	container.SecurityContext = &corev1.SecurityContext{

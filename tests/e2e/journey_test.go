@@ -24,7 +24,7 @@ func testJourney(t *testing.T) {
 	}
 
 	load := c.Load(ns, "deploy/near", "http://far/")
-	t.Log("enrol the running namespace")
+	step(t, "enrol the running namespace")
 	ambit(t, c, "enroll", ns)
 	for _, p := range []string{"near", "other", "far", "far2"} {
 		c.Must("-n", ns, "wait", "pod", "-l", "app="+p, "--for=condition=ambit-mesh.io/Captured", "--timeout=60s")
@@ -41,7 +41,7 @@ func testJourney(t *testing.T) {
 		return nil
 	})
 
-	t.Log("let near talk to far, and nobody else")
+	step(t, "let near talk to far, and nobody else")
 	c.Apply(ns, `
 apiVersion: ambit-mesh.io/v1alpha1
 kind: AuthorizationPolicy
@@ -62,7 +62,7 @@ spec:
 	}
 	c.Condition(ns, "authorizationpolicy/far", "Accepted")
 
-	t.Log("a waypoint, and a canary by header")
+	step(t, "a waypoint, and a canary by header")
 	ambit(t, c, "waypoint", "apply", "-n", ns)
 	c.Condition(ns, "gateway/waypoint", "Programmed")
 	c.Must("-n", ns, "label", "service", "far", "ambit-mesh.io/use-waypoint=waypoint")
@@ -93,7 +93,7 @@ spec:
 		t.Errorf("the service says WaypointBound=%q", bound)
 	}
 
-	t.Log("restart the control plane and the waypoint under load")
+	step(t, "restart the control plane and the waypoint under load")
 	c.Must("-n", "ambit-system", "rollout", "restart", "deploy/ambit-controlplane")
 	c.Must("-n", ns, "rollout", "restart", "deploy/waypoint")
 	c.Ready("ambit-system", "deploy/ambit-controlplane")
@@ -102,7 +102,7 @@ spec:
 		t.Errorf("after the restarts: %v", err)
 	}
 
-	t.Log("take it out again; first the policy, which nobody without an identity satisfies")
+	step(t, "take it out again; first the policy, which nobody without an identity satisfies")
 	c.Must("-n", ns, "delete", "authorizationpolicy", "far")
 	c.Must("-n", ns, "label", "service", "far", "ambit-mesh.io/use-waypoint-")
 	ambit(t, c, "unenroll", ns)

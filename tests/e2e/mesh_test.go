@@ -43,18 +43,57 @@ func TestMesh(t *testing.T) {
 	})
 	ambit(t, c, "install", "--version", tag())
 	installed = true
-	t.Run("journey", testJourney)
-	t.Run("traffic", testTraffic)
-	t.Run("datagrams", testDatagrams)
-	t.Run("egress", testEgress)
-	t.Run("mistakes", testMistakes)
-	t.Run("replace", testReplace)
-	t.Run("nodes", testNodes)
-	t.Run("race", testRace)
+	for _, part := range []struct {
+		name string
+		test func(*testing.T)
+	}{
+		{"journey", testJourney},
+		{"again", testAgain},
+		{"traffic", testTraffic},
+		{"datagrams", testDatagrams},
+		{"egress", testEgress},
+		{"mistakes", testMistakes},
+		{"replace", testReplace},
+		{"nodes", testNodes},
+		{"race", testRace},
+	} {
+		t.Run(part.name, func(t *testing.T) {
+			began := time.Now()
+			t.Cleanup(func() {
+				if t.Failed() {
+					complaints(t, c, began)
+				}
+			})
+			part.test(t)
+		})
+	}
 	uninstall()
 	for n, s := range before {
 		if d := s.Diff(c.State(n)); len(d) > 0 {
 			t.Errorf("%s is not as it was:\n%s", n, strings.Join(d, "\n"))
+		}
+	}
+}
+
+// step says what comes next, and when.
+func step(t *testing.T, what string) {
+	t.Helper()
+	t.Log(time.Now().UTC().Format("15:04:05.000"), what)
+}
+
+// complaints logs what the parts of the mesh have said since then about what went wrong.
+func complaints(t *testing.T, c *clustertest.Cluster, since time.Time) {
+	for _, part := range []string{"controlplane", "nodeagent", "ztunnel"} {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
+		out, _ := exec.CommandContext(ctx, filepath.Join(c.Root(), "bin/cluster"), "kubectl", "-n", "ambit-system", "logs", "--prefix", "--tail=-1",
+			"-l", "app.kubernetes.io/name=ambit-"+part, "--since-time="+since.UTC().Format(time.RFC3339)).CombinedOutput()
+		cancel()
+		said := 0
+		for line := range strings.Lines(string(out)) {
+			if said < 60 && (strings.Contains(line, `"level":"warn"`) || strings.Contains(line, `"level":"error"`)) {
+				t.Log(strings.TrimSpace(line))
+				said++
+			}
 		}
 	}
 }
