@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -55,5 +56,42 @@ func TestHandshakesAreBounded(t *testing.T) {
 				t.Errorf("%s: %v", f.GetName(), m)
 			}
 		}
+	}
+}
+
+// Who has not heard that a waypoint leaves is served for the delay, and nobody after it.
+func TestShutdownDelay(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const delay = 300 * time.Millisecond
+	tn := &tunnels{
+		listener: l, proxy: proxy.New(proxy.Config{Metrics: proxy.NewMetrics(prometheus.NewRegistry())}), log: zap.NewNop(), delay: delay,
+		handshakes: make(chan struct{}, 1), conns: make(map[*hbone.ServerConn]struct{}),
+	}
+	tn.handshakes <- struct{}{} // so that who is taken sees the end at once
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- tn.Run(ctx) }()
+	began := time.Now()
+	cancel()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if n, err := c.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("read %d bytes, %v", n, err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(began); took < delay {
+		t.Errorf("it was over after %s", took)
+	}
+	if late, err := net.Dial("tcp", l.Addr().String()); err == nil {
+		_ = late.Close()
+		t.Error("somebody was let in afterwards")
 	}
 }
