@@ -210,8 +210,7 @@ func (r *Reader) count(reached bool) error {
 func (r *Reader) tell(t Told) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	// A stream that is taken up again begins before its break, and while one ztunnel
-	// replaces another the same one may answer for both.
+	// A stream that is taken up again begins before its break.
 	if t.Record != nil && r.Request.GetFollow() && !r.seen.add(t.Record) {
 		return
 	}
