@@ -42,7 +42,7 @@ func (m clusterMesh) flows(ctx context.Context, req *flowpb.ObserveRequest, each
 	case errors.Is(err, gather.ErrNoProxy):
 		return fmt.Errorf("%w in namespace %s, and no waypoint: see ambit check", err, m.System)
 	case errors.As(err, &none):
-		return fmt.Errorf("%w: the reasons are above: you need the right to create pods/portforward where they run", err)
+		return fmt.Errorf("%w: see the reasons above: it takes the right to create pods/portforward where they run, and that they are well (ambit check)", err)
 	case err == nil && !req.GetFollow() && ctx.Err() != nil:
 		return context.Cause(ctx) // what was told is not all
 	}
