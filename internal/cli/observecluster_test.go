@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"net"
-	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -14,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/pflag"
 	"go.uber.org/goleak"
+	"go.uber.org/zap"
 	corev1 "k8s.io/api/core/v1"
 
 	flowpb "github.com/ambit-mesh/ambit/apis/flow"
@@ -35,7 +35,7 @@ type proxy struct {
 func newProxy(t *testing.T, node string) *proxy {
 	t.Helper()
 	p := &proxy{Log: flow.NewLog(64)}
-	mux := http.NewServeMux()
+	mux := admin.NewMux(zap.NewAtomicLevel())
 	mux.Handle(flow.Path, flow.NewServer(p.Log, node, prometheus.NewRegistry()).Handler())
 	srv, err := admin.Listen("127.0.0.1:0", true, mux)
 	if err != nil {
@@ -271,4 +271,27 @@ func (f *fakeCluster) connect(t *testing.T) *kube.Cluster {
 		t.Fatal(err)
 	}
 	return c
+}
+
+// What looks into one ztunnel goes the same way.
+func TestZtunnelOfCluster(t *testing.T) {
+	leaves(t)
+	f := newFakeCluster(t)
+	n1 := newProxy(t, "n1")
+	n1.Append(one("over"))
+	f.ztunnel("n1", n1.address)
+	f.ztunnel("n2", nobody(t))
+	for line, want := range map[string]struct {
+		code int
+		text string
+	}{
+		"connections --node n1 --ended 5 -o json": {0, `"over"`},
+		"connections --node n2 --ended 5":         {exitFailed, "connection refused"},
+		"log --node n1":                           {0, "level: info"},
+		"log --node n2":                           {exitFailed, "connection refused"},
+		"workloads --node n1":                     {exitFailed, "404 Not Found"},
+	} {
+		code, out, errs := invoke(t, append(append([]string{"ztunnel"}, strings.Fields(line)...), "--kubeconfig", f.kubeconfig)...)
+		wants(t, code, out, errs, want.code, want.text)
+	}
 }
