@@ -236,9 +236,9 @@ func (f *fakeCluster) forward(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	var d net.Dialer
-	to, err := d.DialContext(r.Context(), "tcp", address)
+	to, err := d.DialContext(r.Context(), "tcp4", address)
 	if err != nil {
-		fmt.Fprintf(problems, `error forwarding port 15000 to pod 0af1, uid : failed to execute portforward in network namespace "/var/run/netns/x": failed to connect to localhost:15000 inside namespace "0af1", IPv4: %v`, err)
+		fmt.Fprintf(problems, `error forwarding port 15000 to pod 0af1, uid : failed to execute portforward in network namespace "/var/run/netns/x": failed to connect to localhost:15000 inside namespace "0af1", IPv4: %v IPv6 dial tcp6: address localhost: no suitable address found `, err)
 		problems.Close()
 		data.Close()
 		<-conn.CloseChan()

@@ -139,12 +139,12 @@ func (c *podConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// plainProblem leaves out what nodes say around the reason: ids of containers and of
-// network namespaces.
+// plainProblem leaves out what containerd says around the reason: ids of containers
+// and network namespaces, and that loopback has no address of IPv6.
 func plainProblem(err error) error {
-	text := err.Error()
-	if _, reason, ok := strings.Cut(text, "dial tcp"); ok {
-		if _, reason, ok := strings.Cut(reason, ": "); ok {
+	if _, text, ok := strings.Cut(err.Error(), "dial tcp4 "); ok {
+		if _, reason, ok := strings.Cut(text, ": "); ok {
+			reason, _, _ = strings.Cut(reason, " IPv6 ")
 			return errors.New(reason)
 		}
 	}
