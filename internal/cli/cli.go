@@ -120,7 +120,7 @@ func newRoot(s Streams) *cobra.Command {
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.AddCommand(newVersion(s), newCompletion(s.Out), newLocal(s))
 	root.AddCommand(newInstall(s), newUpgrade(s), newUninstall(s), newCheck(s), newEnroll(s), newUnenroll(s),
-		newClusterStatus(s), newWaypoint(s), newZtunnel(s), newClusterExplain(s))
+		newClusterStatus(s), newWaypoint(s), newZtunnel(s), newClusterExplain(s), newClusterObserve(s), newClusterEdges(s))
 	return root
 }
 

@@ -1,36 +1,46 @@
 package cli
 
 import (
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
-	flowpb "github.com/ambit-mesh/ambit/apis/flow"
 	"github.com/ambit-mesh/ambit/internal/flow/report"
 )
 
+func newClusterEdges(s Streams) *cobra.Command {
+	cmd := new(cobra.Command)
+	buildEdges(cmd, s, "ambit edges", aboutCluster, addCluster(cmd, s).mesh)
+	return cmd
+}
+
 func newEdges(s Streams, f *localFlags) *cobra.Command {
+	cmd := new(cobra.Command)
+	buildEdges(cmd, s, "ambit local edges", "", f.mesh)
+	return cmd
+}
+
+func buildEdges(cmd *cobra.Command, s Streams, name, about string, connect connect) {
 	var filter filterFlags
 	var when span
-	cmd := &cobra.Command{
-		Use:   "edges",
-		Short: "Show who talks to whom, and whether it is secured",
-		Long: "Gathers the connections and requests that proxies remember into edges: from whom to whom, whether\n" +
-			"mutual TLS secured all of them, how many there were, how many failed or were denied, and their bytes.\n" +
-			"Proxies keep their newest 4096 records; metrics count all.",
-		Example: "  ambit local edges\n  ambit local edges -n shop --since 10m\n  ambit local edges --unencrypted -o json",
-		Args:    exactly(cobra.NoArgs),
-	}
+	cmd.Use = "edges"
+	cmd.Short = "Show who talks to whom, and whether it is secured"
+	cmd.Long = "Gathers the connections and requests that proxies remember into edges: from whom to whom, whether\n" +
+		"mutual TLS secured all of them, how many there were, how many failed or were denied, and their bytes.\n" +
+		"Proxies keep their newest 4096 records; metrics count all." + about
+	cmd.Example = strings.ReplaceAll("  NAME\n  NAME -n shop --since 10m\n  NAME --unencrypted -o json", "NAME", name)
+	cmd.Args = exactly(cobra.NoArgs)
 	out := addFormat(cmd)
 	filter.add(cmd)
 	cmd.Flags().StringVar(&when.since, "since", "", "only what ended since then: a duration such as 5m, or a time")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		o := &observer{errs: s.Err, joined: true, request: &flowpb.ObserveRequest{}}
+		o := &observer{errs: s.Err, joined: true}
 		var err error
 		if o.request, _, err = request(&filter, &when, true); err != nil {
 			return err
 		}
-		if o.client, err = f.client(); err != nil {
+		if o.mesh, err = connect(cmd.Context()); err != nil {
 			return err
 		}
 		list, err := o.edges(cmd.Context())
@@ -39,7 +49,6 @@ func newEdges(s Streams, f *localFlags) *cobra.Command {
 		}
 		return out.print(s.Out, list, func(w *tabwriter.Writer) { edgeTable(w, list) })
 	}
-	return cmd
 }
 
 func edgeTable(w *tabwriter.Writer, list []report.Edge) {

@@ -117,7 +117,22 @@ func TestStatusInCluster(t *testing.T) {
 	code, out, text = ambit("explain", "nobody.shop", "cart.shop:8080")
 	wants(t, code, out, text, exitFailed, "there is no pod of nobody.shop")
 
+	// There is a ztunnel, but no kubelet that would forward its port.
+	code, out, text = ambit("observe")
+	wants(t, code, out, text, exitFailed, "no proxy runs in namespace ambit-system")
+	must(t, s, `{apiVersion: v1, kind: Pod, metadata: {name: zt, namespace: ambit-system, labels: {app.kubernetes.io/name: ambit-ztunnel}}, spec: {nodeName: n1, containers: [{name: c, image: i}]}}`, "apply", "-f", "-")
+	must(t, s, "", "patch", "-n", "ambit-system", "pod", "zt", "--subresource=status", "-p", `{"status":{"phase":"Running"}}`)
+	for _, command := range []string{"observe", "observe -f", "edges"} {
+		code, out, text = ambit(strings.Fields(command)...)
+		wants(t, code, out, text, exitFailed, "ambit-system/zt on n1 tells nothing: port 15000 of pod ambit-system/zt: ", "none of the proxies can be reached (1 asked)")
+	}
+	_, file := s.As("guest", "guests")
+	code, out, text = invoke(t, "observe", "--kubeconfig="+file)
+	wants(t, code, out, text, exitFailed, `find ztunnels: pods is forbidden: User "guest" cannot list resource "pods"`)
+
 	s.Pause()
+	code, out, text = ambit("observe")
+	wants(t, code, out, text, exitUnreachable, "the cluster cannot be reached")
 	code, out, text = ambit("status")
 	wants(t, code, out, text, exitUnreachable, "the cluster cannot be reached", "kubectl config current-context")
 	code, out, text = ambit("check")

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -131,34 +132,68 @@ func (s *span) set(req *flowpb.ObserveRequest, now time.Time) error {
 // defaultLast is how many calls are shown when nothing is said.
 const defaultLast = 20
 
+// connect gives the mesh that a command is about.
+type connect func(context.Context) (mesh, error)
+
+func (f *localFlags) mesh(context.Context) (mesh, error) {
+	client, err := f.client()
+	if err != nil {
+		return nil, err
+	}
+	return localMesh{client}, nil
+}
+
+func (f *clusterFlags) mesh(ctx context.Context) (mesh, error) {
+	c, err := f.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return clusterMesh{c, func(format string, args ...any) { fmt.Fprintf(f.s.Err, format+"\n", args...) }}, nil
+}
+
+// aboutCluster says what the commands about clusters need.
+const aboutCluster = "\n\nThe proxies are asked through the API server, at their admin ports, which are on loopback only. You need\n" +
+	"the rights to list pods and to create pods/portforward, in the namespace of the mesh and where waypoints\n" +
+	"run. Proxies that cannot be reached are named on standard error; the exit code is 1 if none can be."
+
+func newClusterObserve(s Streams) *cobra.Command {
+	cmd := new(cobra.Command)
+	buildObserve(cmd, s, "ambit observe", aboutCluster, addCluster(cmd, s).mesh)
+	return cmd
+}
+
 func newObserve(s Streams, f *localFlags) *cobra.Command {
+	cmd := new(cobra.Command)
+	buildObserve(cmd, s, "ambit local observe", "", f.mesh)
+	return cmd
+}
+
+func buildObserve(cmd *cobra.Command, s Streams, name, about string, connect connect) {
 	var filter filterFlags
 	var when span
 	var apart bool
 	out := flowFormat(report.Compact)
-	cmd := &cobra.Command{
-		Use:   "observe",
-		Short: "Show the connections and requests of the mesh",
-		Long: "Shows what the ztunnels of all nodes and the waypoints tell of connections and requests. What several\n" +
-			"proxies tell of one call is joined into one line, with the proxies that it went through. Denied ones\n" +
-			"name the policy and its rule.\n\n" +
-			"A call has to meet all conditions; of one that is given several values, one of them. Proxies keep their\n" +
-			"newest 4096 records: older calls are gone. Without --since, --last and --follow the last 20 are shown.",
-		Example: "  ambit local observe -f\n  ambit local observe --verdict denied --since 5m\n" +
-			"  ambit local observe --from shop/web --to cart --status 5xx -o wide\n" +
-			"  ambit local observe -f --not 'protocol=tcp' --not 'status=2xx'\n  ambit local observe --unencrypted --last 100 -o json",
-		Args: exactly(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			o := &observer{errs: s.Err, joined: !apart, printer: report.NewPrinter(s.Out, report.Format(out), time.Local)}
-			var err error
-			if o.request, o.limit, err = request(&filter, &when, o.joined); err != nil {
-				return err
-			}
-			if o.client, err = f.client(); err != nil {
-				return err
-			}
-			return o.run(cmd.Context())
-		},
+	cmd.Use = "observe"
+	cmd.Short = "Show the connections and requests of the mesh"
+	cmd.Long = "Shows what the ztunnels of all nodes and the waypoints tell of connections and requests. What several\n" +
+		"proxies tell of one call is joined into one line, with the proxies that it went through. Denied ones\n" +
+		"name the policy and its rule.\n\n" +
+		"A call has to meet all conditions; of one that is given several values, one of them. Proxies keep their\n" +
+		"newest 4096 records: older calls are gone. Without --since, --last and --follow the last 20 are shown." + about
+	cmd.Example = strings.ReplaceAll("  NAME -f\n  NAME --verdict denied --since 5m\n"+
+		"  NAME --from shop/web --to cart --status 5xx -o wide\n"+
+		"  NAME -f --not 'protocol=tcp' --not 'status=2xx'\n  NAME --unencrypted --last 100 -o json", "NAME", name)
+	cmd.Args = exactly(cobra.NoArgs)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		o := &observer{errs: s.Err, joined: !apart, printer: report.NewPrinter(s.Out, report.Format(out), time.Local)}
+		var err error
+		if o.request, o.limit, err = request(&filter, &when, o.joined); err != nil {
+			return err
+		}
+		if o.mesh, err = connect(cmd.Context()); err != nil {
+			return err
+		}
+		return o.run(cmd.Context())
 	}
 	filter.add(cmd)
 	cmd.Flags().StringVar(&when.since, "since", "", "only what ended since then: a duration such as 5m, or a time")
@@ -166,7 +201,6 @@ func newObserve(s Streams, f *localFlags) *cobra.Command {
 	cmd.Flags().BoolVarP(&when.follow, "follow", "f", false, "go on with what happens from now on")
 	cmd.Flags().BoolVar(&apart, "no-join", false, "one line for each record of each proxy")
 	cmd.Flags().VarP(&out, "output", "o", "how to print; json is one object a line")
-	return cmd
 }
 
 // request gives what to ask proxies for, and how many calls to show at most; 0 is

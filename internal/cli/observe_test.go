@@ -160,7 +160,7 @@ func observing(t *testing.T, joined bool, args ...string) (*observer, *superviso
 		}
 	})
 	var out, errs bytes.Buffer
-	o := &observer{client: control.NewClient(dir), joined: joined, errs: &errs, printer: report.NewPrinter(&out, report.JSON, time.UTC)}
+	o := &observer{mesh: localMesh{control.NewClient(dir)}, joined: joined, errs: &errs, printer: report.NewPrinter(&out, report.JSON, time.UTC)}
 	o.request, o.limit = parsed(t, joined, args...)
 	return o, s, &out, &errs
 }

@@ -13,14 +13,43 @@ import (
 
 	flowpb "github.com/ambit-mesh/ambit/apis/flow"
 	"github.com/ambit-mesh/ambit/internal/flow"
+	"github.com/ambit-mesh/ambit/internal/flow/gather"
 	"github.com/ambit-mesh/ambit/internal/flow/join"
 	"github.com/ambit-mesh/ambit/internal/flow/report"
 	"github.com/ambit-mesh/ambit/internal/local/control"
 )
 
+// mesh is one whose proxies tell of flows: a local one, or that of a cluster.
+type mesh interface {
+	// flows hands over what the proxies tell, until all is told, or when following
+	// until ctx ends.
+	flows(ctx context.Context, req *flowpb.ObserveRequest, each func(gather.Told)) error
+}
+
+// localMesh is asked through its supervisor.
+type localMesh struct{ *control.Client }
+
+func (m localMesh) flows(ctx context.Context, req *flowpb.ObserveRequest, each func(gather.Told)) error {
+	raw, err := proto.Marshal(req)
+	if err != nil {
+		return err
+	}
+	return m.Flows(ctx, control.FlowsArgs{Request: raw}, func(f control.Flow) bool {
+		t := gather.Told{From: f.From, Lost: f.Lost, Problem: f.Problem, Change: f.Change}
+		if f.Record != nil {
+			t.Record = new(flowpb.FlowRecord)
+			if proto.Unmarshal(f.Record, t.Record) != nil {
+				return false
+			}
+		}
+		each(t)
+		return false
+	})
+}
+
 // observer reads what the proxies tell, joins it and prints it.
 type observer struct {
-	client  *control.Client
+	mesh    mesh
 	request *flowpb.ObserveRequest
 	joined  bool
 	limit   int // of calls, unless following; 0 is none
@@ -149,23 +178,17 @@ func (o *observer) read(ctx context.Context, each func(*flowpb.FlowRecord)) erro
 		req = proto.CloneOf(req)
 		req.Include, req.Exclude = nil, nil
 	}
-	raw, err := proto.Marshal(req)
-	if err != nil {
-		return err
-	}
-	return o.client.Flows(ctx, control.FlowsArgs{Request: raw}, func(f control.Flow) bool {
+	return o.mesh.flows(ctx, req, func(t gather.Told) {
 		switch {
-		case f.Problem != "":
-			fmt.Fprintf(o.errs, "%s tells nothing: %s\n", f.From, f.Problem)
-		case f.Lost > 0:
-			fmt.Fprintf(o.errs, "%s: %d records are lost, because they were read too slowly\n", f.From, f.Lost)
-		default:
-			r := new(flowpb.FlowRecord)
-			if proto.Unmarshal(f.Record, r) == nil {
-				each(r)
-			}
+		case t.Problem != "":
+			fmt.Fprintf(o.errs, "%s tells nothing: %s\n", t.From, t.Problem)
+		case t.Lost > 0:
+			fmt.Fprintf(o.errs, "%s: %d records are lost, because they were read too slowly\n", t.From, t.Lost)
+		case t.Change != "":
+			fmt.Fprintf(o.errs, "%s %s\n", t.From, t.Change)
+		case t.Record != nil:
+			each(t.Record)
 		}
-		return false
 	})
 }
 

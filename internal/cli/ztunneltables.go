@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"maps"
+	"net"
 	"os"
 	"slices"
 	"strings"
@@ -12,10 +13,9 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 
 	flowpb "github.com/ambit-mesh/ambit/apis/flow"
+	"github.com/ambit-mesh/ambit/internal/flow/gather"
 	"github.com/ambit-mesh/ambit/internal/flow/join"
 	"github.com/ambit-mesh/ambit/internal/flow/report"
 )
@@ -205,35 +205,24 @@ func newZtunnelConnections(f *ztunnelFlags) *cobra.Command {
 			how = report.JSON
 		}
 		p := report.NewPrinter(f.s.Out, how, time.Local)
-		return c.Forward(cmd.Context(), c.System, pod, portAdmin, func(address string) error {
-			return flows(cmd.Context(), address, *ended, func(r *flowpb.FlowRecord) error { return p.Print(report.Of(join.Single(r))) })
-		})
+		one := gather.Proxy{Name: pod, Dial: func(ctx context.Context) (net.Conn, error) { return c.Dial(ctx, c.System, pod, portAdmin) }}
+		var problem error
+		r := &gather.Reader{Source: only{one}, Request: &flowpb.ObserveRequest{Last: *ended}, Each: func(t gather.Told) {
+			switch {
+			case problem != nil:
+			case t.Problem != "":
+				problem = errors.New(t.Problem)
+			case t.Record != nil:
+				problem = p.Print(report.Of(join.Single(t.Record)))
+			}
+		}}
+		return errors.Join(r.Run(cmd.Context()), problem)
 	}
 	return cmd
 }
 
-// flows reads the newest flow records of a proxy.
-func flows(ctx context.Context, address string, last uint32, each func(*flowpb.FlowRecord) error) error {
-	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithNoProxy(), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	stream, err := flowpb.NewFlowsClient(conn).Observe(ctx, &flowpb.ObserveRequest{Last: last})
-	if err != nil {
-		return err
-	}
-	for {
-		resp, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			return nil
-		} else if err != nil {
-			return err
-		}
-		if r := resp.GetRecord(); r != nil {
-			if err := each(r); err != nil {
-				return err
-			}
-		}
-	}
-}
+// only is a gather.Source of proxies that do not change.
+type only []gather.Proxy
+
+func (o only) Proxies(context.Context) ([]gather.Proxy, error) { return o, nil }
+func (o only) Changed(ctx context.Context)                     { <-ctx.Done() }

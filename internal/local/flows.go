@@ -4,18 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
-	"sync"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	flowpb "github.com/ambit-mesh/ambit/apis/flow"
+	"github.com/ambit-mesh/ambit/internal/flow/gather"
 	"github.com/ambit-mesh/ambit/internal/local/control"
 	"github.com/ambit-mesh/ambit/internal/local/process"
 )
@@ -28,32 +24,55 @@ const labelGateway = "gateway.networking.k8s.io/gateway-name"
 type teller struct {
 	name  string
 	netns func() string // its path
-	alive func() bool
 }
 
-// tellers gives the proxies that run.
-func (s *supervisor) tellers() map[string]teller {
+// tellers gives the proxies that run. Of waypoints these are the ready ones, and
+// those among were.
+func (s *supervisor) tellers(were map[string]bool) map[string]teller {
 	all := make(map[string]teller)
 	if s.options.Mesh {
 		for _, n := range s.nodes {
 			name, path := n.wire.Name+"/ztunnel", n.wire.NetnsPath
-			all[name] = teller{name: name, netns: func() string { return path }, alive: func() bool { return true }}
+			all[name] = teller{name: name, netns: func() string { return path }}
 		}
 	}
 	for _, m := range s.sweep() {
-		if o := m.pod.Object(); o.Labels[labelGateway] != "" && isReady(o) {
-			name := o.Namespace + "/" + o.Name
-			all[name] = teller{name: name, netns: m.pod.Netns, alive: func() bool {
-				select {
-				case <-m.gone:
-					return false
-				default:
-					return true
-				}
-			}}
+		o := m.pod.Object()
+		if name := o.Namespace + "/" + o.Name; o.Labels[labelGateway] != "" && (isReady(o) || were[name]) {
+			all[name] = teller{name: name, netns: m.pod.Netns}
 		}
 	}
 	return all
+}
+
+// proxies finds the proxies for those who read what they tell.
+type proxies struct {
+	*supervisor
+	// were are those given last: a waypoint tells until it is gone.
+	were map[string]bool
+}
+
+// Proxies implements gather.Source.
+func (p *proxies) Proxies(context.Context) ([]gather.Proxy, error) {
+	var all []gather.Proxy
+	now := make(map[string]bool)
+	for name, t := range p.tellers(p.were) {
+		now[name] = true
+		all = append(all, gather.Proxy{Name: name, Dial: t.dial})
+	}
+	p.were = now
+	return all, nil
+}
+
+// rescan is how often followers look for proxies that are new.
+const rescan = 500 * time.Millisecond
+
+// Changed implements gather.Source.
+func (p *proxies) Changed(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(rescan):
+	}
 }
 
 // Flows streams what all proxies tell.
@@ -64,134 +83,42 @@ func (b *backend) Flows(ctx context.Context, args control.FlowsArgs, send func(c
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	var one sync.Mutex
-	f := &follower{request: &req, send: func(v control.Flow) {
-		one.Lock()
-		defer one.Unlock()
-		if err := send(v); err != nil {
+	r := &gather.Reader{Source: &proxies{supervisor: (*supervisor)(b)}, Request: &req, Each: func(t gather.Told) {
+		v := control.Flow{From: t.From, Lost: t.Lost, Problem: t.Problem, Change: t.Change}
+		var err error
+		if t.Record != nil {
+			v.Record, err = proto.Marshal(t.Record)
+		}
+		if err == nil {
+			err = send(v)
+		}
+		if err != nil {
 			cancel(err)
 		}
 	}}
-	(*supervisor)(b).askAll(ctx, f)
+	if err := r.Run(ctx); err != nil {
+		return err
+	}
 	if err := context.Cause(ctx); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}
 	return nil
 }
 
-// rescan is how often followers look for proxies that are new.
-const rescan = 500 * time.Millisecond
-
-// askAll asks all proxies, and when following those that come later too.
-func (s *supervisor) askAll(ctx context.Context, f *follower) {
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	asked := make(map[string]bool)
-	tick := time.NewTicker(rescan)
-	defer tick.Stop()
-	for first := true; ; first = false {
-		for name, t := range s.tellers() {
-			if asked[name] {
-				continue
-			}
-			asked[name] = true
-			req := f.request
-			if !first {
-				// It was not there before: all that it has is new.
-				req = proto.CloneOf(req)
-				req.Since, req.Last = timestamppb.New(s.began), 0
-			}
-			wg.Go(func() { f.ask(ctx, t, req) })
-		}
-		if !f.request.GetFollow() {
-			return
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
-}
-
-// follower passes on what proxies tell.
-type follower struct {
-	request *flowpb.ObserveRequest
-	send    func(control.Flow) // called by one at a time
-}
-
-// ask passes on what one proxy tells; when following, until it is gone for good.
-func (f *follower) ask(ctx context.Context, t teller, req *flowpb.ObserveRequest) {
-	told := "" // the problem, once
-	for {
-		err := f.observe(ctx, t, req)
-		if ctx.Err() != nil {
-			return
-		}
-		if err != nil && err.Error() != told {
-			told = err.Error()
-			f.send(control.Flow{From: t.name, Problem: told})
-		}
-		if !req.GetFollow() || !t.alive() {
-			return
-		}
-		// It starts again. What it tells from then on is all new.
-		req = proto.CloneOf(req)
-		req.Since, req.Last = timestamppb.Now(), 0
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(rescan):
-		}
-	}
-}
-
-// observe asks once.
-func (f *follower) observe(ctx context.Context, t teller, req *flowpb.ObserveRequest) error {
-	cc, err := t.dial()
+// dial connects to the admin port.
+func (t teller) dial(ctx context.Context) (net.Conn, error) {
+	ns, err := os.Open(t.netns())
 	if err != nil {
+		return nil, err
+	}
+	defer ns.Close()
+	var conn net.Conn
+	err = process.InNet(ns, func() error {
+		// With a literal address the dialer stays in this thread.
+		var d net.Dialer
+		var err error
+		conn, err = d.DialContext(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", portAdmin))
 		return err
-	}
-	defer cc.Close()
-	stream, err := flowpb.NewFlowsClient(cc).Observe(ctx, req)
-	if err != nil {
-		return err
-	}
-	for {
-		resp, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		out := control.Flow{From: t.name, Lost: resp.GetLost().GetCount()}
-		if r := resp.GetRecord(); r != nil {
-			if out.Record, err = proto.Marshal(r); err != nil {
-				return err
-			}
-		}
-		f.send(out)
-	}
-}
-
-// dial connects to the admin port when it is used.
-func (t teller) dial() (*grpc.ClientConn, error) {
-	return grpc.NewClient("passthrough:///"+t.name, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy(),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-			ns, err := os.Open(t.netns())
-			if err != nil {
-				return nil, err
-			}
-			defer ns.Close()
-			var conn net.Conn
-			err = process.InNet(ns, func() error {
-				// With a literal address the dialer stays in this thread.
-				var d net.Dialer
-				var err error
-				conn, err = d.DialContext(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", portAdmin))
-				return err
-			})
-			return conn, err
-		}))
+	})
+	return conn, err
 }

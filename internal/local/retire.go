@@ -88,7 +88,7 @@ type answer struct {
 
 // ask asks all proxies that run.
 func (s *supervisor) ask() []answer {
-	tellers := slices.Collect(maps.Values(s.tellers()))
+	tellers := slices.Collect(maps.Values(s.tellers(nil)))
 	all := make([]answer, len(tellers))
 	var wg sync.WaitGroup
 	for i, t := range tellers {

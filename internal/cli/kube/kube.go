@@ -66,13 +66,17 @@ func (e *UnreachableError) Unwrap() error { return e.err }
 // Connect finds the cluster and asks for its version.
 func (f *Flags) Connect(context.Context) (*Cluster, error) {
 	c := &Cluster{Getter: f.config, System: f.System}
-	// Helm looks where the mesh is.
-	f.config.Namespace = &f.System
 	var err error
-	if c.Config, err = f.config.ToRESTConfig(); err != nil {
+	// A loader keeps the namespace that it was made with: the context's is asked of
+	// one of its own.
+	own := genericclioptions.NewConfigFlags(false)
+	own.KubeConfig, own.Context = f.config.KubeConfig, f.config.Context
+	if c.Namespace, _, err = own.ToRawKubeConfigLoader().Namespace(); err != nil {
 		return nil, &UnreachableError{err}
 	}
-	if c.Namespace, _, err = f.config.ToRawKubeConfigLoader().Namespace(); err != nil {
+	// Helm looks where the mesh is.
+	f.config.Namespace = &f.System
+	if c.Config, err = f.config.ToRESTConfig(); err != nil {
 		return nil, &UnreachableError{err}
 	}
 	// Many small questions, asked once.

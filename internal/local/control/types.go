@@ -102,7 +102,7 @@ type FlowsArgs struct {
 }
 
 // Flow is one thing that a proxy tells of; OpFlows streams them. One field of
-// Record, Lost and Problem is set.
+// Record, Lost, Problem and Change is set.
 type Flow struct {
 	// From names the proxy, such as n1/ztunnel or shop/waypoint-1.
 	From string `json:"from"`
@@ -112,6 +112,8 @@ type Flow struct {
 	Lost uint64 `json:"lost,omitempty"`
 	// Problem says why the proxy tells nothing.
 	Problem string `json:"problem,omitempty"`
+	// Change says that the proxy came or went.
+	Change string `json:"change,omitempty"`
 }
 
 // Status is the answer of OpStatus.
