@@ -21,9 +21,13 @@ import (
 // lingerTimeout the wait for the peer to close too, where there is no reason to be
 // patient, see conn.patience.
 const (
-	closeTimeout  = 500 * time.Millisecond
-	lingerTimeout = 500 * time.Millisecond
+	closeTimeout  = 2 * time.Second
+	lingerTimeout = 2 * time.Second
 )
+
+// lingers is how many times its patience a connection waits for a peer that goes on
+// sending.
+const lingers = 3
 
 // initialStreams is how many streams are opened before the peer has said how many
 // it takes; RFC 9113 section 6.5.2 asks for no less.
@@ -334,10 +338,19 @@ func closeWrite(sock net.Conn) {
 // connection, and a reset discards what the peer has not got or read yet: the alert
 // or GOAWAY that says why, and the rest of what streams brought.
 func (c *conn) linger() {
+	c.mu.Lock()
+	last := time.Now().Add(c.patience)
+	_ = c.under.SetReadDeadline(last)
+	if c.patience > lingerTimeout {
+		last = last.Add((lingers - 1) * c.patience)
+	}
+	c.mu.Unlock()
 	lingering(c.under.Conn, func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		_ = c.under.SetReadDeadline(time.Now().Add(c.patience))
+		if until := time.Now().Add(c.patience); c.patience > lingerTimeout && until.Before(last) {
+			_ = c.under.SetReadDeadline(until)
+		}
 	})
 }
 

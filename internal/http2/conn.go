@@ -23,6 +23,10 @@ const (
 	lingerTimeout = 250 * time.Millisecond
 )
 
+// lingers is how many times its patience a connection waits for a peer that goes on
+// sending.
+const lingers = 3
+
 // initialStreams is how many streams are opened before the peer has said how many
 // it takes; RFC 9113 section 6.5.2 asks for no less.
 const initialStreams = 100
@@ -262,9 +266,18 @@ func (c *conn) hangUpLocked() {
 // that says why, and the rest of the last exchange.
 func (c *conn) linger() {
 	b := make([]byte, 4<<10)
+	c.mu.Lock()
+	last := time.Now().Add(c.patience)
+	_ = c.nc.SetReadDeadline(last)
+	if c.patience > lingerTimeout {
+		last = last.Add((lingers - 1) * c.patience)
+	}
+	c.mu.Unlock()
 	for {
 		c.mu.Lock()
-		_ = c.nc.SetReadDeadline(time.Now().Add(c.patience))
+		if until := time.Now().Add(c.patience); c.patience > lingerTimeout && until.Before(last) {
+			_ = c.nc.SetReadDeadline(until)
+		}
 		c.mu.Unlock()
 		if _, err := c.nc.Read(b); err != nil {
 			_ = c.nc.Close()
