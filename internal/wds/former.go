@@ -25,7 +25,7 @@ func (f *former) is(peer identity.ID) bool {
 // unbound gives who is to be believed after a waypoint made place for another or
 // for none; before is who was then already.
 func (s *Store) unbound(was, is *Gateway, before *former) *former {
-	if was == nil || was.Refusal != "" || is != nil && was.Service == is.Service && was.Address == is.Address {
+	if was == nil || was.Refusal != "" || was.same(is) {
 		return before
 	}
 	var ids []identity.ID

@@ -222,6 +222,14 @@ func (s *Store) anyIs(peer identity.ID, service string) bool {
 	return false
 }
 
+// same reports whether two are the same waypoint, or none.
+func (g *Gateway) same(o *Gateway) bool {
+	if g == nil || o == nil {
+		return g == o
+	}
+	return g.Service == o.Service && g.Address == o.Address
+}
+
 // goAround says whether a connection that has not found the waypoint goes on
 // without it. What the waypoint answers, once there is one, is never a reason.
 func (g *Gateway) goAround(err error) bool { return err != nil && g.FailOpen }

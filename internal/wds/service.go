@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	workloadpb "github.com/ambit-mesh/ambit/apis/workload"
 	"github.com/ambit-mesh/ambit/internal/identity"
@@ -20,6 +21,7 @@ type Service struct {
 	UDP             []Port // where the control plane tells them apart
 	datagrams       bool   // Ports are those of UDP
 	Waypoint        *Gateway
+	bound           time.Time // when this node heard of Waypoint
 	// Announced is a waypoint that is going to be bound: it is believed, and not taken.
 	Announced *Gateway
 	former    *former
@@ -50,6 +52,29 @@ type NamedPort struct {
 	Name, Protocol string // protocol is tcp, udp or sctp
 	// Target is 0 where each endpoint has its own.
 	Port, Target uint16
+}
+
+// bindingTime is for how long a waypoint is awaited that a service was bound to only now:
+// what is known of its pods may come a moment later than the binding.
+const bindingTime = 2 * time.Second
+
+// AwaitWaypoint says for how long the waypoint of a service may still become known; 0 for
+// one that was bound to it a while ago, and is missing now.
+func (s *Service) AwaitWaypoint() time.Duration {
+	if s.Waypoint == nil || s.Waypoint.Refusal != "" {
+		return 0
+	}
+	return max(0, bindingTime-time.Since(s.bound))
+}
+
+// boundSince notes since when a service has its waypoint; old is what it was, nil for
+// a new one.
+func (s *Service) boundSince(old *Service) {
+	if old != nil && old.Waypoint.same(s.Waypoint) {
+		s.bound = old.bound
+		return
+	}
+	s.bound = time.Now()
 }
 
 // OriginatesTLS says whether the waypoint of a host outside speaks TLS to a port of it.

@@ -99,7 +99,9 @@ func (c Change) Put(resource string, a *workloadpb.Address) error {
 		if svc.Key != resource {
 			return fmt.Errorf("service %s: under the resource name %s", svc.Key, resource)
 		}
-		if old := c.s.services[svc.Key]; old != nil {
+		old := c.s.services[svc.Key]
+		svc.boundSince(old)
+		if old != nil {
 			svc.former = c.s.unbound(old.Waypoint, svc.Waypoint, old.former)
 		}
 		c.Remove(resource)
