@@ -272,8 +272,13 @@ func (c *conn) shutdown(debug string) {
 func (c *conn) end(err error) { c.endWith(err, closeTimeout, lingerTimeout) }
 
 // endInPeace ends a connection whose streams have all ended. What they sent may still be
-// on its way: the peer gets the time to take it that it has for an answer to PING.
-func (c *conn) endInPeace() { c.endWith(ErrClosed, c.cfg.PingTimeout, c.cfg.PingTimeout) }
+// on its way: the peer gets the time to take it that it has for an answer to PING, counted
+// from when it was heard of last.
+func (c *conn) endInPeace() {
+	silent := time.Since(time.Unix(0, c.lastRead.Load()))
+	patience := max(lingerTimeout, c.cfg.PingTimeout-silent)
+	c.endWith(ErrClosed, patience, patience)
+}
 
 // endWith gives the peer that long to take what is still to be written, and to close its
 // end, counted from the last that was heard of it.
@@ -373,6 +378,9 @@ func lingering(sock net.Conn, extend func()) {
 	}
 }
 
+// leaveTimeout is how long a peer has to see that it is to open no more streams.
+const leaveTimeout = 3 * time.Second
+
 // leavePing is the PING whose answer proves that the peer has seen our GOAWAY.
 var leavePing = [8]byte{'l', 'e', 'a', 'v', 'e'}
 
@@ -392,6 +400,8 @@ func (c *conn) drain() {
 		return
 	}
 	c.post(h2wire.AppendPing(h2wire.AppendGoAway(nil, h2wire.MaxWindow, CodeNo, "draining"), 0, leavePing))
+	// Who is gone does not hold it up.
+	time.AfterFunc(leaveTimeout, c.lastCall)
 }
 
 // lastCall ends the wait of drain.
