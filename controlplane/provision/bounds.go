@@ -83,7 +83,7 @@ func bounds(gw *gatewayv1.Gateway) (args []string) {
 // control plane is replaced. leaveSeconds is what it has beside that and its drain time
 // to end: to be told, and to stop what is left.
 const (
-	delaySeconds = 5
+	delaySeconds = 2
 	leaveSeconds = 35
 )
 

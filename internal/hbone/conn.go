@@ -276,7 +276,14 @@ func (c *conn) end(err error) { c.endWith(err, closeTimeout, lingerTimeout) }
 // from when it was heard of last.
 func (c *conn) endInPeace() {
 	silent := time.Since(time.Unix(0, c.lastRead.Load()))
-	patience := max(lingerTimeout, c.cfg.PingTimeout-silent)
+	c.mu.Lock()
+	idle := time.Since(c.idleSince)
+	c.mu.Unlock()
+	patience := c.cfg.PingTimeout - silent
+	if idle > lingerTimeout { // nothing is on its way any more
+		patience = 0
+	}
+	patience = max(lingerTimeout, patience)
 	c.endWith(ErrClosed, patience, patience)
 }
 
