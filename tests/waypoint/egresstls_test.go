@@ -150,6 +150,7 @@ rules: [{name: shut, application: {paths: [{type: PathPrefix, value: /shut}]}}]
 			t.Errorf("%s: routed %q", url, routed)
 		}
 	}
+	m.until("the other host's policies have arrived, too", request{URL: "http://guarded.sealed.example/sealed", Fresh: true}, status(200))
 	for path, want := range map[string]int{"/sealed": 200, "/shut": 403} {
 		if got := send("http://guarded.sealed.example" + path); got.Status != want {
 			t.Errorf("%s under an AuthorizationPolicy: %+v", path, got)
