@@ -63,15 +63,13 @@ func NewClientConn(ctx context.Context, sock net.Conn, tlsConfig *tls.Config, cf
 // peer is told why by an alert and sock is closed.
 func shakeHands(ctx context.Context, t *tls.Conn, sock net.Conn) error {
 	if err := t.HandshakeContext(ctx); err != nil {
-		closeWrite(sock)
-		linger(sock)
+		refused(sock)
 		return &HandshakeError{Err: err}
 	}
 	if p := t.ConnectionState().NegotiatedProtocol; p != "h2" {
 		_ = sock.SetWriteDeadline(time.Now().Add(closeTimeout))
 		_ = t.CloseWrite()
-		closeWrite(sock)
-		linger(sock)
+		refused(sock)
 		return &HandshakeError{Err: fmt.Errorf("peer does not speak h2 (ALPN %q)", p)}
 	}
 	return nil

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/ambit-mesh/ambit/internal/h2wire"
+	"github.com/ambit-mesh/ambit/internal/linger"
 )
 
 // initialStreams is how many streams are opened before the peer has said how many
@@ -34,6 +35,7 @@ type conn struct {
 	tls    secured
 	under  *rawConn // below the TLS layer
 	out    *sender
+	bye    *linger.Linger // closes the socket
 	server bool
 	born   time.Time // when the handshake began
 	// headers handles a complete header block and says what that takes from the
@@ -64,7 +66,6 @@ type conn struct {
 	pingSent     time.Time          // guarded by mu
 	writeErr     error              // why writing failed; guarded by mu
 	err          error              // why it ended; guarded by mu
-	patience     time.Duration      // how long the peer may be silent until the socket is closed; set with err, guarded by mu
 	done         chan struct{}      // closed with err
 	settings     chan struct{}      // closed by the first SETTINGS
 	hungUp       chan struct{}      // closed when nothing more will be written
@@ -80,6 +81,7 @@ func newConn(t secured, under *rawConn, hold *coalescer, cfg Config, server bool
 		done: make(chan struct{}), settings: make(chan struct{}), hungUp: make(chan struct{}), emptied: make(chan struct{}),
 	}
 	c.out = newSender(t, hold, c.writeFailed)
+	c.bye = linger.New(under.Conn, closeTimeout)
 	c.recvAvail.Store(int64(cfg.ConnWindow))
 	c.spare.Store(cfg.growth())
 	c.lastRead.Store(now.UnixNano())
@@ -117,7 +119,9 @@ func (c *conn) run(ctx context.Context, peer *tls.ConnectionState) error {
 	wg.Go(c.keepAlive)
 	c.end(c.failure(c.readLoop()))
 	<-c.hungUp
-	c.linger()
+	b := takeBuffer()
+	c.bye.Close(*b)
+	giveBuffer(b)
 	wg.Wait()
 	<-c.emptied
 	return c.reason()

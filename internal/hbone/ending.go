@@ -8,19 +8,12 @@ import (
 	"time"
 
 	"github.com/ambit-mesh/ambit/internal/h2wire"
+	"github.com/ambit-mesh/ambit/internal/linger"
 )
 
-// closeTimeout bounds saying goodbye to a peer that takes nothing, and
-// lingerTimeout the wait for the peer to close too, where there is no reason to be
-// patient, see conn.patience.
-const (
-	closeTimeout  = 2 * time.Second
-	lingerTimeout = 2 * time.Second
-)
-
-// lingers is how many times its patience a connection waits for a peer that goes on
-// sending.
-const lingers = 3
+// closeTimeout bounds saying goodbye to a peer that takes nothing, and then the wait for
+// it to close too, where there is no reason to be patient.
+const closeTimeout = 2 * time.Second
 
 // shutdown says goodbye and ends the connection and all its streams at once, as
 // intended by us.
@@ -32,8 +25,9 @@ func (c *conn) shutdown(debug string) {
 	c.end(ErrClosed)
 	c.mu.Lock()
 	streams := slices.Collect(maps.Values(c.streams))
-	c.impatientLocked()
 	c.mu.Unlock()
+	_ = c.under.SetWriteDeadline(time.Now().Add(closeTimeout))
+	c.bye.Hurry()
 	for _, s := range streams {
 		s.finish(ErrClosed)
 	}
@@ -41,33 +35,33 @@ func (c *conn) shutdown(debug string) {
 
 // end hangs up and fails every stream but those for which both ends have said all: they
 // need no connection to be delivered. The first reason counts.
-func (c *conn) end(err error) { c.endWith(err, closeTimeout, lingerTimeout) }
+func (c *conn) end(err error) { c.endWithin(err, closeTimeout) }
 
 // endInPeace ends a connection whose streams have all ended. What they sent may still be
 // on its way: the peer gets the time to take it that it has for an answer to PING, counted
 // from when it was heard of last.
 func (c *conn) endInPeace() {
-	silent := time.Since(time.Unix(0, c.lastRead.Load()))
 	c.mu.Lock()
 	idle := time.Since(c.idleSince)
 	c.mu.Unlock()
-	patience := c.cfg.PingTimeout - silent
-	if idle > lingerTimeout { // nothing is on its way any more
-		patience = 0
+	if idle > closeTimeout { // nothing is on its way any more
+		c.end(ErrClosed)
+		return
 	}
-	patience = max(lingerTimeout, patience)
-	c.endWith(ErrClosed, patience, patience)
+	patience := c.cfg.PingTimeout - time.Since(time.Unix(0, c.lastRead.Load()))
+	c.endWithin(ErrClosed, max(closeTimeout, patience))
 }
 
-// endWith gives the peer that long to take what is still to be written, and to close its
-// end, counted from the last that was heard of it.
-func (c *conn) endWith(err error, write, patience time.Duration) {
+// endWithin gives the peer that long to take what is still to be written, and then to
+// close its end.
+func (c *conn) endWithin(err error, limit time.Duration) {
 	c.mu.Lock()
 	if c.err != nil {
 		c.mu.Unlock()
 		return
 	}
-	c.err, c.patience = err, patience
+	c.err = err
+	c.bye.Patient(limit)
 	c.draining = true
 	streams, last := slices.Collect(maps.Values(c.streams)), c.processed
 	c.emptyLocked()
@@ -79,23 +73,13 @@ func (c *conn) endWith(err error, write, patience time.Duration) {
 		c.out.post(h2wire.AppendGoAway(nil, last, cerr.Code, cerr.Reason))
 	}
 	// A peer that reads nothing does not hold up the end.
-	_ = c.under.SetWriteDeadline(time.Now().Add(write))
+	_ = c.under.SetWriteDeadline(time.Now().Add(limit))
 	c.out.fail(err, c.hangUp)
 	for _, s := range streams {
 		if !s.complete() {
 			s.finish(err)
 		}
 	}
-}
-
-// impatientLocked shortens what is left of an end in peace. The caller holds mu.
-func (c *conn) impatientLocked() {
-	if c.patience <= lingerTimeout {
-		return
-	}
-	c.patience = lingerTimeout
-	_ = c.under.SetWriteDeadline(time.Now().Add(closeTimeout))
-	_ = c.under.SetReadDeadline(time.Now().Add(lingerTimeout))
 }
 
 // hangUp says that nothing more will come and makes the read loop end. It is
@@ -117,42 +101,10 @@ func closeWrite(sock net.Conn) {
 	}
 }
 
-// linger closes the socket after the peer has, or has been silent for a while.
-// Closing with bytes unread, or before the peer has sent its last, would reset the
-// connection, and a reset discards what the peer has not got or read yet: the alert
-// or GOAWAY that says why, and the rest of what streams brought.
-func (c *conn) linger() {
-	c.mu.Lock()
-	last := time.Now().Add(c.patience)
-	_ = c.under.SetReadDeadline(last)
-	if c.patience > lingerTimeout {
-		last = last.Add((lingers - 1) * c.patience)
-	}
-	c.mu.Unlock()
-	lingering(c.under.Conn, func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if until := time.Now().Add(c.patience); c.patience > lingerTimeout && until.Before(last) {
-			_ = c.under.SetReadDeadline(until)
-		}
-	})
-}
-
-// linger does the same for a socket whose handshake failed.
-func linger(sock net.Conn) {
-	_ = sock.SetReadDeadline(time.Now().Add(lingerTimeout))
-	lingering(sock, func() {})
-}
-
-// lingering calls extend before each read.
-func lingering(sock net.Conn, extend func()) {
+// refused closes a socket whose handshake has failed, and lets the peer read why.
+func refused(sock net.Conn) {
+	closeWrite(sock)
 	b := takeBuffer()
 	defer giveBuffer(b)
-	for {
-		extend()
-		if _, err := sock.Read(*b); err != nil {
-			_ = sock.Close()
-			return
-		}
-	}
+	linger.New(sock, closeTimeout).Close(*b)
 }

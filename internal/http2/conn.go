@@ -13,19 +13,12 @@ import (
 
 	"github.com/ambit-mesh/ambit/internal/h2wire"
 	"github.com/ambit-mesh/ambit/internal/http2/hpack"
+	"github.com/ambit-mesh/ambit/internal/linger"
 )
 
-// closeTimeout bounds saying goodbye to a peer that takes nothing, and
-// lingerTimeout the wait for the peer to close too, where there is no reason to be
-// patient, see conn.patience.
-const (
-	closeTimeout  = 500 * time.Millisecond
-	lingerTimeout = 250 * time.Millisecond
-)
-
-// lingers is how many times its patience a connection waits for a peer that goes on
-// sending.
-const lingers = 3
+// closeTimeout bounds saying goodbye to a peer that takes nothing, and then the wait for
+// it to close too, where there is no reason to be patient.
+const closeTimeout = 500 * time.Millisecond
 
 // initialStreams is how many streams are opened before the peer has said how many
 // it takes; RFC 9113 section 6.5.2 asks for no less.
@@ -35,12 +28,13 @@ const initialStreams = 100
 type conn struct {
 	cfg     Config
 	nc      net.Conn
-	server  *ServerConn   // nil in a client
-	greeted chan struct{} // closed by the first SETTINGS
-	done    chan struct{} // closed with err
-	hungUp  chan struct{} // closed when nothing more will be written
-	read    atomic.Uint64 // reads that gave something
-	written atomic.Uint64 // writes that ended
+	bye     *linger.Linger // closes nc
+	server  *ServerConn    // nil in a client
+	greeted chan struct{}  // closed by the first SETTINGS
+	done    chan struct{}  // closed with err
+	hungUp  chan struct{}  // closed when nothing more will be written
+	read    atomic.Uint64  // reads that gave something
+	written atomic.Uint64  // writes that ended
 
 	budget h2wire.Budget // used by the read loop, with mu held
 
@@ -64,7 +58,6 @@ type conn struct {
 	goAway       error   // the peer's GOAWAY with an error
 	writeErr     error
 	err          error
-	patience     time.Duration // how long the peer may be silent until the socket is closed; set with err
 
 	// Sending.
 	enc           *hpack.Encoder
@@ -85,7 +78,7 @@ type conn struct {
 }
 
 func (c *conn) init(nc net.Conn, cfg Config) {
-	c.cfg, c.nc = cfg, nc
+	c.cfg, c.nc, c.bye = cfg, nc, linger.New(nc, closeTimeout)
 	c.greeted, c.done, c.hungUp = make(chan struct{}), make(chan struct{}), make(chan struct{})
 	c.budget = h2wire.NewBudget()
 	c.streams = make(map[uint32]*stream)
@@ -132,7 +125,7 @@ func (c *conn) run(ctx context.Context, r *reader) error {
 	wg.Go(c.lookAfter)
 	c.end(c.failure(r.loop()))
 	<-c.hungUp
-	c.linger()
+	c.bye.Close(make([]byte, 4<<10))
 	wg.Wait()
 	return c.reason()
 }
@@ -186,11 +179,8 @@ func (c *conn) shutdown() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.endLocked(ErrClosed)
-	if c.patience > lingerTimeout {
-		c.patience = lingerTimeout
-		_ = c.nc.SetWriteDeadline(time.Now().Add(closeTimeout))
-		_ = c.nc.SetReadDeadline(time.Now().Add(lingerTimeout))
-	}
+	_ = c.nc.SetWriteDeadline(time.Now().Add(closeTimeout))
+	c.bye.Hurry()
 }
 
 // end fails every stream and hangs up. The first reason counts.
@@ -200,15 +190,16 @@ func (c *conn) end(err error) {
 	c.endLocked(err)
 }
 
-func (c *conn) endLocked(err error) { c.endWithLocked(err, closeTimeout, lingerTimeout) }
+func (c *conn) endLocked(err error) { c.endWithinLocked(err, closeTimeout) }
 
-// endWithLocked gives the peer that long to take what is still to be written, and to
-// close its end, counted from the last that was heard of it.
-func (c *conn) endWithLocked(err error, write, patience time.Duration) {
+// endWithinLocked gives the peer that long to take what is still to be written, and then
+// to close its end.
+func (c *conn) endWithinLocked(err error, limit time.Duration) {
 	if c.err != nil {
 		return
 	}
-	c.err, c.patience = err, patience
+	c.err = err
+	c.bye.Patient(limit)
 	c.draining = true
 	close(c.done)
 	cerr := &ConnError{Code: h2wire.CodeNo}
@@ -222,7 +213,7 @@ func (c *conn) endWithLocked(err error, write, patience time.Duration) {
 		c.server.releaseLocked()
 	}
 	// A peer that reads nothing does not hold up the end.
-	_ = c.nc.SetWriteDeadline(time.Now().Add(write))
+	_ = c.nc.SetWriteDeadline(time.Now().Add(limit))
 	if !c.writing && !c.later {
 		c.later = true
 		go c.flush()
@@ -258,32 +249,6 @@ func (c *conn) hangUpLocked() {
 	}
 	_ = cw.CloseWrite()
 	_ = c.nc.SetReadDeadline(time.Now())
-}
-
-// linger closes the socket after the peer has, or has been silent for a while.
-// Closing with bytes unread, or before the peer has sent its last, would reset the
-// connection, and a reset discards what the peer has not got or read yet: the GOAWAY
-// that says why, and the rest of the last exchange.
-func (c *conn) linger() {
-	b := make([]byte, 4<<10)
-	c.mu.Lock()
-	last := time.Now().Add(c.patience)
-	_ = c.nc.SetReadDeadline(last)
-	if c.patience > lingerTimeout {
-		last = last.Add((lingers - 1) * c.patience)
-	}
-	c.mu.Unlock()
-	for {
-		c.mu.Lock()
-		if until := time.Now().Add(c.patience); c.patience > lingerTimeout && until.Before(last) {
-			_ = c.nc.SetReadDeadline(until)
-		}
-		c.mu.Unlock()
-		if _, err := c.nc.Read(b); err != nil {
-			_ = c.nc.Close()
-			return
-		}
-	}
 }
 
 // leavePing is the PING whose answer proves that the peer has seen our GOAWAY.
@@ -322,7 +287,8 @@ func (c *conn) lastCallLocked() {
 
 // idleLocked ends the connection if it was only waiting for its last exchange. What
 // that sent may still be on its way: the peer gets the time to take it that it has for
-// an answer to PING, if it was heard of within such a time.
+// an answer to PING, if it was heard of within such a time, and the exchange has only
+// just ended.
 func (c *conn) idleLocked() bool {
 	if !c.draining || len(c.streams) > 0 || c.server != nil && c.server.running > 0 {
 		return false
@@ -331,8 +297,8 @@ func (c *conn) idleLocked() bool {
 	if err == nil {
 		err = ErrClosed
 	}
-	if time.Duration(c.silentTicks+1)*c.cfg.tick() < c.cfg.PingTimeout {
-		c.endWithLocked(err, c.cfg.PingTimeout, c.cfg.PingTimeout)
+	if heard := time.Duration(c.silentTicks+1)*c.cfg.tick() < c.cfg.PingTimeout; heard && c.idleTicks < 2 {
+		c.endWithinLocked(err, c.cfg.PingTimeout)
 	} else {
 		c.endLocked(err)
 	}

@@ -97,14 +97,31 @@ func TestWriteTimeout(t *testing.T) {
 	})
 }
 
+// drained gives a server that is about to be drained, and its client, which has said hello.
+func drained(t *testing.T) (*peer, *http2.ServerConn) {
+	c, s := bufferedPipe(t)
+	sc := http2.NewServerConn(s, http2.Config{}, message.HandlerFunc(byPath))
+	p := newPeer(t, c)
+	p.ended = newRunner(t).run(sc.Run)
+	return p.hello(), sc
+}
+
+// hears answers the PING of a drain.
+func (p *peer) hears() {
+	p.t.Helper()
+	p.until("the PING of a drain", func(f xhttp2.Frame) bool {
+		g, ok := f.(*xhttp2.PingFrame)
+		if ok && !g.IsAck() {
+			p.ok(p.fr.WritePing(true, g.Data))
+		}
+		return ok && !g.IsAck()
+	})
+}
+
 // A server that drains says so, and takes what was under way, section 6.8.
 func TestServerDrains(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, s := bufferedPipe(t)
-		sc := http2.NewServerConn(s, http2.Config{}, message.HandlerFunc(byPath))
-		p := newPeer(t, c)
-		p.ended = newRunner(t).run(sc.Run)
-		p.hello()
+		p, sc := drained(t)
 		p.get(1, false, "/")
 		p.alive()
 		sc.Drain()
@@ -140,11 +157,7 @@ func TestServerDrains(t *testing.T) {
 // A client that does not answer the PING of a drain does not hold it up.
 func TestServerDrainsWithoutAnswer(t *testing.T) {
 	took(t, 20*time.Second, func(t *testing.T) {
-		c, s := bufferedPipe(t)
-		sc := http2.NewServerConn(s, http2.Config{}, message.HandlerFunc(byPath))
-		p := newPeer(t, c)
-		p.ended = newRunner(t).run(sc.Run)
-		p.hello()
+		p, sc := drained(t)
 		synctest.Wait()
 		sc.Drain()
 		wantEnd(t, p.ended, http2.ErrClosed.Error())
@@ -155,24 +168,34 @@ func TestServerDrainsWithoutAnswer(t *testing.T) {
 // the answer, still gives window back. It finds an open connection, until it closes it.
 func TestServerDrainsASlowClient(t *testing.T) {
 	took(t, 10*time.Second, func(t *testing.T) {
-		c, s := bufferedPipe(t)
-		sc := http2.NewServerConn(s, http2.Config{}, message.HandlerFunc(byPath))
-		p := newPeer(t, c)
-		p.ended = newRunner(t).run(sc.Run)
-		p.hello()
+		p, sc := drained(t)
 		p.get(1, true, "/")
 		sc.Drain()
-		p.until("PING", func(f xhttp2.Frame) bool {
-			g, ok := f.(*xhttp2.PingFrame)
-			if ok && !g.IsAck() {
-				p.ok(p.fr.WritePing(true, g.Data))
-			}
-			return ok && !g.IsAck()
-		})
+		p.hears()
 		<-time.After(10 * time.Second)
 		p.ok(p.fr.WriteWindowUpdate(0, 1))
-		_ = c.Close()
+		_ = p.conn.Close()
 		wantEnd(t, p.ended, http2.ErrClosed.Error())
+	})
+}
+
+// One that has had nothing to say for long has nothing on its way either: its client, which
+// does not close its end, does not hold it up.
+func TestServerDrainsAnIdleClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, sc := drained(t)
+		p.get(1, true, "/")
+		p.wantStatus(1, "200")
+		<-time.After(time.Minute)
+		p.alive()
+		<-time.After(10 * time.Second)
+		began := time.Now()
+		sc.Drain()
+		p.hears()
+		wantEnd(t, p.ended, http2.ErrClosed.Error())
+		if d := time.Since(began); d > time.Second {
+			t.Errorf("took %s", d)
+		}
 	})
 }
 
