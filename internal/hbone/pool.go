@@ -146,8 +146,7 @@ func (p *Pool[K]) look(key K, waited bool) (*ClientConn, *dialing, error) {
 		e = &pooled[K]{key: key}
 		p.keys[key] = e
 	}
-	best, streams := e.best()
-	n := len(e.conns)
+	best, streams, n := e.best()
 	if best != nil && (waited || streams < busyStreams*n || n >= runtime.GOMAXPROCS(0)) {
 		best.claims.Add(1)
 		return best, nil, nil
@@ -160,13 +159,20 @@ func (p *Pool[K]) look(key K, waited bool) (*ClientConn, *dialing, error) {
 	return nil, e.dialing, nil
 }
 
-func (e *pooled[K]) best() (best *ClientConn, streams int) {
+// best gives the connection with the fewest streams of those that have room for another
+// one, how many these are, and how many connections are in use. Those that are being left
+// are not, nor those that have ended, and whose streams applications have not taken yet.
+func (e *pooled[K]) best() (best *ClientConn, streams, inUse int) {
 	for _, cc := range e.conns {
+		if !cc.usable() {
+			continue
+		}
+		inUse++
 		if n, room := cc.load(); room > 0 && (best == nil || n < streams) {
 			best, streams = cc, n
 		}
 	}
-	return best, streams
+	return best, streams, inUse
 }
 
 // setUp dials for an entry and then serves the connection to its end.
