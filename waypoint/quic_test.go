@@ -108,7 +108,7 @@ func (b *quicBed) start(address string, drain time.Duration) (at netip.AddrPort,
 }
 
 // client is the node of a client, with tunnels over QUIC to an address.
-func (b *quicBed) client(at netip.AddrPort) *hbone3.Pool[string] {
+func (b *quicBed) client(at netip.AddrPort) *hbone3.Pool[tunnel.Key] {
 	b.t.Helper()
 	cfg, err := b.ca.Workload("shop", "client").QUICClientConfig(b.own.ID)
 	if err != nil {
@@ -119,7 +119,7 @@ func (b *quicBed) client(at netip.AddrPort) *hbone3.Pool[string] {
 		b.t.Fatal(err)
 	}
 	tr := &quic.Transport{Conn: sock}
-	pool := hbone3.NewPool(func(ctx context.Context, _ string) (*hbone3.ClientConn, error) {
+	pool := hbone3.NewPool(func(ctx context.Context, _ tunnel.Key) (*hbone3.ClientConn, error) {
 		return hbone3.Dial(ctx, tr, at, cfg, hbone3.Config{})
 	})
 	b.t.Cleanup(func() {
@@ -133,11 +133,11 @@ func (b *quicBed) client(at netip.AddrPort) *hbone3.Pool[string] {
 }
 
 // session begins one and has a datagram come back.
-func (b *quicBed) session(pool *hbone3.Pool[string], at netip.AddrPort) (s *tunnel.Session, got chan string, ended chan error) {
+func (b *quicBed) session(pool *hbone3.Pool[tunnel.Key], at netip.AddrPort) (s *tunnel.Session, got chan string, ended chan error) {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.t.Context(), 30*time.Second)
 	defer cancel()
-	s, err := (tunnel.Pools[string]{H3: pool}).OpenUDP(ctx, "", true, at, b.pod, nil)
+	s, err := (tunnel.Pools{H3: pool}).OpenUDP(ctx, tunnel.Key{Addr: at}, true, b.pod, nil)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -170,7 +170,7 @@ func TestDrainOverQUIC(t *testing.T) {
 			if drain < 0 {
 				late := b.client(at)
 				testkit.Until(t, "who comes is refused", func() bool {
-					s, _, _, err := late.Open(t.Context(), "", hbone.Request{Authority: "127.0.0.1:1"})
+					s, _, _, err := late.Open(t.Context(), tunnel.Key{}, hbone.Request{Authority: "127.0.0.1:1"})
 					if err == nil {
 						s.Reset(hbone.CodeCancel)
 					}

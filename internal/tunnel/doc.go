@@ -3,6 +3,7 @@
 // (internal/hbone3).
 //
 //	Ask      a CONNECT that waits for a decision, however it came
+//	Key      tells connections to peers apart, and whom to expect there
 //	Packets  the datagrams of one session: HTTP datagrams, or capsules
 //	Pools    opens sessions over QUIC, or else over TCP
 //	Reach    remembers where QUIC does not get through

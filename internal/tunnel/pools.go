@@ -12,9 +12,9 @@ import (
 )
 
 // Pools are the connections of a proxy to its peers, over TCP and over QUIC.
-type Pools[K comparable] struct {
-	H2 *hbone.Pool[K]
-	H3 *hbone3.Pool[K]
+type Pools struct {
+	H2 *hbone.Pool[Key]
+	H3 *hbone3.Pool[Key]
 }
 
 // Session is one of datagrams that a peer has accepted.
@@ -26,11 +26,11 @@ type Session struct {
 	Peer      tls.ConnectionState
 }
 
-// OpenUDP opens a session of datagrams with target at the peer of a key, whose tunnel
-// port is at: over HTTP/3 if that is wanted and gets through, or else over HTTP/2.
-func (p Pools[K]) OpenUDP(ctx context.Context, key K, http3 bool, at, target netip.AddrPort, fields []hbone.Field) (*Session, error) {
+// OpenUDP opens a session of datagrams with target at the peer of a key: over HTTP/3 if
+// that is wanted and gets through, or else over HTTP/2.
+func (p Pools) OpenUDP(ctx context.Context, key Key, http3 bool, target netip.AddrPort, fields []hbone.Field) (*Session, error) {
 	fields = append(fields[:len(fields):len(fields)], hbone.Field{Name: masque.CapsuleField, Value: masque.CapsuleValue})
-	req := hbone.Request{Authority: at.String(), Protocol: masque.Protocol, Path: masque.Path(target), Fields: fields}
+	req := hbone.Request{Authority: key.Addr.String(), Protocol: masque.Protocol, Path: masque.Path(target), Fields: fields}
 	if http3 {
 		req3 := req
 		req3.Fields = append(fields[:len(fields):len(fields)], hbone.Field{Name: masque.BatchField, Value: masque.BatchValue})
@@ -46,5 +46,5 @@ func (p Pools[K]) OpenUDP(ctx context.Context, key K, http3 bool, at, target net
 	if err != nil {
 		return nil, err
 	}
-	return &Session{newOverHTTP2(s.Conn(cc.LocalAddr(), net.TCPAddrFromAddrPort(at))), s, H2, cc.PeerState()}, nil
+	return &Session{newOverHTTP2(s.Conn(cc.LocalAddr(), net.TCPAddrFromAddrPort(key.Addr))), s, H2, cc.PeerState()}, nil
 }

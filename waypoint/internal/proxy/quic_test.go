@@ -50,7 +50,7 @@ func (b *udpBed) serveQUIC(ca *testkit.CA, own *identity.Certificate) {
 			b.t.Fatal(err)
 		}
 		tr := &quic.Transport{Conn: sock}
-		c := &quicClient{bed: b, at: at, pool: hbone3.NewPool(func(ctx context.Context, _ string) (*hbone3.ClientConn, error) {
+		c := &quicClient{bed: b, at: at, pool: hbone3.NewPool(func(ctx context.Context, _ tunnel.Key) (*hbone3.ClientConn, error) {
 			return hbone3.Dial(ctx, tr, at, cfg, hbone3.Config{})
 		})}
 		b.t.Cleanup(func() {
@@ -68,14 +68,14 @@ func (b *udpBed) serveQUIC(ca *testkit.CA, own *identity.Certificate) {
 type quicClient struct {
 	bed  *udpBed
 	at   netip.AddrPort
-	pool *hbone3.Pool[string]
+	pool *hbone3.Pool[tunnel.Key]
 }
 
 // open begins a session and has one datagram come back. answers are those that follow.
 func (c *quicClient) open(target netip.AddrPort) (s *tunnel.Session, answers <-chan string, err error) {
 	t := c.bed.t
 	t.Helper()
-	s, err = tunnel.Pools[string]{H3: c.pool}.OpenUDP(t.Context(), "", true, c.at, target, nil)
+	s, err = tunnel.Pools{H3: c.pool}.OpenUDP(t.Context(), tunnel.Key{Addr: c.at}, true, target, nil)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -198,7 +198,7 @@ func TestRefusedOverHTTP3(t *testing.T) {
 		"another protocol": {hbone.Request{Authority: b.pod.String(), Protocol: "websocket", Path: "/"}, 501, "CONNECT-UDP alone"},
 		"no path":          {hbone.Request{Authority: b.pod.String(), Protocol: masque.Protocol, Path: "/"}, 400, "http_request_error"},
 	} {
-		_, _, _, err := c.pool.Open(t.Context(), "", tc.req)
+		_, _, _, err := c.pool.Open(t.Context(), tunnel.Key{}, tc.req)
 		var r *hbone.RefusedError
 		if !errors.As(err, &r) || r.Status != tc.status || !strings.Contains(r.ProxyStatus, tc.reason) {
 			t.Errorf("%s: %v", what, err)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"strings"
 	"sync"
 	"time"
 
@@ -50,14 +49,6 @@ func (e *ConnectError) Error() string { return "connect to " + e.Endpoint + ": "
 // Unwrap gives the cause.
 func (e *ConnectError) Unwrap() error { return e.Err }
 
-// tunnelKey tells tunnel connections apart. With the uid a reused address never
-// meets the connection of the pod that had it before.
-type tunnelKey struct {
-	addr  netip.AddrPort
-	uid   string
-	peers string // identities, joined
-}
-
 // Dialer connects to endpoints.
 type Dialer struct {
 	// Certificate of the waypoint.
@@ -77,8 +68,8 @@ type Dialer struct {
 	Enrolled func(netip.Addr) (what string, ok bool)
 	Log      *zap.Logger
 
-	pool  *hbone.Pool[tunnelKey]
-	pool3 *hbone3.Pool[tunnelKey]
+	pool  *hbone.Pool[tunnel.Key]
+	pool3 *hbone3.Pool[tunnel.Key]
 
 	mu  sync.Mutex
 	own *quic.Transport // tunnels over QUIC; nil before the first; guarded by mu
@@ -109,7 +100,7 @@ func (d *Dialer) Tunnels() int { return d.pool.Len() }
 
 // Retire stops the use of tunnels to workloads that are gone.
 func (d *Dialer) Retire(reachable func(uid string, addr netip.Addr) bool) {
-	gone := func(k tunnelKey) bool { return !reachable(k.uid, k.addr.Addr()) }
+	gone := func(k tunnel.Key) bool { return !reachable(k.UID, k.Addr.Addr()) }
 	d.pool.Retire(gone)
 	d.pool3.Retire(gone)
 }
@@ -161,7 +152,7 @@ func (d *Dialer) connect(ctx context.Context, svc *wds.Service, ep wds.Endpoint,
 		return c.(*net.TCPConn), trace.Context{}, nil
 	}
 	via := trace.Begin()
-	key := tunnelKey{addr: netip.AddrPortFrom(at.Addr(), tunnelPort), uid: ep.Workload.UID, peers: joinIDs(ep.Peers(svc))}
+	key := tunnel.KeyOf(netip.AddrPortFrom(at.Addr(), tunnelPort), ep.Workload.UID, ep.Peers(svc))
 	s, _, cc, err := d.pool.Open(ctx, key, hbone.Request{Authority: at.String(), Fields: client.fields(via)})
 	if err != nil {
 		return nil, via, err
@@ -178,50 +169,19 @@ func (c *Client) fields(via trace.Context) []hbone.Field {
 	return append(fields, hbone.Field{Name: fieldTrace, Value: via.Traceparent()})
 }
 
-func (d *Dialer) dialTunnel(ctx context.Context, key tunnelKey) (*hbone.ClientConn, error) {
+func (d *Dialer) dialTunnel(ctx context.Context, key tunnel.Key) (*hbone.ClientConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.Timeout)
 	defer cancel()
-	cert, err := d.Certificate(ctx)
-	if err != nil {
-		return nil, err
-	}
-	peers, err := splitIDs(key.peers)
-	if err != nil {
-		return nil, err
-	}
-	tlsConfig, err := cert.ClientConfig(peers...)
+	tlsConfig, err := key.TLS(ctx, d.Certificate, tunnel.H2)
 	if err != nil {
 		return nil, err
 	}
 	var nd net.Dialer
-	sock, err := nd.DialContext(ctx, "tcp", key.addr.String())
+	sock, err := nd.DialContext(ctx, "tcp", key.Addr.String())
 	if err != nil {
 		return nil, err
 	}
 	return hbone.NewClientConn(ctx, sock, tlsConfig, d.HBONE)
-}
-
-func joinIDs(ids []identity.ID) string {
-	if len(ids) == 1 {
-		return ids[0].String()
-	}
-	s := make([]string, len(ids))
-	for i, id := range ids {
-		s[i] = id.String()
-	}
-	return strings.Join(s, ",")
-}
-
-func splitIDs(joined string) ([]identity.ID, error) {
-	var ids []identity.ID
-	for _, s := range strings.Split(joined, ",") {
-		id, err := identity.Parse(s)
-		if err != nil {
-			return nil, err
-		}
-		ids = append(ids, id)
-	}
-	return ids, nil
 }
 
 // Refused tells whether the destination's proxy answered the connection with a

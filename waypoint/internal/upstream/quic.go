@@ -10,6 +10,7 @@ import (
 
 	"github.com/ambit-mesh/ambit/internal/hbone3"
 	"github.com/ambit-mesh/ambit/internal/segment"
+	"github.com/ambit-mesh/ambit/internal/tunnel"
 	"github.com/ambit-mesh/ambit/internal/wds"
 )
 
@@ -23,18 +24,10 @@ func (d *Dialer) wantsQUIC(w *wds.Workload) bool {
 }
 
 // dialQUIC is dialTunnel over QUIC.
-func (d *Dialer) dialQUIC(ctx context.Context, key tunnelKey) (*hbone3.ClientConn, error) {
+func (d *Dialer) dialQUIC(ctx context.Context, key tunnel.Key) (*hbone3.ClientConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.Timeout)
 	defer cancel()
-	cert, err := d.Certificate(ctx)
-	if err != nil {
-		return nil, err
-	}
-	peers, err := splitIDs(key.peers)
-	if err != nil {
-		return nil, err
-	}
-	tlsConfig, err := cert.QUICClientConfig(peers...)
+	tlsConfig, err := key.TLS(ctx, d.Certificate, tunnel.H3)
 	if err != nil {
 		return nil, err
 	}
@@ -42,7 +35,7 @@ func (d *Dialer) dialQUIC(ctx context.Context, key tunnelKey) (*hbone3.ClientCon
 	if err != nil {
 		return nil, err
 	}
-	return d.Reach.Dial(ctx, tr, key.addr, d.Workload(key.addr.Addr()), tlsConfig, d.HBONE3)
+	return d.Reach.Dial(ctx, tr, key.Addr, d.Workload(key.Addr.Addr()), tlsConfig, d.HBONE3)
 }
 
 // socket gives the one that all tunnels over QUIC share. It is opened for the first.

@@ -82,9 +82,9 @@ func (d *Dialer) connectUDP(ctx context.Context, svc *wds.Service, ep wds.Endpoi
 		return nil, trace.Context{}, wds.ErrNoUDP
 	}
 	via := trace.Begin()
-	key := tunnelKey{addr: netip.AddrPortFrom(at.Addr(), tunnelPort), uid: ep.Workload.UID, peers: joinIDs(ep.Peers(svc))}
-	pools := tunnel.Pools[tunnelKey]{H2: d.pool, H3: d.pool3}
-	s, err := pools.OpenUDP(ctx, key, d.wantsQUIC(ep.Workload), key.addr, at, client.fields(via))
+	key := tunnel.KeyOf(netip.AddrPortFrom(at.Addr(), tunnelPort), ep.Workload.UID, ep.Peers(svc))
+	pools := tunnel.Pools{H2: d.pool, H3: d.pool3}
+	s, err := pools.OpenUDP(ctx, key, d.wantsQUIC(ep.Workload), at, client.fields(via))
 	if err != nil {
 		return nil, via, err
 	}

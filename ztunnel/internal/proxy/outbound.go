@@ -16,14 +16,6 @@ import (
 	"github.com/ambit-mesh/ambit/internal/wds"
 )
 
-// poolKey tells tunnel connections of a pod apart. With the uid a reused address
-// never meets the connection of the pod that had it before.
-type poolKey struct {
-	addr  netip.AddrPort
-	uid   string
-	peers string // identities, joined
-}
-
 // endpointTries is how many endpoints of a service are tried before the first byte.
 const endpointTries = 3
 
@@ -233,56 +225,22 @@ func closing(up *netns.Conn) func(error) {
 }
 
 // dialTunnel sets up a tunnel connection from within the pod.
-func (p *Pod) dialTunnel(ctx context.Context, key poolKey) (*hbone.ClientConn, error) {
+func (p *Pod) dialTunnel(ctx context.Context, key tunnel.Key) (*hbone.ClientConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.ConnectTimeout)
 	defer cancel()
-	cert, err := p.source.Get(ctx)
+	tlsConfig, err := key.TLS(ctx, p.source.Get, tunnel.H2)
 	if err != nil {
 		return nil, err
 	}
-	peers, err := splitIDs(key.peers)
+	sock, err := netns.Dial(ctx, p.ns, netns.DialOptions{Mark: Mark}, key.Addr)
 	if err != nil {
-		return nil, err
-	}
-	tlsConfig, err := cert.ClientConfig(peers...)
-	if err != nil {
-		return nil, err
-	}
-	sock, err := netns.Dial(ctx, p.ns, netns.DialOptions{Mark: Mark}, key.addr)
-	if err != nil {
-		return nil, fmt.Errorf("tunnel to %s: %w", key.addr, err)
+		return nil, fmt.Errorf("tunnel to %s: %w", key.Addr, err)
 	}
 	cc, err := hbone.NewClientConn(ctx, sock, tlsConfig, p.cfg.HBONE)
 	if err != nil {
-		return nil, fmt.Errorf("tunnel to %s: %w", key.addr, err)
+		return nil, fmt.Errorf("tunnel to %s: %w", key.Addr, err)
 	}
 	return cc, nil
-}
-
-func joinIDs(ids []identity.ID) string {
-	if len(ids) == 1 {
-		return ids[0].String()
-	}
-	var b strings.Builder
-	for i, id := range ids {
-		if i > 0 {
-			b.WriteByte(' ')
-		}
-		b.WriteString(id.String())
-	}
-	return b.String()
-}
-
-func splitIDs(s string) ([]identity.ID, error) {
-	var ids []identity.ID
-	for f := range strings.FieldsSeq(s) {
-		id, err := identity.Parse(f)
-		if err != nil {
-			return nil, err
-		}
-		ids = append(ids, id)
-	}
-	return ids, nil
 }
 
 // requestFields are the header fields of a CONNECT, reference section 1.3.

@@ -95,8 +95,8 @@ type Pod struct {
 	outbound, plaintext, inbound *netns.Listener
 	dnsSockets                   *dnsListeners
 	dns                          *dns.Proxy
-	pool                         *hbone.Pool[poolKey]
-	pool3                        *hbone3.Pool[poolKey]
+	pool                         *hbone.Pool[tunnel.Key]
+	pool3                        *hbone3.Pool[tunnel.Key]
 	udpOutbound, udpPlaintext    *net.UDPConn
 	quicSocket                   *relay.Socket
 	quic                         *hbone3.Server  // tunnels from other nodes
@@ -293,7 +293,7 @@ func (p *Pod) watch(ctx context.Context) {
 			p.conns.recheck(p.cfg.Store.Evaluator(w))
 		}
 		// An address that has gone to another pod, or to nobody: no new streams there.
-		gone := func(k poolKey) bool { return !p.cfg.Store.Reachable(k.uid, k.addr.Addr()) }
+		gone := func(k tunnel.Key) bool { return !p.cfg.Store.Reachable(k.UID, k.Addr.Addr()) }
 		p.pool.Retire(gone)
 		p.pool3.Retire(gone)
 		select {

@@ -75,24 +75,16 @@ func (p *Pod) handshakeFailed(from net.Addr, err error) {
 const quicBuffer = 7 << 20
 
 // dialQUIC sets up a tunnel connection over QUIC from within the pod.
-func (p *Pod) dialQUIC(ctx context.Context, key poolKey) (*hbone3.ClientConn, error) {
+func (p *Pod) dialQUIC(ctx context.Context, key tunnel.Key) (*hbone3.ClientConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.ConnectTimeout)
 	defer cancel()
-	cert, err := p.source.Get(ctx)
-	if err != nil {
-		return nil, err
-	}
-	peers, err := splitIDs(key.peers)
-	if err != nil {
-		return nil, err
-	}
-	tlsConfig, err := cert.QUICClientConfig(peers...)
+	tlsConfig, err := key.TLS(ctx, p.source.Get, tunnel.H3)
 	if err != nil {
 		return nil, err
 	}
 	cfg := p.cfg.HBONE3
 	cfg.OnDropped = func() { p.cfg.Metrics.dropped(Outbound, dropQueue) }
-	return p.cfg.Reach.Dial(ctx, p.quicOwn, key.addr, p.cfg.Store.Workload(key.addr.Addr()), tlsConfig, cfg)
+	return p.cfg.Reach.Dial(ctx, p.quicOwn, key.Addr, p.cfg.Store.Workload(key.Addr.Addr()), tlsConfig, cfg)
 }
 
 // seen notes who the other end has proved to be.
@@ -104,7 +96,7 @@ func (c *connection) seen(state tls.ConnectionState) {
 
 // openTunnel opens a stream by the transport that policy and the path allow.
 func (p *Pod) openTunnel(ctx context.Context, c *connection, r *wds.Route, req hbone.Request) (tunnel.Stream, error) {
-	key := poolKey{addr: r.Connect, uid: r.Workload.UID, peers: joinIDs(r.Peers)}
+	key := tunnel.KeyOf(r.Connect, r.Workload.UID, r.Peers)
 	if p.cfg.Reach.Wants(c.src, r.Workload, false) {
 		s, _, cc, err := p.pool3.Open(ctx, key, req)
 		if err == nil {

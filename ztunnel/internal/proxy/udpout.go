@@ -82,9 +82,9 @@ func (p *Pod) wayUDP(ctx context.Context, c *connection, r *wds.Route) (tunnel.P
 	done := r.Workload.Opened()
 	ctx, cancel := context.WithTimeout(ctx, 2*p.cfg.ConnectTimeout)
 	defer cancel()
-	key := poolKey{addr: r.Connect, uid: r.Workload.UID, peers: joinIDs(r.Peers)}
-	pools := tunnel.Pools[poolKey]{H2: p.pool, H3: p.pool3}
-	s, err := pools.OpenUDP(ctx, key, p.cfg.Reach.Wants(c.src, r.Workload, true), r.Connect, r.Target, p.requestFields(c))
+	key := tunnel.KeyOf(r.Connect, r.Workload.UID, r.Peers)
+	pools := tunnel.Pools{H2: p.pool, H3: p.pool3}
+	s, err := pools.OpenUDP(ctx, key, p.cfg.Reach.Wants(c.src, r.Workload, true), r.Target, p.requestFields(c))
 	if err != nil {
 		done()
 		return nil, nil, err
