@@ -10,7 +10,6 @@ import (
 
 	workloadpb "github.com/ambit-mesh/ambit/apis/workload"
 	"github.com/ambit-mesh/ambit/internal/wds"
-	"github.com/ambit-mesh/ambit/ztunnel/internal/dns"
 )
 
 // A service was bound to a waypoint of which nothing is known yet: connections wait for it,
@@ -40,11 +39,12 @@ func TestAwaitWaypoint(t *testing.T) {
 			Destination:   &workloadpb.GatewayAddress_Hostname{Hostname: &workloadpb.NamespacedHostname{Namespace: "shop", Hostname: "waypoint"}},
 			HboneMtlsPort: 15008,
 		})
-		p := &Pod{cfg: Config{Store: s}, dns: dns.New(dns.Config{})}
+		p := &Pod{cfg: Config{Store: s}}
 		cart := netip.MustParseAddrPort("10.96.0.1:80")
+		toCart := func() (wds.Route, error) { return s.Route(s.WorkloadByName("shop", "web"), cart) }
 		route := func() (time.Duration, wds.Route, error) {
 			began := time.Now()
-			r, err := p.awaitRoute(t.Context(), s.WorkloadByName("shop", "web"), cart, nil)
+			r, err := p.awaitWaypoint(t.Context(), toCart)
 			return time.Since(began), r, err
 		}
 
@@ -72,7 +72,7 @@ func TestAwaitWaypoint(t *testing.T) {
 			Destination:   &workloadpb.GatewayAddress_Hostname{Hostname: &workloadpb.NamespacedHostname{Namespace: "shop", Hostname: "waypoint"}},
 			HboneMtlsPort: 15008,
 		})
-		if _, err := p.awaitRoute(ctx, s.WorkloadByName("shop", "web"), cart, nil); !errors.Is(err, wds.ErrWaypoint) {
+		if _, err := p.awaitWaypoint(ctx, toCart); !errors.Is(err, wds.ErrWaypoint) {
 			t.Errorf("bound anew, for a connection that is over: %v", err)
 		}
 	})

@@ -76,7 +76,7 @@ func (p *Pod) connect(ctx context.Context, app *netns.Conn, c *connection) (way,
 	}
 	var tried []*wds.Workload
 	for try := 1; ; try++ {
-		route, err := p.awaitRoute(ctx, c.src, dst, tried)
+		route, err := p.awaitWaypoint(ctx, func() (wds.Route, error) { return p.route(c.src, dst, tried) })
 		c.service, c.dst, c.target, c.waypoint = route.Service, route.Workload, route.Target, route.Waypoint
 		if err != nil {
 			return way{}, err
@@ -147,14 +147,14 @@ func (p *Pod) route(src *wds.Workload, dst netip.AddrPort, tried []*wds.Workload
 	return p.cfg.Store.RouteHost(src, service, host, dst, tried...)
 }
 
-// awaitRoute is route, and waits a little for a waypoint that the service was bound to only
-// now: the binding and what is known of the waypoint's pods come from different objects,
-// and on a busy machine in the other order.
-func (p *Pod) awaitRoute(ctx context.Context, src *wds.Workload, dst netip.AddrPort, tried []*wds.Workload) (wds.Route, error) {
+// awaitWaypoint gives a route, and waits a little for a waypoint that the service was bound
+// to only now: the binding and what is known of the waypoint's pods come from different
+// objects, and on a busy machine in the other order.
+func (p *Pod) awaitWaypoint(ctx context.Context, route func() (wds.Route, error)) (wds.Route, error) {
 	for {
 		changed := p.cfg.Store.Changed()
-		r, err := p.route(src, dst, tried)
-		if !errors.Is(err, wds.ErrWaypoint) || r.Service == nil || len(tried) > 0 {
+		r, err := route()
+		if !errors.Is(err, wds.ErrWaypoint) || r.Service == nil {
 			return r, err
 		}
 		left := r.Service.AwaitWaypoint()

@@ -54,7 +54,7 @@ func (p *Pod) outboundUDP(ctx context.Context, s *session) error {
 func (p *Pod) connectUDP(ctx context.Context, c *connection) (tunnel.Packets, func(), error) {
 	var tried []*wds.Workload
 	for try := 1; ; try++ {
-		route, err := p.cfg.Store.RouteUDP(c.src, c.dstAddr, tried...)
+		route, err := p.awaitWaypoint(ctx, func() (wds.Route, error) { return p.cfg.Store.RouteUDP(c.src, c.dstAddr, tried...) })
 		c.service, c.dst, c.target, c.waypoint = route.Service, route.Workload, route.Target, route.Waypoint
 		if err != nil {
 			return nil, nil, err
