@@ -2,6 +2,7 @@ package hbone3_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -11,33 +12,40 @@ import (
 	"github.com/ambit-mesh/ambit/internal/hbone"
 	"github.com/ambit-mesh/ambit/internal/hbone3"
 	"github.com/ambit-mesh/ambit/internal/masque"
+	"github.com/ambit-mesh/ambit/internal/testkit"
 )
 
-// A server that drains lets the stream that is there end, takes no other, and is
-// done as soon as nothing is left.
-func TestDrain(t *testing.T) {
-	tn := newTunnel(t, hbone3.Config{}, func(_ context.Context, in *hbone3.Incoming) {
-		s, err := in.Accept()
-		if err != nil {
-			return
-		}
-		_ = s.ReceivePayloads(func(b []byte, _ bool) error { return s.SendPayload(b) })
-		s.End()
-	})
-	s, _, _, err := tn.pool.Open(t.Context(), "k", hbone.Request{Authority: "x:1", Protocol: masque.Protocol, Path: "/"})
+// ask is for a flow of datagrams that echoing has come back.
+var ask = hbone.Request{Authority: "x:1", Protocol: masque.Protocol, Path: "/"}
+
+func echoing(_ context.Context, in *hbone3.Incoming) {
+	s, err := in.Accept()
+	if err != nil {
+		return
+	}
+	_ = s.ReceivePayloads(func(b []byte, _ bool) error { return s.SendPayload(b) })
+	s.End()
+}
+
+// outlives has a flow go on while the server ends by end, until it ends itself, and the
+// server with it. Meanwhile is called in between.
+func outlives(t *testing.T, end func(*hbone3.Server, context.Context), meanwhile func(*tunnel)) {
+	t.Helper()
+	tn := newTunnel(t, hbone3.Config{}, echoing)
+	s, _, _, err := tn.pool.Open(t.Context(), "k", ask)
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := make(chan string, 1)
-	ended := make(chan error, 1)
+	got, ended := make(chan string, 1), make(chan error, 1)
 	go func() { ended <- s.ReceivePayloads(func(b []byte, _ bool) error { got <- string(b); return nil }) }()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	drained := make(chan struct{})
+	over := make(chan struct{})
 	go func() {
-		defer close(drained)
-		tn.server.Drain(ctx)
+		defer close(over)
+		end(tn.server, ctx)
 	}()
+	meanwhile(tn)
 	if err := s.SendPayload([]byte("still there")); err != nil {
 		t.Fatal(err)
 	}
@@ -48,10 +56,28 @@ func TestDrain(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Errorf("stream: %v", err)
 	}
-	<-drained
+	<-over
 	if ctx.Err() != nil {
 		t.Error("the server waited for a connection without streams")
 	}
+}
+
+// A server that drains lets the stream that is there end, takes no other, and is
+// done as soon as nothing is left.
+func TestDrain(t *testing.T) { outlives(t, (*hbone3.Server).Drain, func(*tunnel) {}) }
+
+// One that leaves also refuses who comes at once, so that it goes on elsewhere or over TCP.
+func TestLeave(t *testing.T) {
+	outlives(t, (*hbone3.Server).Leave, func(tn *tunnel) {
+		testkit.Until(t, "who comes is refused", func() bool {
+			s, _, _, err := tn.pool.Open(t.Context(), "k", ask)
+			if err == nil { // it had not begun to leave
+				s.Reset(hbone.CodeCancel)
+				return false
+			}
+			return hbone3.Unavailable(err) && !hbone3.Unreachable(err)
+		})
+	})
 }
 
 // A client that is left by its last stream gives the server time for what that sent:
@@ -105,3 +131,32 @@ type (
 
 func (noRead) Read([]byte) (int, error) { return 0, io.EOF }
 func (noWrite) CloseWrite() error       { return nil }
+
+// What a server closes ends in order at the client, and its answer is not lost.
+func TestClose(t *testing.T) {
+	ended := make(chan error, 1)
+	tn := newTunnel(t, hbone3.Config{}, func(_ context.Context, in *hbone3.Incoming) {
+		s, err := in.Accept(hbone.Field{Name: "baggage", Value: "a=b"})
+		if err != nil {
+			ended <- err
+			return
+		}
+		s.Close()
+		ended <- s.ReceivePayloads(func([]byte, bool) error { return nil })
+	})
+	for range 100 {
+		s, resp, _, err := tn.pool.Open(t.Context(), "k", ask)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if resp.Get("baggage") != "a=b" {
+			t.Errorf("the answer has %v", resp.Fields)
+		}
+		if err := s.ReceivePayloads(func([]byte, bool) error { return nil }); err != nil {
+			t.Fatalf("at the client: %v", err)
+		}
+		if err := <-ended; !errors.Is(err, hbone.ErrClosed) {
+			t.Fatalf("at the server: %v", err)
+		}
+	}
+}
