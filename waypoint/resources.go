@@ -2,7 +2,6 @@ package waypoint
 
 import (
 	"fmt"
-	"runtime/debug"
 	"sync"
 
 	waypointpb "github.com/ambit-mesh/ambit/apis/waypoint"
@@ -53,15 +52,8 @@ func (r *resources) onFrontends(u xdsclient.Update) error {
 	for key, err := range r.frontends.Update(updated, u.Removed) {
 		rejected[key] = err
 	}
-	if len(u.Resources) >= bulk {
-		u.Resources = nil
-		debug.FreeOSMemory()
-	}
 	return rejection(rejected)
 }
-
-// bulk is an update so large that its decoding is felt in the memory.
-const bulk = 5000
 
 func (r *resources) onBackends(u xdsclient.Update) error {
 	rejected := make(map[string]error)

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -204,6 +205,10 @@ func (k *Keeper) Run(ctx context.Context) error {
 	}
 }
 
+// bulk is a change so large, a first sync as a rule, that what was kept of it until it was
+// on disk is given back to the node at once.
+const bulk = 5000
+
 // save writes what there is, if it is complete, and says how long to wait before the
 // next time.
 func (k *Keeper) save() time.Duration {
@@ -235,7 +240,11 @@ func (k *Keeper) save() time.Duration {
 		k.Changed()
 		return max(k.cfg.Interval, 30*time.Second)
 	}
-	return max(k.cfg.Interval, 50*time.Since(start))
+	took := time.Since(start)
+	if len(pending) >= bulk {
+		debug.FreeOSMemory()
+	}
+	return max(k.cfg.Interval, 50*took)
 }
 
 // write replaces the file by its base with the changes.

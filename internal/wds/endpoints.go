@@ -148,7 +148,7 @@ func (s *Store) targetPort(key string, port uint16, seen func(*Service) *Service
 		}
 	}
 	for _, e := range s.endpoints[key] {
-		if target, ok := svc.Target(e.m, port); ok {
+		if target, ok := svc.Target(e.membership(), port); ok {
 			return target
 		}
 	}

@@ -62,7 +62,7 @@ func (s *Store) Members(svc *Service) []Member {
 	out := make([]Member, 0, len(list))
 	for _, e := range list {
 		if e.w.Healthy && !e.w.Terminating || svc.AllowUnhealthy {
-			out = append(out, Member{e.w, e.m.Ports})
+			out = append(out, Member{e.w, e.membership().Ports})
 		}
 	}
 	return out

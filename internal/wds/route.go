@@ -400,7 +400,7 @@ func usable(svc *Service, e endpoint, port uint16, v4 bool) (netip.AddrPort, boo
 	if !e.w.Healthy && !svc.AllowUnhealthy || e.w.Terminating || e.w.Capacity == 0 {
 		return netip.AddrPort{}, false
 	}
-	target, ok := svc.Target(e.m, port)
+	target, ok := svc.Target(e.membership(), port)
 	if !ok {
 		return netip.AddrPort{}, false
 	}

@@ -188,7 +188,7 @@ func serviceFrom(pb *workloadpb.Service) (*Service, error) {
 }
 
 // Target gives the port of a workload for a port of the service.
-func (s *Service) Target(m Membership, port uint16) (uint16, bool) {
+func (s *Service) Target(m *Membership, port uint16) (uint16, bool) {
 	own := m.Ports
 	if s.datagrams {
 		own = m.UDP

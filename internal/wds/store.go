@@ -27,7 +27,6 @@ type Store struct {
 	byHost    map[string][]*Service          // by hostname, wildcards too; guarded by mu
 	blocks    *bart.Table[[]*Service]        // guarded by mu
 	endpoints map[string][]endpoint          // by service key; guarded by mu
-	position  map[member]int                 // of an endpoint in its slice; guarded by mu
 	policies  *authz.Set                     // guarded by mu
 	local     map[string]map[identity.ID]int // workloads whose tunnels the node's proxy serves, by node and identity; guarded by mu
 	changed   chan struct{}                  // closed and replaced at each change; guarded by mu
@@ -37,12 +36,13 @@ type Store struct {
 
 type name struct{ namespace, name string }
 
-type member struct{ service, uid string }
-
+// endpoint is a workload as one of those of a service.
 type endpoint struct {
-	w *Workload
-	m Membership
+	w  *Workload
+	of int // index of the service in w.Services
 }
+
+func (e endpoint) membership() *Membership { return &e.w.Services[e.of] }
 
 // New makes an empty store.
 func New() *Store {
@@ -50,8 +50,7 @@ func New() *Store {
 		workloads: make(map[string]*Workload), byAddr: make(map[netip.Addr]*Workload), byName: make(map[name]*Workload),
 		services: make(map[string]*Service), byVIP: make(map[netip.Addr][]*Service),
 		byHost: make(map[string][]*Service), blocks: new(bart.Table[[]*Service]),
-		endpoints: make(map[string][]endpoint), position: make(map[member]int),
-		local:    make(map[string]map[identity.ID]int),
+		endpoints: make(map[string][]endpoint), local: make(map[string]map[identity.ID]int),
 		policies: authz.NewSet(), changed: make(chan struct{}),
 	}
 }
@@ -88,6 +87,10 @@ func (c Change) Put(resource string, a *workloadpb.Address) error {
 		}
 		if w.UID != resource {
 			return fmt.Errorf("workload %s: under the resource name %s", w.UID, resource)
+		}
+		w.UID = resource // whoever subscribed has it by that name: one string in memory, and not two
+		if n := len(w.UID) - len(w.Name); n > 0 && w.UID[n:] == w.Name {
+			w.Name = w.UID[n:]
 		}
 		c.removeService(resource)
 		c.putWorkload(w)
@@ -150,9 +153,10 @@ func (c Change) putWorkload(w *Workload) {
 		}
 		s.local[w.Node][w.Identity()]++
 	}
-	for _, m := range w.Services {
-		s.position[member{m.Service, w.UID}] = len(s.endpoints[m.Service])
-		s.endpoints[m.Service] = append(s.endpoints[m.Service], endpoint{w, m})
+	w.places = make([]int, len(w.Services))
+	for i, m := range w.Services {
+		w.places[i] = len(s.endpoints[m.Service])
+		s.endpoints[m.Service] = append(s.endpoints[m.Service], endpoint{w, i})
 	}
 }
 
@@ -177,13 +181,11 @@ func (c Change) removeWorkload(w *Workload) {
 			delete(s.byAddr, a)
 		}
 	}
-	for _, m := range w.Services {
+	for i, m := range w.Services {
 		list := s.endpoints[m.Service]
-		key := member{m.Service, w.UID}
-		at, last := s.position[key], len(list)-1
-		list[at] = list[last]
-		s.position[member{m.Service, list[at].w.UID}] = at
-		delete(s.position, key)
+		at, last := w.places[i], len(list)-1
+		moved := list[last]
+		list[at], moved.w.places[moved.of] = moved, at
 		list[last] = endpoint{}
 		if last == 0 {
 			delete(s.endpoints, m.Service)
@@ -307,7 +309,7 @@ func (s *Store) ServiceTarget(w *Workload, hostname string, port uint16) (*Servi
 		if svc == nil {
 			continue
 		}
-		target, ok := svc.Target(m, port)
+		target, ok := svc.Target(&m, port)
 		if !ok {
 			return nil, 0, fmt.Errorf("service %s has no port %d at workload %s", m.Service, port, w.UID)
 		}

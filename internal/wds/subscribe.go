@@ -2,7 +2,6 @@ package wds
 
 import (
 	"fmt"
-	"runtime/debug"
 
 	securitypb "github.com/ambit-mesh/ambit/apis/security"
 	workloadpb "github.com/ambit-mesh/ambit/apis/workload"
@@ -61,17 +60,8 @@ func (r *resources) addresses(u xdsclient.Update) error {
 		}
 	})
 	r.changed()
-	if len(u.Resources) >= bulk {
-		// What a first sync of a large mesh took to decode is several times what it
-		// leaves; the runtime would keep it for minutes.
-		parsed, u.Resources = nil, nil
-		debug.FreeOSMemory()
-	}
 	return rejection(rejected)
 }
-
-// bulk is an update so large that its decoding is felt in the memory of a node.
-const bulk = 5000
 
 func (r *resources) authorizations(u xdsclient.Update) error {
 	rejected := make(map[string]error)

@@ -51,6 +51,9 @@ type Workload struct {
 	// load of the workload as this proxy sees it. Shared with the versions of the
 	// workload before and after.
 	load *load
+	// places of the workload among the endpoints of each of Services. Guarded by the
+	// lock of the store.
+	places []int
 	// former is nil while no waypoint was ever unbound.
 	former *former
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -190,6 +191,10 @@ func (c *Client) Run(ctx context.Context) error {
 	}
 }
 
+// bulk is a response so large that its decoding is felt in the memory of a node: a first
+// sync of a large mesh takes several times what it leaves, and the runtime would keep that.
+const bulk = 5000
+
 // stream runs one stream to its end and reports whether it ever brought an update.
 func (c *Client) stream(ctx context.Context) (received bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
@@ -217,8 +222,12 @@ func (c *Client) stream(ctx context.Context) (received bool, err error) {
 			c.setStatus(true, nil)
 			c.cfg.Logger.Info("control plane stream is up")
 		}
+		n := len(resp.GetResources())
 		if err := stream.Send(c.handle(resp)); err != nil {
 			return received, streamErr(stream, err)
+		}
+		if n >= bulk {
+			debug.FreeOSMemory()
 		}
 	}
 }

@@ -18,7 +18,12 @@ func get(ctx context.Context, args []string) error {
 	if len(args) != 1 {
 		return errors.New("usage: bench get URL")
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, args[0], nil)
+	return fetch(ctx, args[0], os.Stdout)
+}
+
+// fetch writes what is at an address to w.
+func fetch(ctx context.Context, url string, w io.Writer) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
 	}
@@ -28,10 +33,22 @@ func get(ctx context.Context, args []string) error {
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s", args[0], resp.Status)
+		return fmt.Errorf("%s: %s", url, resp.Status)
 	}
-	_, err = io.Copy(os.Stdout, resp.Body)
+	_, err = io.Copy(w, resp.Body)
 	return err
+}
+
+// heap keeps what a ztunnel's memory is made of, if profiles were asked for.
+func (b *bench) heap(ctx context.Context, name, admin string) error {
+	if b.profiles == "" {
+		return nil
+	}
+	out, err := os.Create(filepath.Join(b.profiles, name+"-heap.prof"))
+	if err != nil {
+		return err
+	}
+	return errors.Join(fetch(ctx, "http://"+admin+"/debug/pprof/heap", out), out.Close())
 }
 
 // profiled takes CPU profiles of both ztunnels while f runs, if that was asked for.

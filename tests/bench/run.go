@@ -57,7 +57,7 @@ func run(ctx context.Context, args []string) error {
 	loads := f.String("loads", "", "of the data path, or of links, only the rows that this regular expression finds")
 	links := f.String("links", "", "only the links that this regular expression finds")
 	replace := f.Int("replace", 1000, "pods that churn replaces")
-	profiles := f.String("profiles", "", "folder for CPU profiles of both ztunnels under the loads of the data path")
+	profiles := f.String("profiles", "", "folder for CPU profiles of both ztunnels under the loads of the data path, and one of the memory of that which knows a large mesh")
 	share := f.String("cores", "any", "any: all share the cores; node: each node and its pod have a half of them")
 	awake := f.Bool("awake", true, "of the data path: idle cores poll and do not halt, where the kernel lets us")
 	tcp := f.String("tcp", "", "over slow links the congestion control of TCP, for example cubic; that of the machine if empty")

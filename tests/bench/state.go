@@ -19,7 +19,10 @@ import (
 	workloadpb "github.com/ambit-mesh/ambit/apis/workload"
 )
 
-const stateWorkloads = 100_000
+const (
+	stateWorkloads = 100_000
+	stateAdmin     = "127.0.0.1:25100"
+)
 
 // stateMemory measures a ztunnel that is told of many workloads by a server that
 // does only that.
@@ -46,7 +49,7 @@ func (b *bench) stateMemory(ctx context.Context) error {
 	defer server.Stop()
 	pid, stop, err := start(ctx, filepath.Join(dir, "log"), b.sibling("ambit-ztunnel"), "--node", "n1", "--xds-address", stateServers, "--xds-server-name", "relay",
 		"--xds-root", filepath.Join(dir, "cert.pem"), "--token-file", filepath.Join(dir, "token"), "--zds-socket", filepath.Join(dir, "zds.sock"),
-		"--admin-address", "127.0.0.1:25100", "--metrics-address", "127.0.0.1:25120", "--ready-address", "127.0.0.1:25121", "--access-log", "off")
+		"--admin-address", stateAdmin, "--metrics-address", "127.0.0.1:25120", "--ready-address", "127.0.0.1:25121", "--access-log", "off")
 	if err != nil {
 		return err
 	}
@@ -83,7 +86,7 @@ func (b *bench) stateMemory(ctx context.Context) error {
 	after := residentKB(proc)
 	fmt.Printf("\nztunnel with %d known workloads: %.2f KB resident for each (to reach: ≤ 3 KB), %d MB in all, taken in within %s\n",
 		stateWorkloads, float64(after-before)/stateWorkloads, after>>10, took.Round(time.Millisecond))
-	return nil
+	return b.heap(ctx, "state", stateAdmin)
 }
 
 // feeder is a control plane that knows only how to send workloads.
