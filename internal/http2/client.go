@@ -194,6 +194,7 @@ func (cc *ClientConn) open(s *clientStream, b beginning) error {
 	waitChan(&s.readWake)
 	c.addLocked(&s.stream)
 	s.requestLocked(b.none)
+	s.beginWindowLocked()
 	rest := s.dataLocked(b.data)
 	switch {
 	case b.none:

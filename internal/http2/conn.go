@@ -45,6 +45,7 @@ type conn struct {
 	recvAvail    int // bytes that the peer may still send
 	recvFreed    int // bytes that were taken and not yet given back
 	grown        int // what the windows of streams have grown by, together
+	usual        int // the window of the stream that was last seen to need a larger one, or less since readers lag
 	peerWindow   int64
 	peerMaxFrame int
 	peerStreams  int     // how many streams we may open

@@ -32,17 +32,41 @@ func (s *stream) tookLocked(n int) {
 	}
 	grant := s.freed
 	if s.queue.size == 0 {
-		room := c.cfg.ConnWindow - c.cfg.MaxStreams*c.cfg.StreamWindow - c.grown
-		if more := min(s.window, c.cfg.MaxStreamWindow-s.window, room); more > 0 {
-			s.window += more
-			c.grown += more
-			grant += more
-		}
+		grant += s.growLocked(s.window)
+		c.usual = min(s.window, ahead*c.cfg.StreamWindow)
+	} else {
+		c.usual = max(c.cfg.StreamWindow, c.usual/2)
 	}
 	s.avail += grant
 	s.freed = 0
 	c.pending = h2wire.AppendWindowUpdate(c.pending, s.id, grant)
 	c.laterLocked()
+}
+
+// growLocked makes a stream's window larger, by as much as it may become and the
+// connection's has room for, and says by how much.
+func (s *stream) growLocked(by int) int {
+	c := s.c
+	room := c.cfg.ConnWindow - c.cfg.MaxStreams*c.cfg.StreamWindow - c.grown
+	more := max(0, min(by, c.cfg.MaxStreamWindow-s.window, room))
+	s.window += more
+	c.grown += more
+	return more
+}
+
+// ahead is how many times its window a stream may begin with, where those before it
+// needed so much.
+const ahead = 4
+
+// beginWindowLocked gives an answer at once the window that answers on the connection
+// have grown to lately. Each of them would wait for it otherwise, once for every
+// doubling, and while other work is before it at both ends.
+func (s *stream) beginWindowLocked() {
+	c := s.c
+	if more := s.growLocked(c.usual - s.window); more > 0 {
+		s.avail += more
+		c.pending = h2wire.AppendWindowUpdate(c.pending, s.id, more)
+	}
 }
 
 // grantLocked adds to a send window: the connection's when id is 0.

@@ -315,3 +315,67 @@ func TestExtendedConnectHasToBeAnnounced(t *testing.T) {
 		t.Errorf("%+v", o)
 	}
 }
+
+// Where answers are larger than the window that a stream begins with, the next one
+// need not wait for more; where a reader lags, it must.
+func TestAnswersBeginWithTheWindowOfThoseBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, cc := serverOf(t, http2.Config{MaxStreams: 4, StreamWindow: 64 << 10, ConnWindow: 1 << 20})
+		// next begins an exchange whose answer is taken as it comes, or only a part of it
+		// when all is there, and says with how much window it began.
+		next := func(size, late int) (began int) {
+			t.Helper()
+			sent := make(chan struct{})
+			done := make(chan error, 1)
+			go func() {
+				resp, err := cc.RoundTrip(t.Context(), get("/"), nil)
+				if err != nil {
+					done <- err
+					return
+				}
+				defer resp.Body.Close()
+				if late > 0 {
+					<-sent
+					_, err = io.CopyN(io.Discard, resp.Body, int64(late))
+				} else {
+					_, err = io.Copy(io.Discard, resp.Body)
+				}
+				done <- err
+			}()
+			id := p.request()
+			began = 64 << 10
+			p.ok(p.fr.WritePing(false, [8]byte{}))
+			p.until("PING", func(f xhttp2.Frame) bool {
+				if w, ok := f.(*xhttp2.WindowUpdateFrame); ok && w.StreamID == id {
+					began += int(w.Increment)
+				}
+				_, ok := f.(*xhttp2.PingFrame)
+				return ok
+			})
+			p.headers(id, false, ":status", "200")
+			for range size / (16 << 10) {
+				p.fill(id, 16<<10)
+				synctest.Wait() // and taken
+			}
+			close(sent)
+			synctest.Wait()
+			p.data(id, true, "")
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+			p.alive()
+			return began
+		}
+		for i, tc := range []struct{ size, late, want int }{
+			{32 << 10, 0, 64 << 10},           // nothing is known yet
+			{512 << 10, 0, 128 << 10},         // 32 KiB were taken at once
+			{32 << 10, 0, 256 << 10},          // no more than that, whatever the one before grew to
+			{256 << 10, 160 << 10, 256 << 10}, // its reader does not keep up
+			{32 << 10, 0, 128 << 10},
+		} {
+			if got := next(tc.size, tc.late); got != tc.want {
+				t.Errorf("exchange %d began with a window of %d, want %d", i, got, tc.want)
+			}
+		}
+	})
+}

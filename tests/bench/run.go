@@ -59,7 +59,7 @@ func run(ctx context.Context, args []string) error {
 	replace := f.Int("replace", 1000, "pods that churn replaces")
 	profiles := f.String("profiles", "", "folder for CPU profiles of both ztunnels under the loads of the data path, and one of the memory of that which knows a large mesh")
 	share := f.String("cores", "any", "any: all share the cores; node: each node and its pod have a half of them")
-	awake := f.Bool("awake", true, "of the data path: idle cores poll and do not halt, where the kernel lets us")
+	awake := f.Bool("awake", true, "of the data path and of waypoint: idle cores poll and do not halt, where the kernel lets us")
 	tcp := f.String("tcp", "", "over slow links the congestion control of TCP, for example cubic; that of the machine if empty")
 	if err := f.Parse(args); err != nil {
 		return err
@@ -100,7 +100,9 @@ func run(ctx context.Context, args []string) error {
 	defer os.RemoveAll(dir)
 	b.self, b.cli, b.dir = self, path, dir
 	if *only == "" || *only == "waypoint" {
-		if err := l7.Run(ctx, self, append([]string{"-waypoint", b.sibling("ambit-waypoint")}, f.Args()...)); err != nil {
+		stop := b.stayAwake()
+		err := l7.Run(ctx, self, append([]string{"-waypoint", b.sibling("ambit-waypoint")}, f.Args()...))
+		if stop(); err != nil {
 			return fmt.Errorf("waypoint: %w", err)
 		}
 	}
@@ -118,6 +120,19 @@ func run(ctx context.Context, args []string) error {
 	return b.dataPath(ctx, *rounds, *only, *share == "node")
 }
 
+// stayAwake keeps idle cores polling until stop is called, if that was asked for and can be.
+func (b *bench) stayAwake() (stop func()) {
+	if !b.awake {
+		return func() {}
+	}
+	stop, err := keepAwake()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench: idle cores may halt, which makes a lone round trip's time the machine's:", err)
+		return func() {}
+	}
+	return stop
+}
+
 // dataPath measures bytes and connections between two pods on two nodes.
 func (b *bench) dataPath(ctx context.Context, rounds int, only string, share bool) error {
 	if err := b.manifests(false); err != nil {
@@ -133,14 +148,7 @@ func (b *bench) dataPath(ctx context.Context, rounds int, only string, share boo
 		}
 	}
 	if only == "" || only == "data" {
-		stop := func() {}
-		if b.awake {
-			if end, err := keepAwake(); err != nil {
-				fmt.Fprintln(os.Stderr, "bench: idle cores may halt, which makes a lone round trip's time the machine's:", err)
-			} else {
-				stop = end
-			}
-		}
+		stop := b.stayAwake()
 		defer stop()
 		for round := range rounds {
 			fmt.Fprintf(os.Stderr, "round %d of %d\n", round+1, rounds)

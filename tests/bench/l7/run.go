@@ -49,7 +49,7 @@ func parse(args []string) (Config, error) {
 	f.DurationVar(&c.settle, "settle", 150*time.Second, "how long memory is left to settle: two collections")
 	f.IntVar(&c.proxyCore, "proxy-core", 0, "core of the proxy that is measured")
 	f.IntVar(&c.loadCore, "load-core", 1, "core of load and backends")
-	f.IntVar(&c.nice, "nice", 0, "nice value of the benchmark as a session; below 0 keeps other work of the machine away, if that is allowed")
+	f.IntVar(&c.nice, "nice", -20, "nice value of the benchmark as a session; below 0 keeps other work of the machine away, if that is allowed")
 	f.StringVar(&c.profiles, "profiles", "", "folder for CPU profiles of the waypoint under each row's load")
 	f.BoolVar(&c.ambitOnly, "ambit-only", false, "without Envoy")
 	if err := f.Parse(args); err != nil {
