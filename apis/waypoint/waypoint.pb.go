@@ -320,7 +320,7 @@ func (x LoadBalancing_Algorithm) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use LoadBalancing_Algorithm.Descriptor instead.
 func (LoadBalancing_Algorithm) EnumDescriptor() ([]byte, []int) {
-	return file_waypoint_waypoint_proto_rawDescGZIP(), []int{42, 0}
+	return file_waypoint_waypoint_proto_rawDescGZIP(), []int{46, 0}
 }
 
 // Frontend is a service that clients address through a waypoint. Resource name:
@@ -346,7 +346,9 @@ type Frontend struct {
 	// It is a host outside of the mesh, or all names below one if the hostname begins
 	// with *. Nobody behind the waypoint enforces policies: the waypoint enforces all
 	// of them.
-	External      bool `protobuf:"varint,16,opt,name=external,proto3" json:"external,omitempty"`
+	External bool `protobuf:"varint,16,opt,name=external,proto3" json:"external,omitempty"`
+	// What the Gateway of the waypoint says of spans; absent where it says nothing.
+	Telemetry     *Telemetry `protobuf:"bytes,17,opt,name=telemetry,proto3" json:"telemetry,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -449,6 +451,13 @@ func (x *Frontend) GetExternal() bool {
 		return x.External
 	}
 	return false
+}
+
+func (x *Frontend) GetTelemetry() *Telemetry {
+	if x != nil {
+		return x.Telemetry
+	}
+	return nil
 }
 
 // Port of a frontend.
@@ -3521,6 +3530,313 @@ func (x *Tracing) GetDisabled() bool {
 	return false
 }
 
+// Telemetry says where the spans of a frontend go, and what is in them (GEP-4768).
+type Telemetry struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Absent: the waypoint's own collector.
+	Collector *Collector `protobuf:"bytes,1,opt,name=collector,proto3" json:"collector,omitempty"`
+	// Attribute service.name of the resource; empty for the waypoint's own.
+	ServiceName string `protobuf:"bytes,2,opt,name=service_name,json=serviceName,proto3" json:"service_name,omitempty"`
+	// Name of the spans of requests; empty for that of the route.
+	SpanName      string           `protobuf:"bytes,3,opt,name=span_name,json=spanName,proto3" json:"span_name,omitempty"`
+	Attributes    []*SpanAttribute `protobuf:"bytes,4,rep,name=attributes,proto3" json:"attributes,omitempty"`
+	Parent        *ParentSampling  `protobuf:"bytes,5,opt,name=parent,proto3" json:"parent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Telemetry) Reset() {
+	*x = Telemetry{}
+	mi := &file_waypoint_waypoint_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Telemetry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Telemetry) ProtoMessage() {}
+
+func (x *Telemetry) ProtoReflect() protoreflect.Message {
+	mi := &file_waypoint_waypoint_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Telemetry.ProtoReflect.Descriptor instead.
+func (*Telemetry) Descriptor() ([]byte, []int) {
+	return file_waypoint_waypoint_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *Telemetry) GetCollector() *Collector {
+	if x != nil {
+		return x.Collector
+	}
+	return nil
+}
+
+func (x *Telemetry) GetServiceName() string {
+	if x != nil {
+		return x.ServiceName
+	}
+	return ""
+}
+
+func (x *Telemetry) GetSpanName() string {
+	if x != nil {
+		return x.SpanName
+	}
+	return ""
+}
+
+func (x *Telemetry) GetAttributes() []*SpanAttribute {
+	if x != nil {
+		return x.Attributes
+	}
+	return nil
+}
+
+func (x *Telemetry) GetParent() *ParentSampling {
+	if x != nil {
+		return x.Parent
+	}
+	return nil
+}
+
+// Collector takes spans by OTLP over gRPC.
+type Collector struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// <namespace>/<hostname>, as of backends.
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	Port    uint32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	// Sent with each call, for authentication for example.
+	Headers       []*Header `protobuf:"bytes,3,rep,name=headers,proto3" json:"headers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Collector) Reset() {
+	*x = Collector{}
+	mi := &file_waypoint_waypoint_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Collector) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Collector) ProtoMessage() {}
+
+func (x *Collector) ProtoReflect() protoreflect.Message {
+	mi := &file_waypoint_waypoint_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Collector.ProtoReflect.Descriptor instead.
+func (*Collector) Descriptor() ([]byte, []int) {
+	return file_waypoint_waypoint_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *Collector) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *Collector) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *Collector) GetHeaders() []*Header {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
+// SpanAttribute is put into each span of a request.
+type SpanAttribute struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Types that are valid to be assigned to Source:
+	//
+	//	*SpanAttribute_Header
+	//	*SpanAttribute_Literal
+	//	*SpanAttribute_Attribute
+	Source        isSpanAttribute_Source `protobuf_oneof:"source"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SpanAttribute) Reset() {
+	*x = SpanAttribute{}
+	mi := &file_waypoint_waypoint_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SpanAttribute) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SpanAttribute) ProtoMessage() {}
+
+func (x *SpanAttribute) ProtoReflect() protoreflect.Message {
+	mi := &file_waypoint_waypoint_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SpanAttribute.ProtoReflect.Descriptor instead.
+func (*SpanAttribute) Descriptor() ([]byte, []int) {
+	return file_waypoint_waypoint_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *SpanAttribute) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SpanAttribute) GetSource() isSpanAttribute_Source {
+	if x != nil {
+		return x.Source
+	}
+	return nil
+}
+
+func (x *SpanAttribute) GetHeader() string {
+	if x != nil {
+		if x, ok := x.Source.(*SpanAttribute_Header); ok {
+			return x.Header
+		}
+	}
+	return ""
+}
+
+func (x *SpanAttribute) GetLiteral() string {
+	if x != nil {
+		if x, ok := x.Source.(*SpanAttribute_Literal); ok {
+			return x.Literal
+		}
+	}
+	return ""
+}
+
+func (x *SpanAttribute) GetAttribute() string {
+	if x != nil {
+		if x, ok := x.Source.(*SpanAttribute_Attribute); ok {
+			return x.Attribute
+		}
+	}
+	return ""
+}
+
+type isSpanAttribute_Source interface {
+	isSpanAttribute_Source()
+}
+
+type SpanAttribute_Header struct {
+	// Field of the request; the attribute is left out where it has none.
+	Header string `protobuf:"bytes,2,opt,name=header,proto3,oneof"`
+}
+
+type SpanAttribute_Literal struct {
+	Literal string `protobuf:"bytes,3,opt,name=literal,proto3,oneof"`
+}
+
+type SpanAttribute_Attribute struct {
+	// Key of another attribute of the span, of OpenTelemetry's semantic conventions.
+	Attribute string `protobuf:"bytes,4,opt,name=attribute,proto3,oneof"`
+}
+
+func (*SpanAttribute_Header) isSpanAttribute_Source() {}
+
+func (*SpanAttribute_Literal) isSpanAttribute_Source() {}
+
+func (*SpanAttribute_Attribute) isSpanAttribute_Source() {}
+
+// ParentSampling is what becomes of requests whose trace context carries a decision.
+type ParentSampling struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The decision is not looked at: tracing decides.
+	Ignored bool `protobuf:"varint,1,opt,name=ignored,proto3" json:"ignored,omitempty"`
+	// Which of those that are sampled are recorded, in millionths, when it is looked at.
+	Sampling      uint32 `protobuf:"varint,2,opt,name=sampling,proto3" json:"sampling,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ParentSampling) Reset() {
+	*x = ParentSampling{}
+	mi := &file_waypoint_waypoint_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ParentSampling) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ParentSampling) ProtoMessage() {}
+
+func (x *ParentSampling) ProtoReflect() protoreflect.Message {
+	mi := &file_waypoint_waypoint_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ParentSampling.ProtoReflect.Descriptor instead.
+func (*ParentSampling) Descriptor() ([]byte, []int) {
+	return file_waypoint_waypoint_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *ParentSampling) GetIgnored() bool {
+	if x != nil {
+		return x.Ignored
+	}
+	return false
+}
+
+func (x *ParentSampling) GetSampling() uint32 {
+	if x != nil {
+		return x.Sampling
+	}
+	return 0
+}
+
 // Backend is how a service is treated by those who send requests to it.
 // Resource name: <namespace>/<hostname>. It exists for services that a policy
 // is about; others have the defaults.
@@ -3544,7 +3860,7 @@ type Backend struct {
 
 func (x *Backend) Reset() {
 	*x = Backend{}
-	mi := &file_waypoint_waypoint_proto_msgTypes[40]
+	mi := &file_waypoint_waypoint_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3556,7 +3872,7 @@ func (x *Backend) String() string {
 func (*Backend) ProtoMessage() {}
 
 func (x *Backend) ProtoReflect() protoreflect.Message {
-	mi := &file_waypoint_waypoint_proto_msgTypes[40]
+	mi := &file_waypoint_waypoint_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3569,7 +3885,7 @@ func (x *Backend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backend.ProtoReflect.Descriptor instead.
 func (*Backend) Descriptor() ([]byte, []int) {
-	return file_waypoint_waypoint_proto_rawDescGZIP(), []int{40}
+	return file_waypoint_waypoint_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Backend) GetNamespace() string {
@@ -3666,7 +3982,7 @@ type BackendTLS struct {
 
 func (x *BackendTLS) Reset() {
 	*x = BackendTLS{}
-	mi := &file_waypoint_waypoint_proto_msgTypes[41]
+	mi := &file_waypoint_waypoint_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3678,7 +3994,7 @@ func (x *BackendTLS) String() string {
 func (*BackendTLS) ProtoMessage() {}
 
 func (x *BackendTLS) ProtoReflect() protoreflect.Message {
-	mi := &file_waypoint_waypoint_proto_msgTypes[41]
+	mi := &file_waypoint_waypoint_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3691,7 +4007,7 @@ func (x *BackendTLS) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackendTLS.ProtoReflect.Descriptor instead.
 func (*BackendTLS) Descriptor() ([]byte, []int) {
-	return file_waypoint_waypoint_proto_rawDescGZIP(), []int{41}
+	return file_waypoint_waypoint_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *BackendTLS) GetPort() uint32 {
@@ -3762,7 +4078,7 @@ type LoadBalancing struct {
 
 func (x *LoadBalancing) Reset() {
 	*x = LoadBalancing{}
-	mi := &file_waypoint_waypoint_proto_msgTypes[42]
+	mi := &file_waypoint_waypoint_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3774,7 +4090,7 @@ func (x *LoadBalancing) String() string {
 func (*LoadBalancing) ProtoMessage() {}
 
 func (x *LoadBalancing) ProtoReflect() protoreflect.Message {
-	mi := &file_waypoint_waypoint_proto_msgTypes[42]
+	mi := &file_waypoint_waypoint_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3787,7 +4103,7 @@ func (x *LoadBalancing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadBalancing.ProtoReflect.Descriptor instead.
 func (*LoadBalancing) Descriptor() ([]byte, []int) {
-	return file_waypoint_waypoint_proto_rawDescGZIP(), []int{42}
+	return file_waypoint_waypoint_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *LoadBalancing) GetAlgorithm() LoadBalancing_Algorithm {
@@ -3827,7 +4143,7 @@ type HashOn struct {
 
 func (x *HashOn) Reset() {
 	*x = HashOn{}
-	mi := &file_waypoint_waypoint_proto_msgTypes[43]
+	mi := &file_waypoint_waypoint_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3839,7 +4155,7 @@ func (x *HashOn) String() string {
 func (*HashOn) ProtoMessage() {}
 
 func (x *HashOn) ProtoReflect() protoreflect.Message {
-	mi := &file_waypoint_waypoint_proto_msgTypes[43]
+	mi := &file_waypoint_waypoint_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3852,7 +4168,7 @@ func (x *HashOn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HashOn.ProtoReflect.Descriptor instead.
 func (*HashOn) Descriptor() ([]byte, []int) {
-	return file_waypoint_waypoint_proto_rawDescGZIP(), []int{43}
+	return file_waypoint_waypoint_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *HashOn) GetType() isHashOn_Type {
@@ -3933,7 +4249,7 @@ type CircuitBreaker struct {
 
 func (x *CircuitBreaker) Reset() {
 	*x = CircuitBreaker{}
-	mi := &file_waypoint_waypoint_proto_msgTypes[44]
+	mi := &file_waypoint_waypoint_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3945,7 +4261,7 @@ func (x *CircuitBreaker) String() string {
 func (*CircuitBreaker) ProtoMessage() {}
 
 func (x *CircuitBreaker) ProtoReflect() protoreflect.Message {
-	mi := &file_waypoint_waypoint_proto_msgTypes[44]
+	mi := &file_waypoint_waypoint_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3958,7 +4274,7 @@ func (x *CircuitBreaker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CircuitBreaker.ProtoReflect.Descriptor instead.
 func (*CircuitBreaker) Descriptor() ([]byte, []int) {
-	return file_waypoint_waypoint_proto_rawDescGZIP(), []int{44}
+	return file_waypoint_waypoint_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *CircuitBreaker) GetMaxRequests() uint32 {
@@ -4003,7 +4319,7 @@ type OutlierDetection struct {
 
 func (x *OutlierDetection) Reset() {
 	*x = OutlierDetection{}
-	mi := &file_waypoint_waypoint_proto_msgTypes[45]
+	mi := &file_waypoint_waypoint_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4015,7 +4331,7 @@ func (x *OutlierDetection) String() string {
 func (*OutlierDetection) ProtoMessage() {}
 
 func (x *OutlierDetection) ProtoReflect() protoreflect.Message {
-	mi := &file_waypoint_waypoint_proto_msgTypes[45]
+	mi := &file_waypoint_waypoint_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4028,7 +4344,7 @@ func (x *OutlierDetection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutlierDetection.ProtoReflect.Descriptor instead.
 func (*OutlierDetection) Descriptor() ([]byte, []int) {
-	return file_waypoint_waypoint_proto_rawDescGZIP(), []int{45}
+	return file_waypoint_waypoint_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *OutlierDetection) GetConsecutiveFailures() uint32 {
@@ -4077,7 +4393,7 @@ type HealthCheck struct {
 
 func (x *HealthCheck) Reset() {
 	*x = HealthCheck{}
-	mi := &file_waypoint_waypoint_proto_msgTypes[46]
+	mi := &file_waypoint_waypoint_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4089,7 +4405,7 @@ func (x *HealthCheck) String() string {
 func (*HealthCheck) ProtoMessage() {}
 
 func (x *HealthCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_waypoint_waypoint_proto_msgTypes[46]
+	mi := &file_waypoint_waypoint_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4102,7 +4418,7 @@ func (x *HealthCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthCheck.ProtoReflect.Descriptor instead.
 func (*HealthCheck) Descriptor() ([]byte, []int) {
-	return file_waypoint_waypoint_proto_rawDescGZIP(), []int{46}
+	return file_waypoint_waypoint_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *HealthCheck) GetInterval() *durationpb.Duration {
@@ -4199,7 +4515,7 @@ type GRPCHealth struct {
 
 func (x *GRPCHealth) Reset() {
 	*x = GRPCHealth{}
-	mi := &file_waypoint_waypoint_proto_msgTypes[47]
+	mi := &file_waypoint_waypoint_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4211,7 +4527,7 @@ func (x *GRPCHealth) String() string {
 func (*GRPCHealth) ProtoMessage() {}
 
 func (x *GRPCHealth) ProtoReflect() protoreflect.Message {
-	mi := &file_waypoint_waypoint_proto_msgTypes[47]
+	mi := &file_waypoint_waypoint_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4224,7 +4540,7 @@ func (x *GRPCHealth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GRPCHealth.ProtoReflect.Descriptor instead.
 func (*GRPCHealth) Descriptor() ([]byte, []int) {
-	return file_waypoint_waypoint_proto_rawDescGZIP(), []int{47}
+	return file_waypoint_waypoint_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *GRPCHealth) GetService() string {
@@ -4238,7 +4554,7 @@ var File_waypoint_waypoint_proto protoreflect.FileDescriptor
 
 const file_waypoint_waypoint_proto_rawDesc = "" +
 	"\n" +
-	"\x17waypoint/waypoint.proto\x12\x11ambit.waypoint.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa9\x03\n" +
+	"\x17waypoint/waypoint.proto\x12\x11ambit.waypoint.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe5\x03\n" +
 	"\bFrontend\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1a\n" +
@@ -4249,7 +4565,8 @@ const file_waypoint_waypoint_proto_rawDesc = "" +
 	"\rjwt_providers\x18\a \x03(\v2\x1e.ambit.waypoint.v1.JWTProviderR\fjwtProviders\x124\n" +
 	"\atracing\x18\b \x01(\v2\x1a.ambit.waypoint.v1.TracingR\atracing\x124\n" +
 	"\tudp_ports\x18\t \x03(\v2\x17.ambit.waypoint.v1.PortR\budpPorts\x12\x1a\n" +
-	"\bexternal\x18\x10 \x01(\bR\bexternal\"\xcd\x02\n" +
+	"\bexternal\x18\x10 \x01(\bR\bexternal\x12:\n" +
+	"\ttelemetry\x18\x11 \x01(\v2\x1c.ambit.waypoint.v1.TelemetryR\ttelemetry\"\xcd\x02\n" +
 	"\x04Port\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\rR\x06number\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x127\n" +
@@ -4484,7 +4801,28 @@ const file_waypoint_waypoint_proto_rawDesc = "" +
 	"\x05claim\x18\x02 \x01(\tR\x05claim\"A\n" +
 	"\aTracing\x12\x1a\n" +
 	"\bsampling\x18\x01 \x01(\rR\bsampling\x12\x1a\n" +
-	"\bdisabled\x18\x02 \x01(\bR\bdisabled\"\xb4\x04\n" +
+	"\bdisabled\x18\x02 \x01(\bR\bdisabled\"\x84\x02\n" +
+	"\tTelemetry\x12:\n" +
+	"\tcollector\x18\x01 \x01(\v2\x1c.ambit.waypoint.v1.CollectorR\tcollector\x12!\n" +
+	"\fservice_name\x18\x02 \x01(\tR\vserviceName\x12\x1b\n" +
+	"\tspan_name\x18\x03 \x01(\tR\bspanName\x12@\n" +
+	"\n" +
+	"attributes\x18\x04 \x03(\v2 .ambit.waypoint.v1.SpanAttributeR\n" +
+	"attributes\x129\n" +
+	"\x06parent\x18\x05 \x01(\v2!.ambit.waypoint.v1.ParentSamplingR\x06parent\"n\n" +
+	"\tCollector\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\rR\x04port\x123\n" +
+	"\aheaders\x18\x03 \x03(\v2\x19.ambit.waypoint.v1.HeaderR\aheaders\"\x83\x01\n" +
+	"\rSpanAttribute\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\x06header\x18\x02 \x01(\tH\x00R\x06header\x12\x1a\n" +
+	"\aliteral\x18\x03 \x01(\tH\x00R\aliteral\x12\x1e\n" +
+	"\tattribute\x18\x04 \x01(\tH\x00R\tattributeB\b\n" +
+	"\x06source\"F\n" +
+	"\x0eParentSampling\x12\x18\n" +
+	"\aignored\x18\x01 \x01(\bR\aignored\x12\x1a\n" +
+	"\bsampling\x18\x02 \x01(\rR\bsampling\"\xb4\x04\n" +
 	"\aBackend\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1a\n" +
@@ -4578,7 +4916,7 @@ func file_waypoint_waypoint_proto_rawDescGZIP() []byte {
 }
 
 var file_waypoint_waypoint_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_waypoint_waypoint_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
+var file_waypoint_waypoint_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
 var file_waypoint_waypoint_proto_goTypes = []any{
 	(Protocol)(0),                 // 0: ambit.waypoint.v1.Protocol
 	(RouteKind)(0),                // 1: ambit.waypoint.v1.RouteKind
@@ -4625,115 +4963,124 @@ var file_waypoint_waypoint_proto_goTypes = []any{
 	(*JWTLocation)(nil),           // 42: ambit.waypoint.v1.JWTLocation
 	(*ClaimHeader)(nil),           // 43: ambit.waypoint.v1.ClaimHeader
 	(*Tracing)(nil),               // 44: ambit.waypoint.v1.Tracing
-	(*Backend)(nil),               // 45: ambit.waypoint.v1.Backend
-	(*BackendTLS)(nil),            // 46: ambit.waypoint.v1.BackendTLS
-	(*LoadBalancing)(nil),         // 47: ambit.waypoint.v1.LoadBalancing
-	(*HashOn)(nil),                // 48: ambit.waypoint.v1.HashOn
-	(*CircuitBreaker)(nil),        // 49: ambit.waypoint.v1.CircuitBreaker
-	(*OutlierDetection)(nil),      // 50: ambit.waypoint.v1.OutlierDetection
-	(*HealthCheck)(nil),           // 51: ambit.waypoint.v1.HealthCheck
-	(*GRPCHealth)(nil),            // 52: ambit.waypoint.v1.GRPCHealth
-	(*timestamppb.Timestamp)(nil), // 53: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 54: google.protobuf.Duration
+	(*Telemetry)(nil),             // 45: ambit.waypoint.v1.Telemetry
+	(*Collector)(nil),             // 46: ambit.waypoint.v1.Collector
+	(*SpanAttribute)(nil),         // 47: ambit.waypoint.v1.SpanAttribute
+	(*ParentSampling)(nil),        // 48: ambit.waypoint.v1.ParentSampling
+	(*Backend)(nil),               // 49: ambit.waypoint.v1.Backend
+	(*BackendTLS)(nil),            // 50: ambit.waypoint.v1.BackendTLS
+	(*LoadBalancing)(nil),         // 51: ambit.waypoint.v1.LoadBalancing
+	(*HashOn)(nil),                // 52: ambit.waypoint.v1.HashOn
+	(*CircuitBreaker)(nil),        // 53: ambit.waypoint.v1.CircuitBreaker
+	(*OutlierDetection)(nil),      // 54: ambit.waypoint.v1.OutlierDetection
+	(*HealthCheck)(nil),           // 55: ambit.waypoint.v1.HealthCheck
+	(*GRPCHealth)(nil),            // 56: ambit.waypoint.v1.GRPCHealth
+	(*timestamppb.Timestamp)(nil), // 57: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 58: google.protobuf.Duration
 }
 var file_waypoint_waypoint_proto_depIdxs = []int32{
 	6,  // 0: ambit.waypoint.v1.Frontend.ports:type_name -> ambit.waypoint.v1.Port
 	41, // 1: ambit.waypoint.v1.Frontend.jwt_providers:type_name -> ambit.waypoint.v1.JWTProvider
 	44, // 2: ambit.waypoint.v1.Frontend.tracing:type_name -> ambit.waypoint.v1.Tracing
 	6,  // 3: ambit.waypoint.v1.Frontend.udp_ports:type_name -> ambit.waypoint.v1.Port
-	0,  // 4: ambit.waypoint.v1.Port.protocol:type_name -> ambit.waypoint.v1.Protocol
-	1,  // 5: ambit.waypoint.v1.Port.kind:type_name -> ambit.waypoint.v1.RouteKind
-	8,  // 6: ambit.waypoint.v1.Port.producer:type_name -> ambit.waypoint.v1.RouteTable
-	7,  // 7: ambit.waypoint.v1.Port.consumers:type_name -> ambit.waypoint.v1.ConsumerTable
-	10, // 8: ambit.waypoint.v1.Port.fallback:type_name -> ambit.waypoint.v1.Rule
-	8,  // 9: ambit.waypoint.v1.ConsumerTable.table:type_name -> ambit.waypoint.v1.RouteTable
-	9,  // 10: ambit.waypoint.v1.RouteTable.routes:type_name -> ambit.waypoint.v1.Route
-	53, // 11: ambit.waypoint.v1.Route.created:type_name -> google.protobuf.Timestamp
-	10, // 12: ambit.waypoint.v1.Route.rules:type_name -> ambit.waypoint.v1.Rule
-	11, // 13: ambit.waypoint.v1.Rule.matches:type_name -> ambit.waypoint.v1.Match
-	17, // 14: ambit.waypoint.v1.Rule.filters:type_name -> ambit.waypoint.v1.Filter
-	15, // 15: ambit.waypoint.v1.Rule.backends:type_name -> ambit.waypoint.v1.WeightedBackend
-	28, // 16: ambit.waypoint.v1.Rule.timeouts:type_name -> ambit.waypoint.v1.Timeouts
-	29, // 17: ambit.waypoint.v1.Rule.retry:type_name -> ambit.waypoint.v1.Retry
-	31, // 18: ambit.waypoint.v1.Rule.session_persistence:type_name -> ambit.waypoint.v1.SessionPersistence
-	35, // 19: ambit.waypoint.v1.Rule.faults:type_name -> ambit.waypoint.v1.Fault
-	38, // 20: ambit.waypoint.v1.Rule.rate_limits:type_name -> ambit.waypoint.v1.RateLimit
-	44, // 21: ambit.waypoint.v1.Rule.tracing:type_name -> ambit.waypoint.v1.Tracing
-	12, // 22: ambit.waypoint.v1.Match.path:type_name -> ambit.waypoint.v1.PathMatch
-	13, // 23: ambit.waypoint.v1.Match.headers:type_name -> ambit.waypoint.v1.ValueMatch
-	13, // 24: ambit.waypoint.v1.Match.query_params:type_name -> ambit.waypoint.v1.ValueMatch
-	14, // 25: ambit.waypoint.v1.Match.grpc:type_name -> ambit.waypoint.v1.GRPCMethodMatch
-	16, // 26: ambit.waypoint.v1.WeightedBackend.backend:type_name -> ambit.waypoint.v1.BackendRef
-	17, // 27: ambit.waypoint.v1.WeightedBackend.filters:type_name -> ambit.waypoint.v1.Filter
-	0,  // 28: ambit.waypoint.v1.BackendRef.protocol:type_name -> ambit.waypoint.v1.Protocol
-	19, // 29: ambit.waypoint.v1.Filter.request_headers:type_name -> ambit.waypoint.v1.HeaderModifier
-	19, // 30: ambit.waypoint.v1.Filter.response_headers:type_name -> ambit.waypoint.v1.HeaderModifier
-	21, // 31: ambit.waypoint.v1.Filter.redirect:type_name -> ambit.waypoint.v1.Redirect
-	22, // 32: ambit.waypoint.v1.Filter.rewrite:type_name -> ambit.waypoint.v1.Rewrite
-	23, // 33: ambit.waypoint.v1.Filter.mirror:type_name -> ambit.waypoint.v1.Mirror
-	24, // 34: ambit.waypoint.v1.Filter.cors:type_name -> ambit.waypoint.v1.CORS
-	25, // 35: ambit.waypoint.v1.Filter.external_authorization:type_name -> ambit.waypoint.v1.ExternalAuthorization
-	18, // 36: ambit.waypoint.v1.HeaderModifier.set:type_name -> ambit.waypoint.v1.Header
-	18, // 37: ambit.waypoint.v1.HeaderModifier.add:type_name -> ambit.waypoint.v1.Header
-	20, // 38: ambit.waypoint.v1.Redirect.path:type_name -> ambit.waypoint.v1.PathModifier
-	20, // 39: ambit.waypoint.v1.Rewrite.path:type_name -> ambit.waypoint.v1.PathModifier
-	16, // 40: ambit.waypoint.v1.Mirror.backend:type_name -> ambit.waypoint.v1.BackendRef
-	54, // 41: ambit.waypoint.v1.CORS.max_age:type_name -> google.protobuf.Duration
-	16, // 42: ambit.waypoint.v1.ExternalAuthorization.backend:type_name -> ambit.waypoint.v1.BackendRef
-	26, // 43: ambit.waypoint.v1.ExternalAuthorization.grpc:type_name -> ambit.waypoint.v1.ExternalGRPC
-	27, // 44: ambit.waypoint.v1.ExternalAuthorization.http:type_name -> ambit.waypoint.v1.ExternalHTTP
-	54, // 45: ambit.waypoint.v1.ExternalAuthorization.timeout:type_name -> google.protobuf.Duration
-	54, // 46: ambit.waypoint.v1.Timeouts.request:type_name -> google.protobuf.Duration
-	54, // 47: ambit.waypoint.v1.Timeouts.backend_request:type_name -> google.protobuf.Duration
-	54, // 48: ambit.waypoint.v1.Timeouts.idle:type_name -> google.protobuf.Duration
-	54, // 49: ambit.waypoint.v1.Timeouts.connect:type_name -> google.protobuf.Duration
-	2,  // 50: ambit.waypoint.v1.Retry.on:type_name -> ambit.waypoint.v1.Retry.On
-	54, // 51: ambit.waypoint.v1.Retry.backoff:type_name -> google.protobuf.Duration
-	54, // 52: ambit.waypoint.v1.Retry.max_backoff:type_name -> google.protobuf.Duration
-	54, // 53: ambit.waypoint.v1.Retry.per_try_timeout:type_name -> google.protobuf.Duration
-	54, // 54: ambit.waypoint.v1.RetryBudget.interval:type_name -> google.protobuf.Duration
-	54, // 55: ambit.waypoint.v1.RetryBudget.min_interval:type_name -> google.protobuf.Duration
-	32, // 56: ambit.waypoint.v1.SessionPersistence.cookie:type_name -> ambit.waypoint.v1.CookieSession
-	33, // 57: ambit.waypoint.v1.SessionPersistence.header:type_name -> ambit.waypoint.v1.HeaderSession
-	54, // 58: ambit.waypoint.v1.SessionPersistence.absolute_timeout:type_name -> google.protobuf.Duration
-	54, // 59: ambit.waypoint.v1.SessionPersistence.idle_timeout:type_name -> google.protobuf.Duration
-	34, // 60: ambit.waypoint.v1.Fault.sources:type_name -> ambit.waypoint.v1.Source
-	11, // 61: ambit.waypoint.v1.Fault.matches:type_name -> ambit.waypoint.v1.Match
-	36, // 62: ambit.waypoint.v1.Fault.delay:type_name -> ambit.waypoint.v1.Delay
-	37, // 63: ambit.waypoint.v1.Fault.abort:type_name -> ambit.waypoint.v1.Abort
-	54, // 64: ambit.waypoint.v1.Delay.duration:type_name -> google.protobuf.Duration
-	34, // 65: ambit.waypoint.v1.RateLimit.sources:type_name -> ambit.waypoint.v1.Source
-	11, // 66: ambit.waypoint.v1.RateLimit.matches:type_name -> ambit.waypoint.v1.Match
-	39, // 67: ambit.waypoint.v1.RateLimit.key:type_name -> ambit.waypoint.v1.RateLimitKey
-	54, // 68: ambit.waypoint.v1.RateLimit.unit:type_name -> google.protobuf.Duration
-	40, // 69: ambit.waypoint.v1.RateLimit.global:type_name -> ambit.waypoint.v1.GlobalRateLimit
-	3,  // 70: ambit.waypoint.v1.RateLimitKey.type:type_name -> ambit.waypoint.v1.RateLimitKey.Type
-	16, // 71: ambit.waypoint.v1.GlobalRateLimit.backend:type_name -> ambit.waypoint.v1.BackendRef
-	54, // 72: ambit.waypoint.v1.GlobalRateLimit.timeout:type_name -> google.protobuf.Duration
-	54, // 73: ambit.waypoint.v1.JWTProvider.cache_duration:type_name -> google.protobuf.Duration
-	42, // 74: ambit.waypoint.v1.JWTProvider.locations:type_name -> ambit.waypoint.v1.JWTLocation
-	43, // 75: ambit.waypoint.v1.JWTProvider.output_claims:type_name -> ambit.waypoint.v1.ClaimHeader
-	47, // 76: ambit.waypoint.v1.Backend.load_balancing:type_name -> ambit.waypoint.v1.LoadBalancing
-	49, // 77: ambit.waypoint.v1.Backend.circuit_breaker:type_name -> ambit.waypoint.v1.CircuitBreaker
-	50, // 78: ambit.waypoint.v1.Backend.outlier_detection:type_name -> ambit.waypoint.v1.OutlierDetection
-	51, // 79: ambit.waypoint.v1.Backend.health_check:type_name -> ambit.waypoint.v1.HealthCheck
-	30, // 80: ambit.waypoint.v1.Backend.retry_budget:type_name -> ambit.waypoint.v1.RetryBudget
-	38, // 81: ambit.waypoint.v1.Backend.rate_limits:type_name -> ambit.waypoint.v1.RateLimit
-	46, // 82: ambit.waypoint.v1.Backend.tls:type_name -> ambit.waypoint.v1.BackendTLS
-	4,  // 83: ambit.waypoint.v1.LoadBalancing.algorithm:type_name -> ambit.waypoint.v1.LoadBalancing.Algorithm
-	48, // 84: ambit.waypoint.v1.LoadBalancing.hash_on:type_name -> ambit.waypoint.v1.HashOn
-	54, // 85: ambit.waypoint.v1.LoadBalancing.slow_start:type_name -> google.protobuf.Duration
-	54, // 86: ambit.waypoint.v1.HashOn.cookie_ttl:type_name -> google.protobuf.Duration
-	54, // 87: ambit.waypoint.v1.OutlierDetection.base_ejection:type_name -> google.protobuf.Duration
-	54, // 88: ambit.waypoint.v1.OutlierDetection.max_ejection:type_name -> google.protobuf.Duration
-	54, // 89: ambit.waypoint.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
-	54, // 90: ambit.waypoint.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
-	52, // 91: ambit.waypoint.v1.HealthCheck.grpc:type_name -> ambit.waypoint.v1.GRPCHealth
-	92, // [92:92] is the sub-list for method output_type
-	92, // [92:92] is the sub-list for method input_type
-	92, // [92:92] is the sub-list for extension type_name
-	92, // [92:92] is the sub-list for extension extendee
-	0,  // [0:92] is the sub-list for field type_name
+	45, // 4: ambit.waypoint.v1.Frontend.telemetry:type_name -> ambit.waypoint.v1.Telemetry
+	0,  // 5: ambit.waypoint.v1.Port.protocol:type_name -> ambit.waypoint.v1.Protocol
+	1,  // 6: ambit.waypoint.v1.Port.kind:type_name -> ambit.waypoint.v1.RouteKind
+	8,  // 7: ambit.waypoint.v1.Port.producer:type_name -> ambit.waypoint.v1.RouteTable
+	7,  // 8: ambit.waypoint.v1.Port.consumers:type_name -> ambit.waypoint.v1.ConsumerTable
+	10, // 9: ambit.waypoint.v1.Port.fallback:type_name -> ambit.waypoint.v1.Rule
+	8,  // 10: ambit.waypoint.v1.ConsumerTable.table:type_name -> ambit.waypoint.v1.RouteTable
+	9,  // 11: ambit.waypoint.v1.RouteTable.routes:type_name -> ambit.waypoint.v1.Route
+	57, // 12: ambit.waypoint.v1.Route.created:type_name -> google.protobuf.Timestamp
+	10, // 13: ambit.waypoint.v1.Route.rules:type_name -> ambit.waypoint.v1.Rule
+	11, // 14: ambit.waypoint.v1.Rule.matches:type_name -> ambit.waypoint.v1.Match
+	17, // 15: ambit.waypoint.v1.Rule.filters:type_name -> ambit.waypoint.v1.Filter
+	15, // 16: ambit.waypoint.v1.Rule.backends:type_name -> ambit.waypoint.v1.WeightedBackend
+	28, // 17: ambit.waypoint.v1.Rule.timeouts:type_name -> ambit.waypoint.v1.Timeouts
+	29, // 18: ambit.waypoint.v1.Rule.retry:type_name -> ambit.waypoint.v1.Retry
+	31, // 19: ambit.waypoint.v1.Rule.session_persistence:type_name -> ambit.waypoint.v1.SessionPersistence
+	35, // 20: ambit.waypoint.v1.Rule.faults:type_name -> ambit.waypoint.v1.Fault
+	38, // 21: ambit.waypoint.v1.Rule.rate_limits:type_name -> ambit.waypoint.v1.RateLimit
+	44, // 22: ambit.waypoint.v1.Rule.tracing:type_name -> ambit.waypoint.v1.Tracing
+	12, // 23: ambit.waypoint.v1.Match.path:type_name -> ambit.waypoint.v1.PathMatch
+	13, // 24: ambit.waypoint.v1.Match.headers:type_name -> ambit.waypoint.v1.ValueMatch
+	13, // 25: ambit.waypoint.v1.Match.query_params:type_name -> ambit.waypoint.v1.ValueMatch
+	14, // 26: ambit.waypoint.v1.Match.grpc:type_name -> ambit.waypoint.v1.GRPCMethodMatch
+	16, // 27: ambit.waypoint.v1.WeightedBackend.backend:type_name -> ambit.waypoint.v1.BackendRef
+	17, // 28: ambit.waypoint.v1.WeightedBackend.filters:type_name -> ambit.waypoint.v1.Filter
+	0,  // 29: ambit.waypoint.v1.BackendRef.protocol:type_name -> ambit.waypoint.v1.Protocol
+	19, // 30: ambit.waypoint.v1.Filter.request_headers:type_name -> ambit.waypoint.v1.HeaderModifier
+	19, // 31: ambit.waypoint.v1.Filter.response_headers:type_name -> ambit.waypoint.v1.HeaderModifier
+	21, // 32: ambit.waypoint.v1.Filter.redirect:type_name -> ambit.waypoint.v1.Redirect
+	22, // 33: ambit.waypoint.v1.Filter.rewrite:type_name -> ambit.waypoint.v1.Rewrite
+	23, // 34: ambit.waypoint.v1.Filter.mirror:type_name -> ambit.waypoint.v1.Mirror
+	24, // 35: ambit.waypoint.v1.Filter.cors:type_name -> ambit.waypoint.v1.CORS
+	25, // 36: ambit.waypoint.v1.Filter.external_authorization:type_name -> ambit.waypoint.v1.ExternalAuthorization
+	18, // 37: ambit.waypoint.v1.HeaderModifier.set:type_name -> ambit.waypoint.v1.Header
+	18, // 38: ambit.waypoint.v1.HeaderModifier.add:type_name -> ambit.waypoint.v1.Header
+	20, // 39: ambit.waypoint.v1.Redirect.path:type_name -> ambit.waypoint.v1.PathModifier
+	20, // 40: ambit.waypoint.v1.Rewrite.path:type_name -> ambit.waypoint.v1.PathModifier
+	16, // 41: ambit.waypoint.v1.Mirror.backend:type_name -> ambit.waypoint.v1.BackendRef
+	58, // 42: ambit.waypoint.v1.CORS.max_age:type_name -> google.protobuf.Duration
+	16, // 43: ambit.waypoint.v1.ExternalAuthorization.backend:type_name -> ambit.waypoint.v1.BackendRef
+	26, // 44: ambit.waypoint.v1.ExternalAuthorization.grpc:type_name -> ambit.waypoint.v1.ExternalGRPC
+	27, // 45: ambit.waypoint.v1.ExternalAuthorization.http:type_name -> ambit.waypoint.v1.ExternalHTTP
+	58, // 46: ambit.waypoint.v1.ExternalAuthorization.timeout:type_name -> google.protobuf.Duration
+	58, // 47: ambit.waypoint.v1.Timeouts.request:type_name -> google.protobuf.Duration
+	58, // 48: ambit.waypoint.v1.Timeouts.backend_request:type_name -> google.protobuf.Duration
+	58, // 49: ambit.waypoint.v1.Timeouts.idle:type_name -> google.protobuf.Duration
+	58, // 50: ambit.waypoint.v1.Timeouts.connect:type_name -> google.protobuf.Duration
+	2,  // 51: ambit.waypoint.v1.Retry.on:type_name -> ambit.waypoint.v1.Retry.On
+	58, // 52: ambit.waypoint.v1.Retry.backoff:type_name -> google.protobuf.Duration
+	58, // 53: ambit.waypoint.v1.Retry.max_backoff:type_name -> google.protobuf.Duration
+	58, // 54: ambit.waypoint.v1.Retry.per_try_timeout:type_name -> google.protobuf.Duration
+	58, // 55: ambit.waypoint.v1.RetryBudget.interval:type_name -> google.protobuf.Duration
+	58, // 56: ambit.waypoint.v1.RetryBudget.min_interval:type_name -> google.protobuf.Duration
+	32, // 57: ambit.waypoint.v1.SessionPersistence.cookie:type_name -> ambit.waypoint.v1.CookieSession
+	33, // 58: ambit.waypoint.v1.SessionPersistence.header:type_name -> ambit.waypoint.v1.HeaderSession
+	58, // 59: ambit.waypoint.v1.SessionPersistence.absolute_timeout:type_name -> google.protobuf.Duration
+	58, // 60: ambit.waypoint.v1.SessionPersistence.idle_timeout:type_name -> google.protobuf.Duration
+	34, // 61: ambit.waypoint.v1.Fault.sources:type_name -> ambit.waypoint.v1.Source
+	11, // 62: ambit.waypoint.v1.Fault.matches:type_name -> ambit.waypoint.v1.Match
+	36, // 63: ambit.waypoint.v1.Fault.delay:type_name -> ambit.waypoint.v1.Delay
+	37, // 64: ambit.waypoint.v1.Fault.abort:type_name -> ambit.waypoint.v1.Abort
+	58, // 65: ambit.waypoint.v1.Delay.duration:type_name -> google.protobuf.Duration
+	34, // 66: ambit.waypoint.v1.RateLimit.sources:type_name -> ambit.waypoint.v1.Source
+	11, // 67: ambit.waypoint.v1.RateLimit.matches:type_name -> ambit.waypoint.v1.Match
+	39, // 68: ambit.waypoint.v1.RateLimit.key:type_name -> ambit.waypoint.v1.RateLimitKey
+	58, // 69: ambit.waypoint.v1.RateLimit.unit:type_name -> google.protobuf.Duration
+	40, // 70: ambit.waypoint.v1.RateLimit.global:type_name -> ambit.waypoint.v1.GlobalRateLimit
+	3,  // 71: ambit.waypoint.v1.RateLimitKey.type:type_name -> ambit.waypoint.v1.RateLimitKey.Type
+	16, // 72: ambit.waypoint.v1.GlobalRateLimit.backend:type_name -> ambit.waypoint.v1.BackendRef
+	58, // 73: ambit.waypoint.v1.GlobalRateLimit.timeout:type_name -> google.protobuf.Duration
+	58, // 74: ambit.waypoint.v1.JWTProvider.cache_duration:type_name -> google.protobuf.Duration
+	42, // 75: ambit.waypoint.v1.JWTProvider.locations:type_name -> ambit.waypoint.v1.JWTLocation
+	43, // 76: ambit.waypoint.v1.JWTProvider.output_claims:type_name -> ambit.waypoint.v1.ClaimHeader
+	46, // 77: ambit.waypoint.v1.Telemetry.collector:type_name -> ambit.waypoint.v1.Collector
+	47, // 78: ambit.waypoint.v1.Telemetry.attributes:type_name -> ambit.waypoint.v1.SpanAttribute
+	48, // 79: ambit.waypoint.v1.Telemetry.parent:type_name -> ambit.waypoint.v1.ParentSampling
+	18, // 80: ambit.waypoint.v1.Collector.headers:type_name -> ambit.waypoint.v1.Header
+	51, // 81: ambit.waypoint.v1.Backend.load_balancing:type_name -> ambit.waypoint.v1.LoadBalancing
+	53, // 82: ambit.waypoint.v1.Backend.circuit_breaker:type_name -> ambit.waypoint.v1.CircuitBreaker
+	54, // 83: ambit.waypoint.v1.Backend.outlier_detection:type_name -> ambit.waypoint.v1.OutlierDetection
+	55, // 84: ambit.waypoint.v1.Backend.health_check:type_name -> ambit.waypoint.v1.HealthCheck
+	30, // 85: ambit.waypoint.v1.Backend.retry_budget:type_name -> ambit.waypoint.v1.RetryBudget
+	38, // 86: ambit.waypoint.v1.Backend.rate_limits:type_name -> ambit.waypoint.v1.RateLimit
+	50, // 87: ambit.waypoint.v1.Backend.tls:type_name -> ambit.waypoint.v1.BackendTLS
+	4,  // 88: ambit.waypoint.v1.LoadBalancing.algorithm:type_name -> ambit.waypoint.v1.LoadBalancing.Algorithm
+	52, // 89: ambit.waypoint.v1.LoadBalancing.hash_on:type_name -> ambit.waypoint.v1.HashOn
+	58, // 90: ambit.waypoint.v1.LoadBalancing.slow_start:type_name -> google.protobuf.Duration
+	58, // 91: ambit.waypoint.v1.HashOn.cookie_ttl:type_name -> google.protobuf.Duration
+	58, // 92: ambit.waypoint.v1.OutlierDetection.base_ejection:type_name -> google.protobuf.Duration
+	58, // 93: ambit.waypoint.v1.OutlierDetection.max_ejection:type_name -> google.protobuf.Duration
+	58, // 94: ambit.waypoint.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
+	58, // 95: ambit.waypoint.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
+	56, // 96: ambit.waypoint.v1.HealthCheck.grpc:type_name -> ambit.waypoint.v1.GRPCHealth
+	97, // [97:97] is the sub-list for method output_type
+	97, // [97:97] is the sub-list for method input_type
+	97, // [97:97] is the sub-list for extension type_name
+	97, // [97:97] is the sub-list for extension extendee
+	0,  // [0:97] is the sub-list for field type_name
 }
 
 func init() { file_waypoint_waypoint_proto_init() }
@@ -4780,12 +5127,17 @@ func file_waypoint_waypoint_proto_init() {
 		(*JWTLocation_QueryParam)(nil),
 		(*JWTLocation_Cookie)(nil),
 	}
-	file_waypoint_waypoint_proto_msgTypes[43].OneofWrappers = []any{
+	file_waypoint_waypoint_proto_msgTypes[42].OneofWrappers = []any{
+		(*SpanAttribute_Header)(nil),
+		(*SpanAttribute_Literal)(nil),
+		(*SpanAttribute_Attribute)(nil),
+	}
+	file_waypoint_waypoint_proto_msgTypes[47].OneofWrappers = []any{
 		(*HashOn_Header)(nil),
 		(*HashOn_Cookie)(nil),
 		(*HashOn_Address)(nil),
 	}
-	file_waypoint_waypoint_proto_msgTypes[46].OneofWrappers = []any{
+	file_waypoint_waypoint_proto_msgTypes[50].OneofWrappers = []any{
 		(*HealthCheck_HttpPath)(nil),
 		(*HealthCheck_Grpc)(nil),
 		(*HealthCheck_Tcp)(nil),
@@ -4796,7 +5148,7 @@ func file_waypoint_waypoint_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_waypoint_waypoint_proto_rawDesc), len(file_waypoint_waypoint_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   48,
+			NumMessages:   52,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
