@@ -75,7 +75,7 @@ clean: ## Remove what was built
 .PHONY: generate
 generate: ## Write the generated files: protobuf, deep copies, CRDs, reference pages
 	$(TOOL) buf generate
-	$(TOOL) controller-gen object paths=./apis/mesh/...
+	$(TOOL) controller-gen object paths=./apis/mesh/... paths=./apis/gatewayx/...
 	$(TOOL) controller-gen crd paths=./apis/mesh/... output:crd:dir=manifests/crds
 	$(GO) run ./docs/internal/generate -o docs/reference
 
@@ -91,10 +91,11 @@ verify-source: ## The cheap half of verify: gofmt, go vet, modules, reference pa
 
 .PHONY: verify-generated
 verify-generated: ## The other half: protobuf, deep copies and CRDs; builds their generators once
-	@rm -rf $(CACHE)/verify && mkdir -p $(CACHE)/verify/apis/mesh/v1alpha1 $(CACHE)/verify/crds
+	@rm -rf $(CACHE)/verify && mkdir -p $(CACHE)/verify/apis/mesh/v1alpha1 $(CACHE)/verify/apis/gatewayx $(CACHE)/verify/crds
 	$(TOOL) buf lint
 	$(TOOL) buf generate -o $(CACHE)/verify
 	$(TOOL) controller-gen object paths=./apis/mesh/... output:object:dir=$(CACHE)/verify/apis/mesh/v1alpha1
+	$(TOOL) controller-gen object paths=./apis/gatewayx/... output:object:dir=$(CACHE)/verify/apis/gatewayx
 	$(TOOL) controller-gen crd paths=./apis/mesh/... output:crd:dir=$(CACHE)/verify/crds
 	@for f in $$(cd $(CACHE)/verify && find apis -type f); do diff -u "$$f" "$(CACHE)/verify/$$f" || { echo "$$f is stale: run make generate" >&2; exit 1; }; done
 	@for f in $$(git ls-files 'apis/*.pb.go' 'apis/*zz_generated*'); do test -f "$(CACHE)/verify/$$f" || { echo "$$f is generated from nothing: remove it" >&2; exit 1; }; done

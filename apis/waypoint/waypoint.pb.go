@@ -3617,7 +3617,9 @@ type Collector struct {
 	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
 	Port    uint32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
 	// Sent with each call, for authentication for example.
-	Headers       []*Header `protobuf:"bytes,3,rep,name=headers,proto3" json:"headers,omitempty"`
+	Headers []*Header `protobuf:"bytes,3,rep,name=headers,proto3" json:"headers,omitempty"`
+	// Not empty: cannot be used, for this reason: spans are made and dropped.
+	Invalid       string `protobuf:"bytes,4,opt,name=invalid,proto3" json:"invalid,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3671,6 +3673,13 @@ func (x *Collector) GetHeaders() []*Header {
 		return x.Headers
 	}
 	return nil
+}
+
+func (x *Collector) GetInvalid() string {
+	if x != nil {
+		return x.Invalid
+	}
+	return ""
 }
 
 // SpanAttribute is put into each span of a request.
@@ -4809,11 +4818,12 @@ const file_waypoint_waypoint_proto_rawDesc = "" +
 	"\n" +
 	"attributes\x18\x04 \x03(\v2 .ambit.waypoint.v1.SpanAttributeR\n" +
 	"attributes\x129\n" +
-	"\x06parent\x18\x05 \x01(\v2!.ambit.waypoint.v1.ParentSamplingR\x06parent\"n\n" +
+	"\x06parent\x18\x05 \x01(\v2!.ambit.waypoint.v1.ParentSamplingR\x06parent\"\x88\x01\n" +
 	"\tCollector\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x123\n" +
-	"\aheaders\x18\x03 \x03(\v2\x19.ambit.waypoint.v1.HeaderR\aheaders\"\x83\x01\n" +
+	"\aheaders\x18\x03 \x03(\v2\x19.ambit.waypoint.v1.HeaderR\aheaders\x12\x18\n" +
+	"\ainvalid\x18\x04 \x01(\tR\ainvalid\"\x83\x01\n" +
 	"\rSpanAttribute\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\x06header\x18\x02 \x01(\tH\x00R\x06header\x12\x1a\n" +
