@@ -2,6 +2,7 @@ package gatewayx
 
 import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
@@ -18,6 +19,13 @@ func GroupVersion() schema.GroupVersion {
 	return schema.GroupVersion{Group: GroupName, Version: Version}
 }
 
+// AddToScheme registers the kinds of this package. It has the form that a
+// runtime.SchemeBuilder takes.
+func AddToScheme(scheme *runtime.Scheme) error {
+	scheme.AddKnownTypes(GroupVersion(), &XTelemetryPolicy{}, &XTelemetryPolicyList{})
+	return nil
+}
+
 // XTelemetryPolicy says which spans are made of the requests to a Gateway, and where they
 // go (GEP-4768).
 //
@@ -28,6 +36,15 @@ type XTelemetryPolicy struct {
 
 	Spec   TelemetryPolicySpec   `json:"spec"`
 	Status TelemetryPolicyStatus `json:"status,omitzero"`
+}
+
+// XTelemetryPolicyList is a list of policies.
+//
+// +kubebuilder:object:root=true
+type XTelemetryPolicyList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []XTelemetryPolicy `json:"items"`
 }
 
 // TelemetryPolicySpec is what is wanted.

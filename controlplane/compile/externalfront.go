@@ -143,6 +143,7 @@ func (c *Compiler) externalFront(es *meshv1alpha1.ExternalService, host string, 
 		Namespace: es.Namespace, Name: es.Name, Hostname: host, Ports: out.Ports, External: true,
 		AuthorizationPolicies: c.externalPolicies(types.NamespacedName{Namespace: es.Namespace, Name: es.Name}), Tracing: out.Tracing,
 	}
+	c.instrument(body, x.binding.waypoint)
 	for _, a := range x.virtual[host] {
 		body.Addresses = append(body.Addresses, a.AsSlice())
 	}

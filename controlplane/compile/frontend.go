@@ -56,6 +56,11 @@ func (m mesh) External(n types.NamespacedName) *corev1.Service {
 
 func (m mesh) ExternalBound(n types.NamespacedName) bool { return m.c.externalBinding(n).bound() }
 
+func (m mesh) Waypoint(n types.NamespacedName) bool {
+	gw, ok := m.c.graph.Waypoint(n)
+	return ok && gw.Spec.GatewayClassName == graph.WaypointClass
+}
+
 func (m mesh) Users(n types.NamespacedName) []graph.Object {
 	return m.c.graph.UsersOf(graph.ServiceKey(n))
 }
@@ -166,10 +171,20 @@ func (c *Compiler) frontend(n types.NamespacedName, s *corev1.Service, out route
 		Namespace: n.Namespace, Name: n.Name, Hostname: c.hostname(n), Ports: out.Ports, UdpPorts: out.UDPPorts,
 		AuthorizationPolicies: c.frontendPolicies(n), JwtProviders: out.Providers, Tracing: out.Tracing,
 	}
+	c.instrument(body, c.serviceBinding(n).waypoint)
 	for _, a := range graph.VirtualAddresses(s) {
 		body.Addresses = append(body.Addresses, a.AsSlice())
 	}
 	return body
+}
+
+// instrument puts into a frontend what its waypoint's Gateway says of spans.
+func (c *Compiler) instrument(f *waypoint.Frontend, waypoint types.NamespacedName) {
+	telemetry, tracing := traffic.Telemetry(mesh{c}, waypoint)
+	f.Telemetry = telemetry
+	if f.GetTracing() == nil { // a TracingPolicy is about less, and so says more
+		f.Tracing = tracing
+	}
 }
 
 // cacheOf gives what is kept of the translation of a service.

@@ -17,22 +17,22 @@ import (
 func (c *Compiler) compileGateway(n types.NamespacedName) {
 	gw, ok := c.graph.Waypoint(n)
 	if !ok || gw.Spec.GatewayClassName != graph.WaypointClass {
-		c.store.report(gatewayKey(n), nil)
+		c.store.report(graph.GatewayKey(n), nil)
 		return
 	}
-	c.store.report(gatewayKey(n), gatewayFindings(n, gw))
+	c.store.report(graph.GatewayKey(n), gatewayFindings(n, gw))
 }
 
 func gatewayFindings(n types.NamespacedName, gw *gatewayv1.Gateway) []Finding {
 	var findings []Finding
 	for _, p := range provision.Check(gw).Problems {
 		findings = append(findings, Finding{
-			Object: gatewayKey(n), Field: p.Field,
+			Object: graph.GatewayKey(n), Field: p.Field,
 			Message: p.Message + "; until then there is no waypoint, and connections that need it are refused",
 		})
 	}
 	for _, p := range provision.Unknown(gw) {
-		findings = append(findings, Finding{Object: gatewayKey(n), Field: p.Field, Message: p.Message})
+		findings = append(findings, Finding{Object: graph.GatewayKey(n), Field: p.Field, Message: p.Message})
 	}
 	return findings
 }
@@ -132,7 +132,7 @@ func (c *Compiler) gatewayStatuses() []Status {
 			continue
 		}
 		out = append(out, Status{
-			Object: gatewayKey(n), Origin: c.graph.Origin(gatewayKey(n), ""),
+			Object: graph.GatewayKey(n), Origin: c.graph.Origin(graph.GatewayKey(n), ""),
 			Status: meshv1alpha1.PolicyStatus{Conditions: w.Status.Conditions},
 		})
 	}

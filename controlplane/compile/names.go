@@ -28,10 +28,6 @@ func serviceKey(n types.NamespacedName) graph.Key {
 	return graph.Key{Kind: "Service", Namespace: n.Namespace, Name: n.Name}
 }
 
-func gatewayKey(n types.NamespacedName) graph.Key {
-	return graph.Key{Group: "gateway.networking.k8s.io", Kind: "Gateway", Namespace: n.Namespace, Name: n.Name}
-}
-
 func sliceKey(n types.NamespacedName) graph.Key {
 	return graph.Key{Group: "discovery.k8s.io", Kind: "EndpointSlice", Namespace: n.Namespace, Name: n.Name}
 }

@@ -38,7 +38,7 @@ func (c *Compiler) touchedBy(d *graph.Dirty) []graph.Key {
 	}
 	for n := range d.Gateways {
 		// Whether its pods are ready is told of what is bound to it, too.
-		touched[gatewayKey(n)] = struct{}{}
+		touched[graph.GatewayKey(n)] = struct{}{}
 		touched[graph.NamespaceKey(n.Namespace)] = struct{}{}
 		for _, svc := range c.graph.UsersOfWaypoint(n) {
 			touched[serviceKey(svc)] = struct{}{}
@@ -60,7 +60,7 @@ func (c *Compiler) touchedBy(d *graph.Dirty) []graph.Key {
 
 func (c *Compiler) touchGateway(n types.NamespacedName, touched map[graph.Key]struct{}) {
 	if _, ok := c.graph.Waypoint(n); ok {
-		touched[gatewayKey(n)] = struct{}{}
+		touched[graph.GatewayKey(n)] = struct{}{}
 	}
 }
 
@@ -109,7 +109,7 @@ func (c *Compiler) StatusOf(k graph.Key) (ObjectStatus, bool) {
 	switch {
 	case k == serviceKey(n):
 		return c.serviceStatus(n)
-	case k == gatewayKey(n):
+	case k == graph.GatewayKey(n):
 		w, ok := c.waypoint(n)
 		if !ok || w.Implied {
 			return ObjectStatus{}, false

@@ -154,6 +154,9 @@ func selects(gw *gatewayv1.Gateway) bool {
 // waypoint itself, and what is bound to it.
 func (g *Graph) dirtyGateway(n name, d *Dirty) {
 	d.Gateways[n] = struct{}{}
+	for attached := range g.traffic.targets[GatewayKey(n)] {
+		d.Traffic[attached] = struct{}{}
+	}
 	maps.Copy(d.Pods, g.podsByLabel[pair{n.Namespace, LabelGatewayName, n.Name}])
 	for svc := range g.servicesByNamespace[n.Namespace] {
 		g.dirtyService(svc, d)

@@ -6,6 +6,7 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 	gatewayxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 
+	"github.com/ambit-mesh/ambit/apis/gatewayx"
 	meshv1alpha1 "github.com/ambit-mesh/ambit/apis/mesh/v1alpha1"
 )
 
@@ -91,6 +92,10 @@ func Targets(obj Object) []Key {
 		for _, ref := range o.Spec.TargetRefs {
 			add(string(ref.Group), string(ref.Kind), string(ref.Name))
 		}
+	case *gatewayx.XTelemetryPolicy:
+		for _, ref := range o.Spec.TargetRefs {
+			add(string(ref.Group), string(ref.Kind), string(ref.Name))
+		}
 	case *gatewayxv1alpha1.XBackendTrafficPolicy:
 		for _, ref := range o.Spec.TargetRefs {
 			add(string(ref.Group), string(ref.Kind), string(ref.Name))
@@ -141,6 +146,10 @@ func References(obj Object) []Key {
 			if ref.Kind == KindConfigMap && (ref.Group == "" || ref.Group == "core") {
 				out.add(Key{Kind: KindConfigMap, Namespace: out.namespace, Name: string(ref.Name)})
 			}
+		}
+	case *gatewayx.XTelemetryPolicy:
+		if t := o.Spec.Tracing; t != nil && t.Provider != nil {
+			out.backend(&t.Provider.BackendRef)
 		}
 	case meshv1alpha1.TrafficPolicy:
 		for _, ref := range o.Backends() {

@@ -9,6 +9,7 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 	gatewayxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 
+	"github.com/ambit-mesh/ambit/apis/gatewayx"
 	meshv1alpha1 "github.com/ambit-mesh/ambit/apis/mesh/v1alpha1"
 )
 
@@ -62,6 +63,11 @@ func ExternalKey(n name) Key {
 // NamespaceKey names a Namespace.
 func NamespaceKey(n string) Key { return Key{Kind: "Namespace", Name: n} }
 
+// GatewayKey names a Gateway.
+func GatewayKey(n name) Key {
+	return Key{Group: gatewayv1.GroupName, Kind: "Gateway", Namespace: n.Namespace, Name: n.Name}
+}
+
 // RouteKey names a route.
 func RouteKey(kind, namespace, name string) Key {
 	return Key{Group: gatewayv1.GroupName, Kind: kind, Namespace: namespace, Name: name}
@@ -87,7 +93,7 @@ func routeKey(obj Object) (Key, bool) {
 	return RouteKey(kind, obj.GetNamespace(), obj.GetName()), true
 }
 
-// trafficKey names a route or a policy that is attached to services or routes.
+// trafficKey names a route or a policy that is attached to services, routes or waypoints.
 func trafficKey(obj Object) (Key, bool) {
 	if k, ok := routeKey(obj); ok {
 		return k, true
@@ -96,6 +102,8 @@ func trafficKey(obj Object) (Key, bool) {
 		return Key{Group: gatewayxv1alpha1.GroupName, Kind: KindXBackendTrafficPolicy, Namespace: obj.GetNamespace(), Name: obj.GetName()}, true
 	}
 	switch obj.(type) {
+	case *gatewayx.XTelemetryPolicy:
+		return Key{Group: gatewayx.GroupName, Kind: gatewayx.KindTelemetryPolicy, Namespace: obj.GetNamespace(), Name: obj.GetName()}, true
 	case *gatewayv1.BackendTLSPolicy:
 		return Key{Group: gatewayv1.GroupName, Kind: KindBackendTLSPolicy, Namespace: obj.GetNamespace(), Name: obj.GetName()}, true
 	case *corev1.ConfigMap:
@@ -213,7 +221,22 @@ func (g *Graph) dirtyDependents(k Key, obj Object, d *Dirty) {
 			g.dirtyParent(target, d)
 			continue
 		}
+		if target == GatewayKey(target.NamespacedName()) {
+			g.dirtyServedBy(target.NamespacedName(), d)
+			continue
+		}
 		g.dirtyFrontendsOf(target, d)
+	}
+}
+
+// dirtyServedBy marks what a waypoint is told of all that it serves.
+func (g *Graph) dirtyServedBy(waypoint name, d *Dirty) {
+	for _, svc := range g.UsersOfWaypoint(waypoint) {
+		d.Frontends[svc] = struct{}{}
+	}
+	maps.Copy(d.ExternalServices, g.externalsByWaypoint[waypoint])
+	for ns := range g.namespacesByWaypoint[waypoint] {
+		maps.Copy(d.ExternalServices, g.externalsByNamespace[ns])
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 	gatewayxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 
+	"github.com/ambit-mesh/ambit/apis/gatewayx"
 	meshv1alpha1 "github.com/ambit-mesh/ambit/apis/mesh/v1alpha1"
 )
 
@@ -27,7 +28,7 @@ func NewScheme() *runtime.Scheme {
 		&gatewayv1.GatewayClass{}, &gatewayv1.Gateway{}, &gatewayv1.ListenerSet{}, &gatewayv1.HTTPRoute{},
 		&gatewayv1.GRPCRoute{}, &gatewayv1.TLSRoute{}, &gatewayv1.TCPRoute{}, &gatewayv1.UDPRoute{},
 		&gatewayv1.BackendTLSPolicy{}, &gatewayv1.ReferenceGrant{})
-	s.AddKnownTypes(schema.GroupVersion(gatewayxv1alpha1.GroupVersion), &gatewayxv1alpha1.XBackendTrafficPolicy{})
+	s.AddKnownTypes(schema.GroupVersion(gatewayxv1alpha1.GroupVersion), &gatewayxv1alpha1.XBackendTrafficPolicy{}, &gatewayx.XTelemetryPolicy{})
 	s.AddKnownTypes(meshv1alpha1.GroupVersion(), &meshv1alpha1.AuthorizationPolicy{}, &meshv1alpha1.PeerAuthentication{},
 		&meshv1alpha1.RetryPolicy{}, &meshv1alpha1.TimeoutPolicy{}, &meshv1alpha1.FaultInjection{},
 		&meshv1alpha1.RateLimitPolicy{}, &meshv1alpha1.LoadBalancingPolicy{}, &meshv1alpha1.CircuitBreakerPolicy{},

@@ -138,6 +138,7 @@ const (
 	askUsers
 	askExternal
 	askExternalBound
+	askWaypoint
 )
 
 // question is a call of a method of traffic.Mesh.
@@ -183,6 +184,8 @@ func (q question) ask(mesh traffic.Mesh) (a answer) {
 		}
 	case askExternalBound:
 		a.yes = mesh.ExternalBound(n)
+	case askWaypoint:
+		a.yes = mesh.Waypoint(n)
 	}
 	return a
 }
@@ -222,6 +225,10 @@ func (r *recorder) Attached(kind string, target graph.Key) []graph.Object {
 
 func (r *recorder) Object(k graph.Key) graph.Object {
 	return r.ask(question{what: askObject, key: k}).object
+}
+
+func (r *recorder) Waypoint(n types.NamespacedName) bool {
+	return r.ask(question{what: askWaypoint, key: graph.GatewayKey(n)}).yes
 }
 
 func (r *recorder) Bound(n types.NamespacedName) bool {

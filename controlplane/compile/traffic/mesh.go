@@ -30,6 +30,8 @@ type Mesh interface {
 	External(n types.NamespacedName) *corev1.Service
 	// ExternalBound says whether a waypoint serves an ExternalService.
 	ExternalBound(n types.NamespacedName) bool
+	// Waypoint says whether there is a waypoint of that name.
+	Waypoint(n types.NamespacedName) bool
 	// Users gives the routes and policies that refer to a service.
 	Users(n types.NamespacedName) []graph.Object
 }

@@ -7,6 +7,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/ambit-mesh/ambit/apis/mesh/v1alpha1"
 	"github.com/ambit-mesh/ambit/apis/waypoint"
@@ -76,22 +77,29 @@ func missingBackends(mesh Mesh, namespace, at string, s *v1alpha1.TrafficSelecto
 
 // millionths gives a share; all when none is given.
 func (r *Report) millionths(at string, s v1alpha1.Share) uint32 {
-	const all = 1_000_000
 	switch {
 	case s.Percent != nil && s.Fraction != nil:
 		r.Add(at, "percent and fraction exclude each other; remove one")
 	case s.Percent != nil:
 		return r.number(at+".percent", s.Percent, 0, 0, 100) * (all / 100)
 	case s.Fraction != nil:
-		denominator := int32(100)
-		if s.Fraction.Denominator != nil {
-			denominator = *s.Fraction.Denominator
-		}
-		if denominator < 1 || s.Fraction.Numerator < 0 || s.Fraction.Numerator > denominator {
-			r.Add(at+".fraction", "%d of %d is not a share", s.Fraction.Numerator, denominator)
-			return 0
-		}
-		return uint32(int64(s.Fraction.Numerator) * all / int64(denominator)) // #nosec G115 -- at most all
+		return r.fraction(at+".fraction", s.Fraction)
 	}
 	return all
+}
+
+// all is the share of everything, in millionths.
+const all = 1_000_000
+
+// fraction gives a share in millionths.
+func (r *Report) fraction(at string, f *gatewayv1.Fraction) uint32 {
+	denominator := int32(100)
+	if f.Denominator != nil {
+		denominator = *f.Denominator
+	}
+	if denominator < 1 || f.Numerator < 0 || f.Numerator > denominator {
+		r.Add(at, "%d of %d is not a share", f.Numerator, denominator)
+		return 0
+	}
+	return uint32(int64(f.Numerator) * all / int64(denominator)) // #nosec G115 -- at most all
 }

@@ -11,6 +11,7 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 	gatewayxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 
+	"github.com/ambit-mesh/ambit/apis/gatewayx"
 	"github.com/ambit-mesh/ambit/apis/mesh/v1alpha1"
 	"github.com/ambit-mesh/ambit/controlplane/compile/policy"
 	"github.com/ambit-mesh/ambit/controlplane/graph"
@@ -33,6 +34,8 @@ func Status(mesh Mesh, obj graph.Object) (v1alpha1.PolicyStatus, []policy.Proble
 		return statusOfX(mesh, p)
 	case *gatewayv1.BackendTLSPolicy:
 		return statusOfTLS(mesh, p)
+	case *gatewayx.XTelemetryPolicy:
+		return statusOfTelemetry(mesh, p)
 	}
 	return v1alpha1.PolicyStatus{}, nil
 }

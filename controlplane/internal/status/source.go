@@ -8,6 +8,7 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 	gatewayxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 
+	"github.com/ambit-mesh/ambit/apis/gatewayx"
 	meshv1alpha1 "github.com/ambit-mesh/ambit/apis/mesh/v1alpha1"
 	"github.com/ambit-mesh/ambit/controlplane/compile"
 	"github.com/ambit-mesh/ambit/controlplane/graph"
@@ -23,6 +24,7 @@ func Kinds() []schema.GroupKind {
 		{Group: gatewayv1.GroupName, Kind: "Gateway"},
 		{Group: gatewayxv1alpha1.GroupName, Kind: "XMesh"},
 		{Group: gatewayxv1alpha1.GroupName, Kind: graph.KindXBackendTrafficPolicy},
+		{Group: gatewayx.GroupName, Kind: gatewayx.KindTelemetryPolicy},
 	}
 	for _, k := range []string{graph.KindHTTPRoute, graph.KindGRPCRoute, graph.KindTLSRoute, graph.KindTCPRoute, graph.KindUDPRoute, graph.KindBackendTLSPolicy} {
 		kinds = append(kinds, schema.GroupKind{Group: gatewayv1.GroupName, Kind: k})
@@ -118,7 +120,7 @@ func (s source) Glance(k graph.Key) (Wanted, bool) {
 		return Wanted{
 			Conditions: have.External.Conditions, Types: []string{compile.ConditionWaypointBound}, External: &have.External.Addresses,
 		}, true
-	case k.Kind == graph.KindXBackendTrafficPolicy || k.Kind == graph.KindBackendTLSPolicy:
+	case k.Kind == graph.KindXBackendTrafficPolicy || k.Kind == graph.KindBackendTLSPolicy || k.Kind == gatewayx.KindTelemetryPolicy:
 		return Wanted{Ancestors: &have.Policy.Ancestors}, true // it has no conditions of its own
 	}
 	return Wanted{Conditions: have.Policy.Conditions, Ancestors: &have.Policy.Ancestors}, true

@@ -20,6 +20,7 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 	gatewayxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 
+	"github.com/ambit-mesh/ambit/apis/gatewayx"
 	meshv1alpha1 "github.com/ambit-mesh/ambit/apis/mesh/v1alpha1"
 )
 
@@ -90,7 +91,7 @@ func schemeOf(gvk schema.GroupVersionKind, obj client.Object) (*runtime.Scheme, 
 	known := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
 		corev1.AddToScheme, discoveryv1.AddToScheme, apiextensionsv1.AddToScheme,
-		gatewayv1.Install, gatewayxv1alpha1.Install, meshv1alpha1.AddToScheme,
+		gatewayv1.Install, gatewayxv1alpha1.Install, gatewayx.AddToScheme, meshv1alpha1.AddToScheme,
 	} {
 		if err := add(known); err != nil {
 			return nil, err

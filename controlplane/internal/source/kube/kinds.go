@@ -7,6 +7,7 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 	gatewayxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 
+	"github.com/ambit-mesh/ambit/apis/gatewayx"
 	meshv1alpha1 "github.com/ambit-mesh/ambit/apis/mesh/v1alpha1"
 	"github.com/ambit-mesh/ambit/controlplane/graph"
 )
@@ -43,6 +44,7 @@ func kinds() []kind {
 		{schema.GroupKind{Group: gatewayv1.GroupName, Kind: "GatewayClass"}, []string{"v1", "v1beta1"}, of[gatewayv1.GatewayClass], true},
 		{schema.GroupKind{Group: gatewayxv1alpha1.GroupName, Kind: "XMesh"}, []string{"v1alpha1"}, of[gatewayxv1alpha1.XMesh], true},
 		{schema.GroupKind{Group: gatewayxv1alpha1.GroupName, Kind: graph.KindXBackendTrafficPolicy}, []string{"v1alpha1"}, of[gatewayxv1alpha1.XBackendTrafficPolicy], true},
+		{schema.GroupKind{Group: gatewayx.GroupName, Kind: gatewayx.KindTelemetryPolicy}, []string{gatewayx.Version}, of[gatewayx.XTelemetryPolicy], true},
 	}
 	for _, k := range []struct {
 		name  string
