@@ -10,6 +10,7 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 	gatewayxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 
+	"github.com/ambit-mesh/ambit/apis/gatewayx"
 	meshv1alpha1 "github.com/ambit-mesh/ambit/apis/mesh/v1alpha1"
 	"github.com/ambit-mesh/ambit/controlplane/graph"
 )
@@ -275,7 +276,7 @@ func drawServiceTargets(t *rapid.T) []meshv1alpha1.ServiceTargetReference {
 
 func drawPolicy(t *rapid.T) graph.Object {
 	m := drawTrafficMeta(t, "x1", "x2")
-	switch rapid.IntRange(0, 12).Draw(t, "policy") {
+	switch rapid.IntRange(0, 13).Draw(t, "policy") {
 	case 0:
 		return &meshv1alpha1.RetryPolicy{ObjectMeta: m, Spec: meshv1alpha1.RetryPolicySpec{TargetRefs: drawTargets(t), Attempts: new(rapid.Int32Range(-1, 11).Draw(t, "attempts"))}}
 	case 1:
@@ -318,6 +319,8 @@ func drawPolicy(t *rapid.T) graph.Object {
 			p.Spec.TargetRefs = append(p.Spec.TargetRefs, meshv1alpha1.TracingTargetReference{Kind: meshv1alpha1.TargetNamespace})
 		}
 		return p
+	case 12:
+		return drawTelemetry(t, m)
 	case 10:
 		return &gatewayxv1alpha1.XBackendTrafficPolicy{ObjectMeta: m, Spec: gatewayxv1alpha1.BackendTrafficPolicySpec{
 			TargetRefs:      []gatewayv1.LocalPolicyTargetReference{{Kind: "Service", Name: pick[gatewayv1.ObjectName](t, "target", "s1", "s2")}},
@@ -328,6 +331,24 @@ func drawPolicy(t *rapid.T) graph.Object {
 		TargetRefs: drawTargets(t),
 		Protocol:   pick(t, "protocol", gatewayv1.HTTPRouteExternalAuthGRPCProtocol, "WRONG"), BackendRef: drawBackend(t).BackendObjectReference,
 	}}
+}
+
+func drawTelemetry(t *rapid.T, m metav1.ObjectMeta) graph.Object {
+	p := &gatewayx.XTelemetryPolicy{ObjectMeta: m}
+	for range rapid.IntRange(0, 2).Draw(t, "targets") {
+		p.Spec.TargetRefs = append(p.Spec.TargetRefs, gatewayv1.LocalObjectReference{
+			Group: gatewayv1.GroupName, Kind: pick[gatewayv1.Kind](t, "kind", "Gateway", "Gateway", "Gateway", "HTTPRoute"), Name: pick[gatewayv1.ObjectName](t, "target", "wp", "r1"),
+		})
+	}
+	tracing := &gatewayx.TracingConfig{Mode: pick(t, "mode", gatewayx.Enabled, gatewayx.Enabled, gatewayx.Disabled, gatewayx.ImplementationDefault)}
+	if rapid.Bool().Draw(t, "provider") {
+		tracing.Provider = &gatewayx.TracingProvider{BackendRef: drawBackend(t).BackendObjectReference}
+	}
+	if rapid.Bool().Draw(t, "sampling") {
+		tracing.SamplingRate = &gatewayv1.Fraction{Numerator: rapid.Int32Range(-1, 101).Draw(t, "numerator")}
+	}
+	p.Spec.Tracing = tracing
+	return p
 }
 
 func drawSelectorOfTraffic(t *rapid.T) meshv1alpha1.TrafficSelector {
