@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/ambit-mesh/ambit/apis/gatewayx"
 	meshv1alpha1 "github.com/ambit-mesh/ambit/apis/mesh/v1alpha1"
 )
 
@@ -52,6 +53,8 @@ func world() *Graph {
 		{Object: policyFor("web")},
 		{Object: routeOf("web", "manual")},
 		{Object: retriesOf("web")},
+		{Object: &corev1.Service{ObjectMeta: meta("other", "served")}},
+		{Object: spansTo("shop", "manual")},
 	}})
 	return g
 }
@@ -96,6 +99,16 @@ func retriesOf(service string) *meshv1alpha1.RetryPolicy {
 	}}
 }
 
+// spansTo is about the waypoint of namespace other.
+func spansTo(namespace, collector string) *gatewayx.XTelemetryPolicy {
+	return &gatewayx.XTelemetryPolicy{ObjectMeta: meta("infra", "spans"), Spec: gatewayx.TelemetryPolicySpec{
+		TargetRefs: []gatewayv1.LocalObjectReference{{Group: gatewayv1.GroupName, Kind: "Gateway", Name: "w"}},
+		Tracing: &gatewayx.TracingConfig{Mode: gatewayx.Enabled, Provider: &gatewayx.TracingProvider{BackendRef: gatewayv1.BackendObjectReference{
+			Name: gatewayv1.ObjectName(collector), Namespace: new(gatewayv1.Namespace(namespace)), Port: new(gatewayv1.PortNumber(4317)),
+		}}},
+	}}
+}
+
 // trafficText gives the part of the dirty set that is about waypoints.
 func (d *Dirty) trafficText() string {
 	var out []string
@@ -118,12 +131,14 @@ func TestDirtyTraffic(t *testing.T) {
 		edit Object
 		want string
 	}{
-		"a pod":             {testPod("web", "n1", "10.0.0.1", "app", "web"), ""},
-		"an endpoint slice": {slice("10.0.0.2"), ""},
-		"a parent":          {&corev1.Service{ObjectMeta: meta("shop", "web")}, "RetryPolicy:retries backend:manual backend:web frontend:web"},
-		"a backend":         {&corev1.Service{ObjectMeta: meta("shop", "manual")}, "HTTPRoute:route backend:manual frontend:manual frontend:web"},
-		"a route moves":     {routeOf("manual", "web"), "HTTPRoute:route RetryPolicy:retries backend:manual backend:web frontend:manual frontend:web"},
-		"a policy moves":    {retriesOf("other"), "RetryPolicy:retries backend:other backend:web frontend:other frontend:web"},
+		"a pod":                 {testPod("web", "n1", "10.0.0.1", "app", "web"), ""},
+		"an endpoint slice":     {slice("10.0.0.2"), ""},
+		"a parent":              {&corev1.Service{ObjectMeta: meta("shop", "web")}, "RetryPolicy:retries backend:manual backend:web frontend:web"},
+		"a backend":             {&corev1.Service{ObjectMeta: meta("shop", "manual")}, "HTTPRoute:route XTelemetryPolicy:spans backend:manual frontend:manual frontend:served frontend:web"},
+		"a route moves":         {routeOf("manual", "web"), "HTTPRoute:route RetryPolicy:retries backend:manual backend:web frontend:manual frontend:web"},
+		"a policy of a Gateway": {spansTo("shop", "web"), "RetryPolicy:retries XTelemetryPolicy:spans backend:manual backend:web frontend:served"},
+		"a Gateway":             {&gatewayv1.Gateway{ObjectMeta: meta("infra", "w")}, "XTelemetryPolicy:spans backend:served frontend:served"},
+		"a policy moves":        {retriesOf("other"), "RetryPolicy:retries backend:other backend:web frontend:other frontend:web"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := world().Apply(Changes{Upserts: []Entry{{Object: tc.edit}}}).trafficText(); got != tc.want {
@@ -173,7 +188,7 @@ func TestDirty(t *testing.T) {
 		"policy":                  {policyFor("manual"), "authz:policy"},
 		"peers":                   {&meshv1alpha1.PeerAuthentication{ObjectMeta: meta("shop", "p")}, "peer:p"},
 		"gateway":                 {&gatewayv1.Gateway{ObjectMeta: meta("shop", "w")}, "authz:policy gateway:w service:manual service:web"},
-		"waypoint of others":      {selectingGateway(), "gateway:w namespace:other pod:bound"},
+		"waypoint of others":      {selectingGateway(), "gateway:w namespace:other pod:bound service:served"},
 		"kind that is not linked": {&corev1.ServiceAccount{ObjectMeta: meta("shop", "x")}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -215,6 +230,7 @@ func TestDeletesLeaveNothing(t *testing.T) {
 		Key{Group: discoveryv1.GroupName, Kind: "EndpointSlice", Namespace: "shop", Name: "manual-1"},
 		Key{Group: meshv1alpha1.GroupName, Kind: meshv1alpha1.KindAuthorizationPolicy, Namespace: "shop", Name: "policy"},
 		Key{Group: meshv1alpha1.GroupName, Kind: meshv1alpha1.KindRetryPolicy, Namespace: "shop", Name: "retries"},
+		Key{Group: gatewayx.GroupName, Kind: gatewayx.KindTelemetryPolicy, Namespace: "infra", Name: "spans"},
 		RouteKey(KindHTTPRoute, "shop", "route"),
 		Key{Kind: "Pod", Namespace: "shop", Name: "never-was"})
 	g.Apply(ch)

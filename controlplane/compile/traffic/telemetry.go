@@ -14,7 +14,7 @@ import (
 	"github.com/ambit-mesh/ambit/apis/waypoint"
 	"github.com/ambit-mesh/ambit/controlplane/compile/policy"
 	"github.com/ambit-mesh/ambit/controlplane/graph"
-	"github.com/ambit-mesh/ambit/internal/trace"
+	"github.com/ambit-mesh/ambit/internal/trace/attr"
 )
 
 // Bounds of an XTelemetryPolicy, as in its CRD; that of attributes is ours.
@@ -145,6 +145,9 @@ func (r *Report) collector(mesh Mesh, namespace string, p *gatewayx.TracingProvi
 	for i, h := range p.Headers {
 		name := strings.ToLower(string(h.Name))
 		r.headerName(fmt.Sprintf("%s[%d].name", at, i), name)
+		if attr.Framing(name) {
+			r.Add(fmt.Sprintf("%s[%d].name", at, i), "%s is the call's own; remove it", name)
+		}
 		if strings.ContainsAny(h.Value, "\r\n\x00") {
 			r.Add(fmt.Sprintf("%s[%d].value", at, i), "has a line break or NUL")
 		}
@@ -212,7 +215,7 @@ func (r *Report) attribute(at string, a *gatewayx.Attribute) *waypoint.SpanAttri
 	case gatewayx.SourceHeader:
 		name := strings.ToLower(string(a.HeaderName))
 		r.headerName(at+".headerName", name)
-		if trace.Secret(name) {
+		if attr.Secret(name) {
 			r.Add(at+".headerName", "%s holds credentials, which do not belong into spans", name)
 		}
 		out.Source = &waypoint.SpanAttribute_Header{Header: name}
@@ -220,8 +223,8 @@ func (r *Report) attribute(at string, a *gatewayx.Attribute) *waypoint.SpanAttri
 		r.atMost(at+".literalValue", len(a.LiteralValue), maxLiteral)
 		out.Source = &waypoint.SpanAttribute_Literal{Literal: a.LiteralValue}
 	case gatewayx.SourceAttribute:
-		if !slices.Contains(trace.AttributeKeys(), a.AttributeKey) {
-			r.Add(at+".attributeKey", "%q is not an attribute that spans have; use one of %s", a.AttributeKey, strings.Join(trace.AttributeKeys(), ", "))
+		if !attr.Known(a.AttributeKey) {
+			r.Add(at+".attributeKey", "%q is not an attribute that spans have; use one of %s", a.AttributeKey, strings.Join(attr.Keys(), ", "))
 		}
 		out.Source = &waypoint.SpanAttribute_Attribute{Attribute: a.AttributeKey}
 	default:
