@@ -9,7 +9,9 @@ import (
 	"strings"
 
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 
+	waypointpb "github.com/ambit-mesh/ambit/apis/waypoint"
 	"github.com/ambit-mesh/ambit/internal/admin"
 	"github.com/ambit-mesh/ambit/internal/identity"
 	"github.com/ambit-mesh/ambit/internal/message"
@@ -39,7 +41,7 @@ func (w *Waypoint) configDump(rw http.ResponseWriter, _ *http.Request) {
 		Frontends: make(map[string]json.RawMessage), Clusters: w.upstream.Info(),
 	}
 	for _, e := range w.frontends.All() {
-		text, err := protojson.Marshal(e.Config)
+		text, err := protojson.Marshal(shown(e.Config))
 		if err != nil {
 			text, _ = json.Marshal(err.Error())
 		}
@@ -50,6 +52,21 @@ func (w *Waypoint) configDump(rw http.ResponseWriter, _ *http.Request) {
 		d.XDS.LastError = err.Error()
 	}
 	admin.WriteJSON(rw, d)
+}
+
+// redacted is shown in place of credentials.
+const redacted = "(redacted)"
+
+// shown is a frontend without the credentials of its collector.
+func shown(f *waypointpb.Frontend) *waypointpb.Frontend {
+	if len(f.GetTelemetry().GetCollector().GetHeaders()) == 0 {
+		return f
+	}
+	f = proto.CloneOf(f)
+	for _, h := range f.GetTelemetry().GetCollector().GetHeaders() {
+		h.Value = redacted
+	}
+	return f
 }
 
 // explain says what would become of a request:

@@ -74,7 +74,7 @@ func newQUICBed(t *testing.T) *quicBed {
 	dialer := &upstream.Dialer{}
 	dialer.Open()
 	b.proxy = proxy.New(proxy.Config{
-		Gateway: "shop/wp", Store: store, Frontends: frontend.New(nil), Dialer: dialer, UDPSessions: 10, Flows: flow.NewLog(16),
+		Gateway: "shop/wp", Store: store, Frontends: frontend.New(nil, nil), Dialer: dialer, UDPSessions: 10, Flows: flow.NewLog(16),
 		Self:    func() *wds.Workload { return store.Workload(self) },
 		Metrics: proxy.NewMetrics(prometheus.NewRegistry()), Log: zap.NewNop(), Access: zap.NewNop(),
 	})

@@ -20,7 +20,7 @@ import (
 )
 
 func newResources() *resources {
-	return &resources{frontends: frontend.New(nil), upstream: upstream.NewSet(upstream.Config{Store: wds.New()}), limits: make(map[string][]*route.RateLimit)}
+	return &resources{frontends: frontend.New(nil, nil), upstream: upstream.NewSet(upstream.Config{Store: wds.New()}), limits: make(map[string][]*route.RateLimit)}
 }
 
 func update(t *testing.T, byName map[string]proto.Message) xdsclient.Update {

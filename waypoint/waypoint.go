@@ -35,6 +35,7 @@ import (
 	"github.com/ambit-mesh/ambit/waypoint/internal/jwt"
 	"github.com/ambit-mesh/ambit/waypoint/internal/proxy"
 	"github.com/ambit-mesh/ambit/waypoint/internal/ratelimit"
+	"github.com/ambit-mesh/ambit/waypoint/internal/spans"
 	"github.com/ambit-mesh/ambit/waypoint/internal/upstream"
 	"github.com/ambit-mesh/ambit/waypoint/route"
 )
@@ -56,6 +57,8 @@ type Waypoint struct {
 	upstream  *upstream.Set
 	limiter   *ratelimit.Limiter
 	tracer    *trace.Tracer
+	spans     *spans.Set
+	resources *resources
 	flows     *flow.Log
 	proxy     *proxy.Proxy
 	xds       *xdsclient.Client
@@ -118,11 +121,13 @@ func (w *Waypoint) assemble() error {
 		Store: w.store, Dialer: w.dialer, HTTP1: cfg.HTTP1, HTTP2: cfg.HTTP2, Self: w.self, Log: cfg.Log, Registerer: w.registry,
 	})
 	w.tokens = jwt.New(jwt.Config{Fetcher: jwt.NewHTTPFetcher(w.dialName), Log: cfg.Log, Registerer: w.registry})
-	w.frontends = frontend.New(w.tokens)
+	measured := otlp.NewMetrics(w.registry)
+	w.spans = spans.New(spans.Config{Own: cfg.Tracing, Metrics: measured, Linger: frontend.Linger, Log: cfg.Log})
+	w.frontends = frontend.New(w.tokens, w.spans)
 	res := &resources{frontends: w.frontends, upstream: w.upstream, limits: make(map[string][]*route.RateLimit)}
-	cfg.Tracing.Registerer = w.registry
+	w.resources = res
 	var err error
-	if w.tracer, err = otlp.New(cfg.Tracing); err != nil {
+	if w.tracer, err = otlp.New(cfg.Tracing, measured); err != nil {
 		return err
 	}
 	access, flush := telemetry.NewAccessLog(cfg.AccessLog)
@@ -134,6 +139,7 @@ func (w *Waypoint) assemble() error {
 		Metrics: proxy.NewMetrics(w.registry), Log: cfg.Log, Access: access,
 	})
 	caller := proxy.Caller{Proxy: w.proxy}
+	w.spans.SetCaller(caller)
 	w.limiter = ratelimit.New(ratelimit.Config{Caller: caller, Registerer: w.registry, Start: time.Now()})
 	w.proxy.SetFilters(w.limiter, extauthz.New(extauthz.Config{Caller: caller, Asker: caller, Registerer: w.registry}))
 	w.xds, err = xdsclient.New(w.conns[0], xdsclient.Config{Node: w.node(), Logger: cfg.Log, Metrics: xdsclient.NewMetrics(w.registry)}, append(res.subscriptions(w.store), w.revoked.Subscription())...)
@@ -208,6 +214,8 @@ func (w *Waypoint) Run(ctx context.Context) error {
 	group.Add("traces", w.tracer)
 	group.Add("upstream", lifecycle.RunnerFunc(w.runUpstream))
 	group.Add("policy changes", w.proxy)
+	// Behind upstream, so that what is left of spans is sent before that ends.
+	group.Add("spans", w.spans)
 	group.Add("readiness", lifecycle.RunnerFunc(func(ctx context.Context) error { return w.follow(ctx, awaited, certificate) }))
 	// Last, so that it is stopped first.
 	server := w.cfg.HBONE

@@ -42,7 +42,17 @@ type Attributes struct {
 	Policy, PolicyRule string
 	// Waypoint that served it.
 	Waypoint string
+	// Extra are what a configuration asks for besides; each replaces what has its name.
+	Extra []Extra
 
 	// Kind is set by Start: client and server see errors differently.
 	Kind Kind
+}
+
+// Extra is an attribute that a configuration asks for.
+type Extra struct {
+	Name, Value string
+	// Of is the key of the attribute that has the value, instead of Value. Where the
+	// span has none, there is no extra one.
+	Of string
 }

@@ -8,7 +8,6 @@ import (
 	"net/url"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 )
 
@@ -31,9 +30,8 @@ type Config struct {
 	Interval     time.Duration
 	// Timeout bounds each attempt to hand over a batch; 10 s.
 	Timeout time.Duration
-	// Log and Registerer may be nil.
-	Log        *zap.Logger
-	Registerer prometheus.Registerer
+	// Log may be nil.
+	Log *zap.Logger
 }
 
 // Resource names who makes spans. Empty fields are left out.
@@ -58,9 +56,6 @@ func (c Config) WithDefaults() Config {
 	}
 	if c.Log == nil {
 		c.Log = zap.NewNop()
-	}
-	if c.Registerer == nil {
-		c.Registerer = prometheus.NewRegistry()
 	}
 	return c
 }

@@ -66,6 +66,20 @@ type Sampling struct {
 	// Disabled makes no spans, not even for traces that others record. Contexts
 	// are passed on untouched.
 	Disabled bool
+	// Parent is what becomes of the decisions of others.
+	Parent Parent
+}
+
+// Parent is what becomes of the decision that a request brings. The zero value lets
+// it stand.
+type Parent struct {
+	// Ignored: the decision is not looked at, nor is the debug flag, and Sampling
+	// decides. The trace stays what it is.
+	Ignored bool
+	// Limited makes spans in a share of the traces alone that others have sampled,
+	// Millionths. The contexts of the rest are passed on untouched.
+	Limited    bool
+	Millionths uint32
 }
 
 // One is all traces, in the unit of Sampling.
@@ -73,20 +87,29 @@ const One = 1_000_000
 
 // Decide makes a trace of a context that is none, and a decision where there is
 // none: that of whoever began the trace stands; the rest is decided by the trace's
-// id, so that all who use the same share decide alike.
+// id, so that all who use the same share decide alike. What Sampling says of parents
+// comes before that.
 func Decide(parent Context, s Sampling) Context {
 	if s.Disabled {
 		parent.muted = true
 		return parent
 	}
+	came := parent
+	if s.Parent.Ignored {
+		parent.Decision, parent.Debug = Undecided, false
+	}
 	if parent.TraceID.IsZero() {
 		parent.TraceID, parent.SpanID, parent.random = newTraceID(), newSpanID(), true
 		parent.root, parent.verbatim = true, false
 	}
+	if parent.Decision == Sampled && s.Parent.Limited && !samples(parent.TraceID, s.Parent.Millionths) {
+		came.muted = true
+		return came
+	}
 	if parent.Decision == Undecided {
 		parent.verbatim = false
 		parent.Decision = NotSampled
-		if s.samples(parent.TraceID) {
+		if samples(parent.TraceID, s.Millionths) {
 			parent.Decision = Sampled
 		}
 	}
@@ -96,14 +119,14 @@ func Decide(parent Context, s Sampling) Context {
 // samples compares the 56 bits of the id that are random (W3C Trace Context level
 // 2, section 3.2.2.3) with a threshold, as OpenTelemetry's consistent probability
 // sampling does.
-func (s Sampling) samples(id TraceID) bool {
-	if s.Millionths >= One {
+func samples(id TraceID, millionths uint32) bool {
+	if millionths >= One {
 		return true
 	}
 	const bits = 1 << 56
 	r := binary.BigEndian.Uint64(id[8:]) & (bits - 1)
 	// Rounded up, so that 0 samples nothing.
-	threshold := bits - uint64(s.Millionths)*(bits/One)
+	threshold := bits - uint64(millionths)*(bits/One)
 	return r >= threshold
 }
 

@@ -2,6 +2,7 @@ package trace
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -303,3 +304,85 @@ func BenchmarkUnsampledNew(b *testing.B) {
 		c.Inject(&g)
 	}
 }
+
+// What a configuration says of parents decides whether a request has a span, and what
+// is passed on.
+func TestParents(t *testing.T) {
+	const (
+		in  = "4bf92f3577b34da6ffffffffffffffff" // among those of any share
+		out = "4bf92f3577b34da6ff00000000000000" // among those of the whole alone
+		id  = "00f067aa0ba902b7"
+	)
+	w3c := func(trace, flags string) message.Fields {
+		return message.Fields{{Name: "traceparent", Value: "00-" + trace + "-" + id + "-" + flags}, {Name: "tracestate", Value: "a=1"}}
+	}
+	ignored, half := Parent{Ignored: true}, Parent{Limited: true, Millionths: One / 2}
+	for name, tc := range map[string]struct {
+		fields message.Fields
+		s      Sampling
+		span   bool
+		want   Decision // of what is passed on
+		same   bool     // the fields are passed on untouched
+	}{
+		"as others have it":                   {w3c(out, "01"), Sampling{}, true, Sampled, false},
+		"ignored, by none":                    {w3c(in, "01"), Sampling{Parent: ignored}, false, NotSampled, false},
+		"ignored, by all":                     {w3c(out, "00"), Sampling{Parent: ignored, Millionths: One}, true, Sampled, false},
+		"ignored, decided alike":              {w3c(in, "00"), Sampling{Parent: ignored}, false, NotSampled, true},
+		"ignored, by a share that it is in":   {w3c(in, "00"), Sampling{Parent: ignored, Millionths: 1}, true, Sampled, false},
+		"ignored, by a share that it is not":  {w3c(out, "01"), Sampling{Parent: ignored, Millionths: One / 2}, false, NotSampled, false},
+		"limited, in the share":               {w3c(in, "01"), Sampling{Parent: half}, true, Sampled, false},
+		"limited, not in the share":           {w3c(out, "01"), Sampling{Parent: half, Millionths: One}, false, Sampled, true},
+		"limited, to nothing":                 {w3c(in, "01"), Sampling{Parent: Parent{Limited: true}}, false, Sampled, true},
+		"limited, not sampled":                {w3c(in, "00"), Sampling{Parent: half, Millionths: One}, false, NotSampled, true},
+		"limited, nobody has decided":         {nil, Sampling{Parent: Parent{Limited: true}, Millionths: One}, true, Sampled, false},
+		"limited, a decision and no trace":    {message.Fields{{Name: "b3", Value: "1"}}, Sampling{Parent: Parent{Limited: true}}, false, Sampled, true},
+		"B3 debug, ignored":                   {message.Fields{{Name: "b3", Value: in + "-" + id + "-d"}}, Sampling{Parent: ignored}, false, NotSampled, false},
+		"B3 in fields, debug, ignored":        {message.Fields{{Name: "x-b3-traceid", Value: in}, {Name: "x-b3-spanid", Value: id}, {Name: "x-b3-flags", Value: "1"}}, Sampling{Parent: ignored}, false, NotSampled, false},
+		"B3 debug, limited":                   {message.Fields{{Name: "b3", Value: out + "-" + id + "-d"}}, Sampling{Parent: half}, false, Sampled, true},
+		"B3 not sampled, ignored":             {message.Fields{{Name: "b3", Value: "0"}}, Sampling{Parent: ignored, Millionths: One}, true, Sampled, false},
+		"disabled comes first":                {w3c(in, "01"), Sampling{Disabled: true, Parent: ignored}, false, Sampled, true},
+		"limited and ignored looks at nobody": {w3c(in, "01"), Sampling{Parent: Parent{Ignored: true, Limited: true}, Millionths: One}, true, Sampled, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			came := Extract(tc.fields)
+			c := Decide(came, tc.s)
+			span := NewTracer(nowhere{}).Start(c, "GET", Server, time.Time{})
+			if (span != nil) != tc.span {
+				t.Errorf("a span: %v", span != nil)
+			}
+			sent := tc.fields.Clone(4)
+			span.Or(c).Inject(&sent)
+			if tc.same != slices.Equal(sent, tc.fields) && tc.fields != nil {
+				t.Errorf("passed on: %v", sent)
+			}
+			after := Extract(sent)
+			if after.Decision != tc.want || after.Debug && !tc.same {
+				t.Errorf("passed on: %v", sent)
+			}
+			if !came.TraceID.IsZero() && after.TraceID != came.TraceID {
+				t.Errorf("trace %s has become %s", came.TraceID, after.TraceID)
+			}
+		})
+	}
+}
+
+// A decision without a trace is one of the share as often as others are.
+func TestLimitedWithoutTrace(t *testing.T) {
+	n := 0
+	for range 1000 {
+		c := Decide(Context{Decision: Sampled}, Sampling{Parent: Parent{Limited: true, Millionths: One / 2}})
+		if NewTracer(nowhere{}).Start(c, "GET", Server, time.Time{}) != nil {
+			n++
+		}
+	}
+	if n < 350 || n > 650 { // nine standard deviations
+		t.Errorf("%d of 1000, with a share of a half", n)
+	}
+}
+
+// nowhere is a backend that keeps nothing.
+type nowhere struct{ Recording }
+
+func (n nowhere) Start(_, _ Context, _ string, _ Kind, _ time.Time) Recording { return n }
+
+func (nowhere) Run(context.Context) error { return nil }

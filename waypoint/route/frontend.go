@@ -15,6 +15,8 @@ type Frontend struct {
 	Namespace, Name, Hostname string
 	// Tracing is for what has no rule; nil is the waypoint's own.
 	Tracing *Tracing
+	// Telemetry is for all requests; nil is as the waypoint does by itself.
+	Telemetry *Telemetry
 
 	ports map[uint16]*port
 	// udp is the frontend as datagrams see it, with its ports of UDP alone; nil there.
@@ -80,6 +82,7 @@ func Compile(pb *waypoint.Frontend) (*Frontend, []Problem) {
 	if f.Tracing != nil {
 		f.Tracing.Sampling = min(f.Tracing.Sampling, million)
 	}
+	f.Telemetry = c.own.telemetry("telemetry", pb.GetTelemetry())
 	udp := *f
 	udp.ports, f.udp = map[uint16]*port{}, &udp
 	c.all("ports", pb.GetPorts())

@@ -2,6 +2,7 @@ package otlp
 
 import (
 	"strconv"
+	"strings"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
@@ -29,9 +30,11 @@ const (
 // list gathers what is set.
 type list []attribute.KeyValue
 
+// str adds a string. What comes from a client may be any bytes, and one that is not
+// UTF-8 would cost the whole batch, which protobuf does not take then.
 func (l *list) str(k attribute.Key, v string) {
 	if v != "" {
-		*l = append(*l, k.String(v))
+		*l = append(*l, k.String(strings.ToValidUTF8(v, "\uFFFD")))
 	}
 }
 
@@ -65,7 +68,26 @@ func set(s oteltrace.Span, a *trace.Attributes) {
 		l.str(semconv.ErrorTypeKey, class)
 		s.SetStatus(codes.Error, a.Error)
 	}
-	s.SetAttributes(l...)
+	s.SetAttributes(extra(l, a.Extra)...)
+}
+
+// extra adds what a configuration asks for. Of attributes with one name the last
+// counts.
+func extra(l list, asked []trace.Extra) list {
+	own := l
+	for _, e := range asked {
+		if e.Of == "" {
+			l = append(l, attribute.String(strings.ToValidUTF8(e.Name, "\uFFFD"), strings.ToValidUTF8(e.Value, "\uFFFD")))
+			continue
+		}
+		for _, kv := range own {
+			if string(kv.Key) == e.Of {
+				l = append(l, attribute.KeyValue{Key: attribute.Key(e.Name), Value: kv.Value})
+				break
+			}
+		}
+	}
+	return l
 }
 
 func http(l *list, a *trace.Attributes) {

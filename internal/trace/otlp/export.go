@@ -3,8 +3,10 @@ package otlp
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -18,7 +20,8 @@ import (
 	"github.com/ambit-mesh/ambit/internal/trace"
 )
 
-func newExporter(cfg trace.Config) (*otlptrace.Exporter, error) {
+// dialed gives a client that connects to the endpoint itself.
+func dialed(cfg trace.Config) (otlptrace.Client, error) {
 	address, secure, err := cfg.Address()
 	if err != nil {
 		return nil, err
@@ -26,7 +29,7 @@ func newExporter(cfg trace.Config) (*otlptrace.Exporter, error) {
 	opts := []otlptracegrpc.Option{
 		otlptracegrpc.WithEndpoint(address), otlptracegrpc.WithHeaders(cfg.Headers), otlptracegrpc.WithTimeout(cfg.Timeout),
 		// A batch that cannot be handed over in time is given up: the next ones wait.
-		otlptracegrpc.WithRetry(otlptracegrpc.RetryConfig{Enabled: true, InitialInterval: 100 * time.Millisecond, MaxInterval: time.Second, MaxElapsedTime: cfg.Timeout}),
+		otlptracegrpc.WithRetry(otlptracegrpc.RetryConfig{Enabled: true, InitialInterval: firstPause, MaxInterval: longestPause, MaxElapsedTime: cfg.Timeout}),
 	}
 	if secure {
 		config := cfg.TLS
@@ -40,7 +43,23 @@ func newExporter(cfg trace.Config) (*otlptrace.Exporter, error) {
 	if dial := cfg.Dial; dial != nil {
 		opts = append(opts, otlptracegrpc.WithDialOption(grpc.WithContextDialer(func(ctx context.Context, a string) (net.Conn, error) { return dial(ctx, a) })))
 	}
-	return otlptrace.NewUnstarted(otlptracegrpc.NewClient(opts...)), nil
+	return otlptracegrpc.NewClient(opts...), nil
+}
+
+// Metrics are those of all tracers of a process.
+type Metrics struct {
+	exported prometheus.Counter
+	dropped  *prometheus.CounterVec
+}
+
+// NewMetrics registers the metrics.
+func NewMetrics(r prometheus.Registerer) *Metrics {
+	m := &Metrics{
+		exported: prometheus.NewCounter(prometheus.CounterOpts{Name: "ambit_trace_spans_exported_total", Help: "Spans that the collector has taken, of all collectors."}),
+		dropped:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ambit_trace_spans_dropped_total", Help: "Spans that were lost: the queue was full (queue_full), the collector did not take them (export_failed), or they ended when nothing was sent to their collector any more (stopped)."}, []string{"reason"}),
+	}
+	r.MustRegister(m.exported, m.dropped)
+	return m
 }
 
 // queue holds the spans that have ended until they are sent. It is bounded, and
@@ -55,20 +74,18 @@ type queue struct {
 	exported  prometheus.Counter
 	dropped   *prometheus.CounterVec
 	overflown prometheus.Counter
-	failing   bool // owned by Run
+	stopped   atomic.Bool // Run is over
+	failing   bool        // owned by Run
+	refusing  bool        // owned by Run
 }
 
 var _ sdktrace.SpanProcessor = (*queue)(nil)
 
-func newQueue(cfg trace.Config, e *otlptrace.Exporter) *queue {
-	q := &queue{
+func newQueue(cfg trace.Config, e *otlptrace.Exporter, m *Metrics) *queue {
+	return &queue{
 		exporter: e, spans: make(chan sdktrace.ReadOnlySpan, cfg.Queue), batch: cfg.Batch, interval: cfg.Interval, timeout: cfg.Timeout, log: cfg.Log,
-		exported: prometheus.NewCounter(prometheus.CounterOpts{Name: "ambit_trace_spans_exported_total", Help: "Spans that the collector has taken."}),
-		dropped:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ambit_trace_spans_dropped_total", Help: "Spans that were lost: the queue was full (queue_full), or the collector did not take them (export_failed)."}, []string{"reason"}),
+		exported: m.exported, dropped: m.dropped, overflown: m.dropped.WithLabelValues("queue_full"),
 	}
-	cfg.Registerer.MustRegister(q.exported, q.dropped)
-	q.overflown = q.dropped.WithLabelValues("queue_full")
-	return q
 }
 
 // OnStart implements sdktrace.SpanProcessor.
@@ -80,6 +97,21 @@ func (q *queue) OnEnd(s sdktrace.ReadOnlySpan) {
 	case q.spans <- s:
 	default:
 		q.overflown.Inc()
+	}
+	if q.stopped.Load() {
+		q.forget()
+	}
+}
+
+// forget counts what nobody sends any more.
+func (q *queue) forget() {
+	for {
+		select {
+		case <-q.spans:
+			q.dropped.WithLabelValues("stopped").Inc()
+		default:
+			return
+		}
 	}
 }
 
@@ -115,6 +147,9 @@ func (q *queue) Run(ctx context.Context) error {
 	for batch := q.waiting(); len(batch) > 0; batch = q.waiting() {
 		q.send(sending, batch)
 	}
+	// Whoever ends a span after this sees it, and forgets the span.
+	q.stopped.Store(true)
+	q.forget()
 	// It has a time of its own: the connection is closed in any case.
 	closing, cancelClosing := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancelClosing()
@@ -164,12 +199,26 @@ func (q *queue) send(ctx context.Context, batch []sdktrace.ReadOnlySpan) {
 	ctx, cancel := context.WithTimeout(ctx, q.timeout)
 	defer cancel()
 	err := q.exporter.ExportSpans(ctx, batch)
-	if err != nil {
-		q.dropped.WithLabelValues("export_failed").Add(float64(len(batch)))
-	} else {
-		q.exported.Add(float64(len(batch)))
+	lost := 0
+	var refused *refusedError
+	switch {
+	case errors.As(err, &refused):
+		lost = int(min(refused.spans, int64(len(batch))))
+	case err != nil:
+		lost = len(batch)
 	}
-	if failing := err != nil; failing != q.failing {
+	if lost > 0 {
+		q.dropped.WithLabelValues("export_failed").Add(float64(lost))
+	}
+	q.exported.Add(float64(len(batch) - lost))
+	if refusing := refused != nil; refusing != q.refusing && (refusing || err == nil) {
+		if q.refusing = refusing; refusing {
+			q.log.Warn("the collector refuses spans; they are dropped", zap.Error(err))
+		} else {
+			q.log.Info("the collector takes all spans again")
+		}
+	}
+	if failing := err != nil && refused == nil; failing != q.failing {
 		q.failing = failing
 		if failing {
 			q.log.Warn("spans cannot be sent to the collector; they are dropped until it answers", zap.Error(err))

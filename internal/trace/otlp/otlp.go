@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
 	sdkresource "go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	semconv "go.opentelemetry.io/otel/semconv/v1.37.0"
@@ -21,26 +22,32 @@ type backend struct {
 
 // New builds a tracer whose spans go to a collector; its Run sends them. Without
 // an endpoint it makes no spans.
-func New(cfg trace.Config) (*trace.Tracer, error) {
+func New(cfg trace.Config, m *Metrics) (*trace.Tracer, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
 	if cfg.Endpoint == "" {
 		return trace.NewTracer(nil), nil
 	}
-	b, err := newBackend(cfg.WithDefaults())
+	cfg = cfg.WithDefaults()
+	client, err := dialed(cfg)
 	if err != nil {
 		return nil, err
 	}
-	return trace.NewTracer(b), nil
+	return trace.NewTracer(newBackend(cfg, client, m)), nil
 }
 
-func newBackend(cfg trace.Config) (*backend, error) {
-	exporter, err := newExporter(cfg)
-	if err != nil {
+// Through builds a tracer whose spans are handed over by calls, and not at the
+// endpoint of cfg.
+func Through(cfg trace.Config, call Call, m *Metrics) (*trace.Tracer, error) {
+	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	q := newQueue(cfg, exporter)
+	return trace.NewTracer(newBackend(cfg.WithDefaults(), called{call}, m)), nil
+}
+
+func newBackend(cfg trace.Config, client otlptrace.Client, m *Metrics) *backend {
+	q := newQueue(cfg, otlptrace.NewUnstarted(client), m)
 	provider := sdktrace.NewTracerProvider(
 		// What gets here has been decided about.
 		sdktrace.WithSampler(sdktrace.AlwaysSample()),
@@ -53,7 +60,7 @@ func newBackend(cfg trace.Config) (*backend, error) {
 		}),
 		sdktrace.WithSpanProcessor(q),
 	)
-	return &backend{queue: q, tracer: provider.Tracer("github.com/ambit-mesh/ambit")}, nil
+	return &backend{queue: q, tracer: provider.Tracer("github.com/ambit-mesh/ambit")}
 }
 
 // Start implements trace.Backend.

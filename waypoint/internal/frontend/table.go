@@ -15,6 +15,7 @@ import (
 
 	"github.com/ambit-mesh/ambit/apis/waypoint"
 	"github.com/ambit-mesh/ambit/waypoint/internal/jwt"
+	"github.com/ambit-mesh/ambit/waypoint/internal/spans"
 	"github.com/ambit-mesh/ambit/waypoint/route"
 )
 
@@ -26,6 +27,8 @@ type Entry struct {
 	Routes *route.Frontend
 	// Tokens verifies the tokens of requests; nil when the service wants none.
 	Tokens *jwt.Verifier
+	// Spans is where its spans go; nil when that is the waypoint's own collector.
+	Spans *spans.Collector
 	// Config is what the control plane sent.
 	Config *waypoint.Frontend
 	// leaves is when a service that is no longer bound is forgotten; zero while
@@ -52,6 +55,7 @@ func (e *Entry) present() *Entry {
 // time.
 type Table struct {
 	tokens  *jwt.Manager  // may be nil in tests
+	spans   *spans.Set    // so may this
 	mu      sync.Mutex    // serialises updates
 	changed chan struct{} // closed and replaced at each update; guarded by mu
 	current atomic.Pointer[tables]
@@ -63,9 +67,10 @@ type tables struct {
 	byHost map[string]*Entry
 }
 
-// New makes an empty table whose services verify tokens with tokens.
-func New(tokens *jwt.Manager) *Table {
-	t := &Table{tokens: tokens, changed: make(chan struct{})}
+// New makes an empty table whose services verify tokens with tokens, and send spans to
+// collectors of set.
+func New(tokens *jwt.Manager, set *spans.Set) *Table {
+	t := &Table{tokens: tokens, spans: set, changed: make(chan struct{})}
 	t.current.Store(&tables{byKey: map[string]*Entry{}, byAddr: map[netip.Addr]*Entry{}, byHost: map[string]*Entry{}})
 	return t
 }
@@ -148,6 +153,7 @@ func (t *Table) leave(all map[string]*Entry, removed []string) {
 			last := *e
 			last.leaves = time.Now().Add(Linger)
 			all[key] = &last
+			t.spans.Use(key, nil) // which lingers, too
 		}
 	}
 }
@@ -164,11 +170,14 @@ func (t *Table) entry(key string, pb *waypoint.Frontend) (*Entry, error) {
 		tokens, wrong := t.tokens.Set(key, pb.GetJwtProviders())
 		e.Tokens, errs = tokens, append(errs, wrong...)
 	}
+	e.Spans = t.spans.Use(key, routes.Telemetry)
 	return e, errors.Join(errs...)
 }
 
-// restore has the tokens of a service that stays verified as before.
+// restore has the tokens of a service that stays verified as before, and its spans go
+// where they went.
 func (t *Table) restore(e *Entry) {
+	t.spans.Use(e.Key, e.Routes.Telemetry)
 	if t.tokens != nil {
 		_, _ = t.tokens.Set(e.Key, e.Config.GetJwtProviders())
 	}

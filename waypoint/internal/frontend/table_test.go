@@ -16,7 +16,7 @@ func TestLinger(t *testing.T) {
 		ip := netip.MustParseAddr("10.96.0.1")
 		web := &waypoint.Frontend{Namespace: "shop", Hostname: "web.shop", Addresses: [][]byte{ip.AsSlice()}}
 		bind := map[string]*waypoint.Frontend{"shop/web.shop": web}
-		table := New(nil)
+		table := New(nil, nil)
 		state := func() string {
 			e := table.Key("shop/web.shop")
 			switch {
@@ -60,7 +60,7 @@ func TestLinger(t *testing.T) {
 func TestLingerYieldsItsAddress(t *testing.T) {
 	ip := netip.MustParseAddr("10.96.0.1")
 	at := [][]byte{ip.AsSlice()}
-	table := New(nil)
+	table := New(nil, nil)
 	table.Update(map[string]*waypoint.Frontend{"shop/old.shop": {Namespace: "shop", Hostname: "old.shop", Addresses: at}}, nil)
 	table.Update(map[string]*waypoint.Frontend{"shop/new.shop": {Namespace: "shop", Hostname: "new.shop", Addresses: at}}, []string{"shop/old.shop"})
 	if e := table.Address(ip); e == nil || e.Key != "shop/new.shop" {

@@ -21,7 +21,7 @@ import (
 // wildcard, and a block of addresses.
 func known(t *testing.T) *Proxy {
 	t.Helper()
-	p := New(Config{Gateway: "shop/egress", Store: wds.New(), Frontends: frontend.New(nil)})
+	p := New(Config{Gateway: "shop/egress", Store: wds.New(), Frontends: frontend.New(nil, nil)})
 	t.Cleanup(p.Close)
 	fronts := make(map[string]*waypointpb.Frontend)
 	var resources []*discoveryv3.Resource

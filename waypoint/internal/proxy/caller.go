@@ -9,10 +9,14 @@ import (
 	"strconv"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/ambit-mesh/ambit/apis/waypoint"
 	"github.com/ambit-mesh/ambit/internal/message"
 	"github.com/ambit-mesh/ambit/waypoint/internal/extauthz"
 	"github.com/ambit-mesh/ambit/waypoint/internal/ratelimit"
+	"github.com/ambit-mesh/ambit/waypoint/internal/spans"
 	"github.com/ambit-mesh/ambit/waypoint/internal/upstream"
 	"github.com/ambit-mesh/ambit/waypoint/route"
 )
@@ -25,6 +29,7 @@ var (
 	_ ratelimit.Caller = Caller{}
 	_ extauthz.Caller  = Caller{}
 	_ extauthz.Asker   = Caller{}
+	_ spans.Caller     = Caller{}
 )
 
 // maxAnswer bounds the answer of a service that helps the waypoint decide.
@@ -36,6 +41,11 @@ func backendOf(ref *waypoint.BackendRef) *route.Backend {
 
 // Unary makes a unary gRPC call and gives the message of the answer.
 func (c Caller) Unary(ctx context.Context, ref *waypoint.BackendRef, method string, request []byte, timeout time.Duration) ([]byte, error) {
+	return c.UnaryWith(ctx, ref, method, nil, request, timeout)
+}
+
+// UnaryWith is Unary with metadata, in lower case.
+func (c Caller) UnaryWith(ctx context.Context, ref *waypoint.BackendRef, method string, metadata message.Fields, request []byte, timeout time.Duration) ([]byte, error) {
 	if ref.GetInvalid() != "" {
 		return nil, errors.New(ref.GetInvalid())
 	}
@@ -53,6 +63,7 @@ func (c Caller) Unary(ctx context.Context, ref *waypoint.BackendRef, method stri
 		Body:   message.BytesBody(framed), ContentLength: int64(len(framed)),
 	}
 	req.Authority = authorityOf(ref)
+	req.Fields = append(req.Fields, metadata...)
 	var answer []byte
 	err := c.Proxy.ask(ctx, backendOf(ref), new(upstream.Client), req, waypoint.Protocol_PROTOCOL_HTTP2, func(r *message.Response) (err error) {
 		answer, err = unaryAnswer(r)
@@ -76,10 +87,40 @@ func authorityOf(ref *waypoint.BackendRef) string {
 	return s + ":" + strconv.Itoa(int(ref.GetPort()))
 }
 
+// callError is what a service has answered instead of a message.
+type callError struct {
+	code   codes.Code
+	reason string
+}
+
+// Error says what was answered.
+func (e *callError) Error() string { return e.reason }
+
+// GRPCStatus is for package status.
+func (e *callError) GRPCStatus() *status.Status { return status.New(e.code, e.reason) }
+
+// codeOf is the code of an answer without one, as gRPC's http-grpc-status-mapping
+// has it.
+func codeOf(httpStatus int) codes.Code {
+	switch httpStatus {
+	case 400:
+		return codes.Internal
+	case 401:
+		return codes.Unauthenticated
+	case 403:
+		return codes.PermissionDenied
+	case 404:
+		return codes.Unimplemented
+	case 429, 502, 503, 504:
+		return codes.Unavailable
+	}
+	return codes.Unknown
+}
+
 // unaryAnswer reads one length-prefixed message and the status.
 func unaryAnswer(r *message.Response) ([]byte, error) {
 	if r.Status != 200 {
-		return nil, fmt.Errorf("HTTP status %d", r.Status)
+		return nil, &callError{codeOf(r.Status), fmt.Sprintf("HTTP status %d", r.Status)}
 	}
 	var all []byte
 	fields := r.Fields
@@ -97,7 +138,7 @@ func unaryAnswer(r *message.Response) ([]byte, error) {
 	case err != nil:
 		return nil, errors.New("answer without grpc-status")
 	case code != 0:
-		return nil, fmt.Errorf("%s: %s", route.Code(code), clip(fields.Get("grpc-message")))
+		return nil, &callError{codes.Code(code), fmt.Sprintf("%s: %s", route.Code(code), clip(fields.Get("grpc-message")))}
 	case len(all) < 5 || all[0] != 0 || int(binary.BigEndian.Uint32(all[1:])) != len(all)-5:
 		return nil, errors.New("answer is not one uncompressed message")
 	}

@@ -37,6 +37,11 @@ type exchange struct {
 
 	trace  trace.Context
 	span   *trace.Span
+	tracer *trace.Tracer // of the span
+	// wanted are the values of fields that attributes of spans have, as the client sent
+	// them, and extra those attributes.
+	wanted []string
+	extra  []trace.Extra
 	record flow.Record
 
 	claims *jwt.Claims

@@ -43,16 +43,17 @@ func (x *exchange) begin() {
 	}
 }
 
-// begun notes the path that counts, and begins the span.
+// begun notes the path that counts, and what the client's fields say of the span.
 func (x *exchange) begun() {
 	x.record.HTTP.Path, _, _ = strings.Cut(x.req.Path, "?")
 	x.trace = trace.Extract(x.req.Fields)
+	x.wanted = x.entry.Routes.Telemetry.Headers(x.req)
 }
 
-// routed notes the rule that was found, which also says what is sampled.
+// routed notes the rule that was found, which also says what is sampled, and begins
+// the span.
 func (x *exchange) routed() {
-	rule := x.decision.Rule
-	sampling := trace.Sampling{Millionths: x.p.cfg.Sampling}
+	rule, tracing := x.decision.Rule, x.entry.Routes.Tracing
 	if rule != nil {
 		if rule.Route != (route.RouteRef{}) {
 			x.record.HTTP.Route = rule.Route.String()
@@ -60,13 +61,41 @@ func (x *exchange) routed() {
 				x.record.HTTP.Rule = strconv.Itoa(int(rule.Index))
 			}
 		}
-		if t := rule.Tracing; t != nil {
-			sampling = trace.Sampling{Millionths: t.Sampling, Disabled: t.Disabled}
-		}
+		tracing = rule.Tracing
+	}
+	sampling := trace.Sampling{Millionths: x.p.cfg.Sampling}
+	if tracing != nil {
+		sampling = trace.Sampling{Millionths: tracing.Sampling, Disabled: tracing.Disabled}
+	}
+	x.tracer = x.p.cfg.Tracer
+	if t := x.entry.Routes.Telemetry; t != nil {
+		x.tracer = x.entry.Spans.Tracer(x.tracer)
+		sampling.Disabled = sampling.Disabled || t.Invalid != ""
+		sampling.Parent = trace.Parent{Ignored: t.Parent.Ignored, Limited: t.Parent.Limited, Millionths: t.Parent.Sampling}
 	}
 	x.trace = trace.Decide(x.trace, sampling)
-	x.span = x.p.cfg.Tracer.Start(x.trace, x.req.Method, trace.Server, x.start)
+	x.span = x.tracer.Start(x.trace, x.req.Method, trace.Server, x.start)
 	x.record.Trace = x.trace.TraceID
+	if t := x.entry.Routes.Telemetry; t != nil && x.span != nil {
+		x.extra = extras(t, x.wanted)
+	}
+}
+
+// extras are the attributes that the frontend's telemetry asks for. Fields that the
+// request does not have, or that say nothing, are left out.
+func extras(t *route.Telemetry, wanted []string) []trace.Extra {
+	out := make([]trace.Extra, 0, len(t.Attributes))
+	for i := range t.Attributes {
+		a := &t.Attributes[i]
+		e := trace.Extra{Name: a.Name, Value: a.Literal, Of: a.Key}
+		if a.Header != "" {
+			if e.Value, wanted = wanted[0], wanted[1:]; e.Value == "" {
+				continue
+			}
+		}
+		out = append(out, e)
+	}
+	return out
 }
 
 // tried notes where the request is being sent.
@@ -83,7 +112,7 @@ func (x *exchange) startTry(e *upstream.Endpoint) *trace.Span {
 	if x.span == nil {
 		return nil
 	}
-	s := x.p.cfg.Tracer.Start(x.span.Or(x.trace), x.req.Method, trace.Client, time.Now())
+	s := x.tracer.Start(x.span.Or(x.trace), x.req.Method, trace.Client, time.Now())
 	if s == nil {
 		return nil
 	}
@@ -92,6 +121,7 @@ func (x *exchange) startTry(e *upstream.Endpoint) *trace.Span {
 	a.Method, a.Path, a.Backend, a.Resend = x.req.Method, x.record.HTTP.Path, x.backend.Service, x.record.HTTP.Attempts-1
 	a.DestinationWorkload = w.Namespace + "/" + w.Name
 	a.DestinationIdentity = w.Identity().String()
+	a.Extra = x.extra
 	at := e.Address(x.client.Address.Is4())
 	if a.PeerPort = at.Port(); at.Addr().IsValid() {
 		a.PeerAddress = at.Addr().String()
@@ -131,6 +161,9 @@ func (x *exchange) endSpan(now time.Time) {
 	if h.Route != "" {
 		name += " " + h.Route
 	}
+	if t := x.entry.Routes.Telemetry; t != nil && t.SpanName != "" {
+		name = t.SpanName
+	}
 	s.SetName(name)
 	a := &s.Attributes
 	a.Method, a.Scheme, a.Path, a.Host, a.UserAgent = h.Method, x.req.Scheme, h.Path, h.Host, h.UserAgent
@@ -146,6 +179,7 @@ func (x *exchange) endSpan(now time.Time) {
 	a.SourceWorkload, a.DestinationWorkload = workloadString(r.Source), workloadString(r.Destination)
 	a.Retries = max(0, h.Attempts-1)
 	a.Policy, a.PolicyRule, a.Waypoint = r.Policy.Name, r.Policy.Rule, r.Waypoint
+	a.Extra = x.extra
 	s.End(now)
 }
 

@@ -116,7 +116,7 @@ func newUDPBed(t *testing.T, sessions int) *udpBed {
 	dialer.Open()
 	core := zapcore.NewCore(zapcore.NewJSONEncoder(zapcore.EncoderConfig{}), &b.access, zap.InfoLevel)
 	p := New(Config{
-		Gateway: "shop/wp", Store: store, Frontends: frontend.New(nil), Dialer: dialer, UDPSessions: sessions, Flows: flow.NewLog(16),
+		Gateway: "shop/wp", Store: store, Frontends: frontend.New(nil, nil), Dialer: dialer, UDPSessions: sessions, Flows: flow.NewLog(16),
 		Self:    func() *wds.Workload { return store.Workload(waypoint) },
 		Metrics: NewMetrics(b.registry), Log: zap.NewNop(), Access: zap.New(core),
 	})

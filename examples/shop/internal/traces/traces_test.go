@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
 	"github.com/ambit-mesh/ambit/internal/trace"
@@ -29,7 +30,7 @@ func TestTraceAcrossServices(t *testing.T) {
 	done, collected := make(chan error, 2), make(chan error, 1)
 	go func() { collected <- c.Run(collecting) }()
 	tracer := func(service string) *trace.Tracer {
-		tr, err := otlp.New(trace.Config{Endpoint: c.Addr().String(), Resource: trace.Resource{Service: service}, Interval: time.Millisecond})
+		tr, err := otlp.New(trace.Config{Endpoint: c.Addr().String(), Resource: trace.Resource{Service: service}, Interval: time.Millisecond}, otlp.NewMetrics(prometheus.NewRegistry()))
 		if err != nil {
 			t.Fatal(err)
 		}
