@@ -3618,7 +3618,7 @@ type Collector struct {
 	Port    uint32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
 	// Sent with each call, for authentication for example.
 	Headers []*Header `protobuf:"bytes,3,rep,name=headers,proto3" json:"headers,omitempty"`
-	// Not empty: cannot be used, for this reason: spans are made and dropped.
+	// Not empty: cannot be used, for this reason: no spans are made.
 	Invalid       string `protobuf:"bytes,4,opt,name=invalid,proto3" json:"invalid,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -75,12 +75,6 @@ func (t *Telemetry) Headers(req *message.Request) []string {
 	return out
 }
 
-// secret are fields that hold credentials, which do not belong into spans.
-var secret = []string{"authorization", "cookie", "proxy-authorization", "set-cookie"}
-
-// framing are fields of a gRPC call that are not a collector's to set.
-var framing = []string{"content-encoding", "content-type", "grpc-accept-encoding", "grpc-encoding", "grpc-message-type", "grpc-timeout"}
-
 // telemetry reads what a frontend says of spans.
 func (c *compiler) telemetry(at string, pb *waypoint.Telemetry) *Telemetry {
 	if pb == nil {
@@ -88,6 +82,10 @@ func (c *compiler) telemetry(at string, pb *waypoint.Telemetry) *Telemetry {
 	}
 	own := &compiler{where: c.where}
 	t := &Telemetry{ServiceName: pb.GetServiceName(), SpanName: pb.GetSpanName(), Parent: own.parent(at+".parent", pb.GetParent())}
+	if why := pb.GetCollector().GetInvalid(); why != "" {
+		t.Invalid = "collector: " + why // which the control plane says of the policy, too
+		return t
+	}
 	if pb.GetCollector() != nil {
 		t.Collector = own.collector(at+".collector", pb.GetCollector())
 	}
@@ -121,7 +119,7 @@ func (c *compiler) collector(at string, pb *waypoint.Collector) *Collector {
 	for i, h := range pb.GetHeaders() {
 		field := fmt.Sprintf("%s.headers[%d]", at, i)
 		name := strings.ToLower(h.GetName())
-		if slices.Contains(framing, name) || slices.Contains(protected, name) {
+		if attr.Framing(name) || slices.Contains(protected, name) {
 			c.problem(field+".name", fmt.Sprintf("%q is the call's own; remove it", h.GetName()))
 			continue
 		}
@@ -141,7 +139,7 @@ func (c *compiler) attribute(at string, pb *waypoint.SpanAttribute) SpanAttribut
 		switch {
 		case !token(s.Header):
 			c.problem(at+".header", fmt.Sprintf("%q is not the name of a header; use letters, digits and hyphens", s.Header))
-		case slices.Contains(secret, a.Header):
+		case attr.Secret(a.Header):
 			c.problem(at+".header", fmt.Sprintf("%q holds credentials, which do not belong into spans; use another header", s.Header))
 		}
 	case *waypoint.SpanAttribute_Literal:

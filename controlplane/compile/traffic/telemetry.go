@@ -248,7 +248,7 @@ func statusOfTelemetry(mesh Mesh, p *gatewayx.XTelemetryPolicy) (v1alpha1.Policy
 		Reason: string(gatewayv1.RouteReasonResolvedRefs), Message: "all references are resolved",
 	}
 	if b.Reason != "" {
-		message := b.Message + "; until that is put right, spans are made and dropped"
+		message := b.Message + "; until that is put right, no spans are made"
 		resolved.Status, resolved.Reason, resolved.Message = metav1.ConditionFalse, b.Reason, "spec.tracing.provider.backendRef: "+message
 		problems = append(problems, policy.Problem{Field: "spec.tracing.provider.backendRef", Message: message})
 	}
