@@ -13,16 +13,18 @@ import (
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	collectorpb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	statuspb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 )
 
 // helper is the services that a waypoint asks: rate limits on 8081, authorization
-// by gRPC on 9000 and by HTTP on 9001, keys on 9002. Nobody listens on 9999, and
+// by gRPC on 9000 and by HTTP on 9001, keys on 9002; and one that it sends spans to, on
+// 4317, which shows them on 9003. Nobody listens on 9999, and
 // nobody takes the connections to 9393.
 func helper() error {
-	errs := make(chan error, 4)
+	errs := make(chan error, 6)
 	if err := full(9393); err != nil {
 		return err
 	}
@@ -42,6 +44,9 @@ func helper() error {
 	go serve(":9000", func(s *grpc.Server) { authv3.RegisterAuthorizationServer(s, gatekeeper{}) })
 	go func() { errs <- http.ListenAndServe(":9001", http.HandlerFunc(gatekeeperHTTP)) }()
 	go func() { errs <- http.ListenAndServe(":9002", new(keyServer)) }()
+	c := &collector{spans: make(map[string][]span)}
+	go serve(":4317", func(s *grpc.Server) { collectorpb.RegisterTraceServiceServer(s, c) })
+	go func() { errs <- http.ListenAndServe(":9003", c) }()
 	return <-errs
 }
 
