@@ -128,6 +128,7 @@ func (t *Table) Update(updated map[string]*waypoint.Frontend, removed []string) 
 				continue
 			}
 		}
+		e.Spans = t.spans.Use(key, e.Routes.Telemetry)
 		next.byKey[key] = e
 	}
 	next.index()
@@ -170,14 +171,11 @@ func (t *Table) entry(key string, pb *waypoint.Frontend) (*Entry, error) {
 		tokens, wrong := t.tokens.Set(key, pb.GetJwtProviders())
 		e.Tokens, errs = tokens, append(errs, wrong...)
 	}
-	e.Spans = t.spans.Use(key, routes.Telemetry)
 	return e, errors.Join(errs...)
 }
 
-// restore has the tokens of a service that stays verified as before, and its spans go
-// where they went.
+// restore has the tokens of a service that stays verified as before.
 func (t *Table) restore(e *Entry) {
-	t.spans.Use(e.Key, e.Routes.Telemetry)
 	if t.tokens != nil {
 		_, _ = t.tokens.Set(e.Key, e.Config.GetJwtProviders())
 	}

@@ -6,7 +6,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/ambit-mesh/ambit/apis/waypoint"
+	"github.com/ambit-mesh/ambit/internal/trace/otlp"
+	"github.com/ambit-mesh/ambit/waypoint/internal/spans"
 )
 
 // A service that is no longer bound is served a little longer, unless it is bound
@@ -53,6 +57,44 @@ func TestLinger(t *testing.T) {
 		want("unknown")
 		table.Update(nil, nil)
 		want("unknown")
+	})
+}
+
+// Spans go where they went while what is sent cannot be carried out, and a service that
+// lingers has its collector for as long.
+func TestSpansOfAService(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		set := spans.New(spans.Config{Metrics: otlp.NewMetrics(prometheus.NewRegistry()), Linger: Linger})
+		table := New(nil, set)
+		send := func(port uint32) map[string]error {
+			return table.Update(map[string]*waypoint.Frontend{"shop/web.shop": {
+				Namespace: "shop", Hostname: "web.shop", Telemetry: &waypoint.Telemetry{Collector: &waypoint.Collector{Service: "obs/otel", Port: port}},
+			}}, nil)
+		}
+		runs := func(e *Entry) bool { return e.Spans.Tracer(nil) != nil }
+		if wrong := send(4317); len(wrong) > 0 {
+			t.Fatal(wrong)
+		}
+		e := table.Key("shop/web.shop")
+		if wrong := send(0); len(wrong) != 1 || table.Key("shop/web.shop") != e {
+			t.Fatal(wrong)
+		}
+		time.Sleep(2 * Linger)
+		synctest.Wait()
+		if !runs(e) {
+			t.Error("the last good one has lost its collector")
+		}
+		table.Update(nil, []string{"shop/web.shop"})
+		time.Sleep(Linger / 2)
+		synctest.Wait()
+		if !runs(table.Key("shop/web.shop")) {
+			t.Error("it has none while it lingers")
+		}
+		time.Sleep(Linger)
+		synctest.Wait()
+		if runs(e) {
+			t.Error("the collector runs for nobody")
+		}
 	})
 }
 

@@ -2,7 +2,11 @@ package proxy
 
 import (
 	"encoding/binary"
+	"fmt"
 	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/ambit-mesh/ambit/internal/message"
 )
@@ -43,6 +47,28 @@ func TestUnaryAnswer(t *testing.T) {
 				t.Errorf("%q, %v", got, err)
 			}
 		})
+	}
+}
+
+// An answer instead of a message has the code that gRPC gives it.
+func TestCodesOfAnswers(t *testing.T) {
+	for want, resp := range map[codes.Code]*message.Response{
+		codes.Unavailable:       {Status: 503},
+		codes.Unauthenticated:   {Status: 401},
+		codes.PermissionDenied:  {Status: 403},
+		codes.Unimplemented:     {Status: 404},
+		codes.Internal:          {Status: 400},
+		codes.Unknown:           {Status: 302},
+		codes.ResourceExhausted: {Status: 200, Fields: message.Fields{{Name: "grpc-status", Value: "8"}}},
+	} {
+		_, err := unaryAnswer(resp)
+		if s, ok := status.FromError(fmt.Errorf("export: %w", err)); !ok || s.Code() != want {
+			t.Errorf("%v: %v", want, err)
+		}
+	}
+	_, err := unaryAnswer(&message.Response{Status: 200})
+	if _, ok := status.FromError(err); ok {
+		t.Errorf("an answer that cannot be read has a code: %v", err)
 	}
 }
 
