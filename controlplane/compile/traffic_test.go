@@ -48,6 +48,9 @@ func renderTraffic(c *compile.Compiler) string {
 		for _, cond := range s.Status.Conditions {
 			fmt.Fprintf(&b, "status %s\n  %s=%s %s: %s\n", s.Object, cond.Type, cond.Status, cond.Reason, cond.Message)
 		}
+		if len(s.Status.Conditions) == 0 {
+			fmt.Fprintf(&b, "status %s\n", s.Object)
+		}
 		for _, a := range s.Status.Ancestors {
 			for _, cond := range a.Conditions {
 				fmt.Fprintf(&b, "    %s %s: %s=%s %s: %s\n", *a.AncestorRef.Kind, a.AncestorRef.Name, cond.Type, cond.Status, cond.Reason, cond.Message)
