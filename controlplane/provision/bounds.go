@@ -83,7 +83,7 @@ func bounds(gw *gatewayv1.Gateway) (args []string) {
 // control plane is replaced. leaveSeconds is what it has beside that and its drain time
 // to end: to be told, and to stop what is left.
 const (
-	delaySeconds = 2
+	delaySeconds = 5
 	leaveSeconds = 35
 )
 
