@@ -17,9 +17,13 @@ import (
 	"github.com/ambit-mesh/ambit/internal/hbone"
 )
 
-// leaveTimeout is how long a connection stays after the last stream of one that is being
-// left: closing it discards what the peer has not got yet, or not passed on.
-const leaveTimeout = 5 * time.Second
+// Closing a connection discards what the peer has not got yet, or not passed on. One that is
+// being left stays for leaveTimeout after its last stream of bytes has ended, and for
+// partTimeout after its last session of datagrams, of which some may be lost anyway.
+const (
+	leaveTimeout = 5 * time.Second
+	partTimeout  = 250 * time.Millisecond
+)
 
 // ClientConn is the side of a connection that opens streams.
 type ClientConn struct {
@@ -31,7 +35,7 @@ type ClientConn struct {
 	mu      sync.Mutex
 	streams int         // open or being opened; guarded by mu
 	retired bool        // takes no new ones; guarded by mu
-	last    time.Time   // when the last one ended; guarded by mu
+	until   time.Time   // it stays at least, if it is being left; guarded by mu
 	idle    *time.Timer // guarded by mu
 }
 
@@ -97,16 +101,18 @@ func (c *ClientConn) load() (streams int, room bool) {
 // rtt is the shortest round trip to the peer so far.
 func (c *ClientConn) rtt() time.Duration { return c.conn.ConnectionStats().MinRTT }
 
-// left notes that a stream has ended.
-func (c *ClientConn) left() {
+// left notes that a stream has ended, for what of it may still be on its way.
+func (c *ClientConn) left(linger time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if until := time.Now().Add(linger); until.After(c.until) {
+		c.until = until
+	}
 	if c.streams--; c.streams > 0 {
 		return
 	}
-	c.last = time.Now()
 	if c.retired {
-		c.idle.Reset(leaveTimeout)
+		c.idle.Reset(max(0, time.Until(c.until)))
 		return
 	}
 	c.idle.Reset(c.cfg.IdleTimeout)
@@ -128,7 +134,7 @@ func (c *ClientConn) Drain() {
 	defer c.mu.Unlock()
 	c.retired = true
 	if c.streams == 0 {
-		c.idle.Reset(max(0, leaveTimeout-time.Since(c.last)))
+		c.idle.Reset(max(0, time.Until(c.until)))
 	}
 }
 
@@ -150,7 +156,7 @@ func (c *ClientConn) Open(ctx context.Context, req hbone.Request) (*Stream, *hbo
 func (c *ClientConn) open(ctx context.Context, req hbone.Request) (*Stream, *hbone.Response, error) {
 	s, err := c.h3.OpenRequestStream(ctx)
 	if err != nil {
-		c.left()
+		c.left(0)
 		if ctx.Err() != nil {
 			return nil, nil, fmt.Errorf("no room for a stream: %w", ctx.Err())
 		}
@@ -160,11 +166,15 @@ func (c *ClientConn) open(ctx context.Context, req hbone.Request) (*Stream, *hbo
 	if err != nil {
 		s.CancelRead(quic.StreamErrorCode(http3.ErrCodeRequestCanceled))
 		s.CancelWrite(quic.StreamErrorCode(http3.ErrCodeRequestCanceled))
-		c.left()
+		c.left(0)
 		return nil, nil, err
 	}
+	linger := leaveTimeout
+	if req.Protocol != "" {
+		linger = partTimeout
+	}
 	with, leave := c.own.join(s, s.StreamID())
-	return &Stream{w: with, ended: func() { leave(); c.left() }}, resp, nil
+	return &Stream{w: with, ended: func() { leave(); c.left(linger) }}, resp, nil
 }
 
 func (c *ClientConn) ask(ctx context.Context, s *http3.RequestStream, req hbone.Request) (*hbone.Response, error) {
