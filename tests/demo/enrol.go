@@ -166,10 +166,6 @@ func differences(before, now map[string]string) string {
 }
 
 func (d *demo) count(ctx context.Context) error {
-	err := d.await(ctx, "the waypoint is gone", func(st control.Status) (bool, error) { return len(podsOf(st, "waypoint")) == 0, nil })
-	if err != nil {
-		return err
-	}
 	var r sniff.Report
 	for range windows {
 		var err error

@@ -189,9 +189,8 @@ func (d *demo) goAround(ctx context.Context) error {
 	if err := d.take(waypointFile, canaryFile, retryFile); err != nil {
 		return err
 	}
-	// Its pod ends when everybody has heard of that; the last step awaits it.
-	err = d.await(ctx, "the waypoint is on its way out", func(st control.Status) (bool, error) {
-		return len(st.Waypoints) == 0, nil
+	err = d.await(ctx, "the waypoint is gone", func(st control.Status) (bool, error) {
+		return len(st.Waypoints) == 0 && len(podsOf(st, "waypoint")) == 0, nil
 	})
 	if err != nil {
 		return err
