@@ -122,6 +122,27 @@ func TestDrainedClientDoesNotCutItsLastStream(t *testing.T) {
 	}
 }
 
+// A connection that carried datagrams alone does not stay as long as one whose bytes may
+// still be on their way.
+func TestDatagramsDoNotHoldUpALeave(t *testing.T) {
+	tn := newTunnel(t, hbone3.Config{}, echoing)
+	carried := func(key string, req hbone.Request) *hbone3.ClientConn {
+		s, _, cc, err := tn.pool.Open(t.Context(), key, req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Reset(hbone.CodeCancel)
+		return cc
+	}
+	bytes, datagrams := carried("bytes", hbone.Request{Authority: "x:1"}), carried("datagrams", ask)
+	tn.pool.Retire(func(string) bool { return true })
+	select {
+	case <-datagrams.Done():
+	case <-bytes.Done():
+		t.Error("the connection that carried bytes was closed first")
+	}
+}
+
 // noRead is a connection whose peer has ended its direction, noWrite one that nothing is
 // written to.
 type (
