@@ -266,6 +266,8 @@ type builder struct {
 	status     v1alpha1.PolicyStatus
 	problems   []policy.Problem
 	refused    []verdict
+	// resolved is a second condition of each target, of kinds that have it.
+	resolved *metav1.Condition
 }
 
 func (b *builder) target(ref gatewayv1.ParentReference, v verdict) {
@@ -276,8 +278,12 @@ func (b *builder) target(ref gatewayv1.ParentReference, v verdict) {
 	if len(b.status.Ancestors) == maxTargets {
 		return
 	}
+	conditions := []metav1.Condition{v.condition(b.generation)}
+	if b.resolved != nil {
+		conditions = append(conditions, *b.resolved)
+	}
 	b.status.Ancestors = append(b.status.Ancestors, gatewayv1.PolicyAncestorStatus{
-		AncestorRef: ref, ControllerName: v1alpha1.ControllerName, Conditions: []metav1.Condition{v.condition(b.generation)},
+		AncestorRef: ref, ControllerName: v1alpha1.ControllerName, Conditions: conditions,
 	})
 }
 

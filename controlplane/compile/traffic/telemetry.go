@@ -252,24 +252,16 @@ func statusOfTelemetry(mesh Mesh, p *gatewayx.XTelemetryPolicy) (v1alpha1.Policy
 		resolved.Status, resolved.Reason, resolved.Message = metav1.ConditionFalse, b.Reason, "spec.tracing.provider.backendRef: "+message
 		problems = append(problems, policy.Problem{Field: "spec.tracing.provider.backendRef", Message: message})
 	}
-	var out v1alpha1.PolicyStatus
+	out := builder{generation: p.Generation, problems: problems, resolved: &resolved}
 	for i, ref := range p.Spec.TargetRefs {
 		v := whole
 		if v.reason == "" {
 			v = judgeTelemetry(mesh, p, ref)
-			if v.reason != "" {
-				problems = append(problems, policy.Problem{Field: fmt.Sprintf("spec.targetRefs[%d]", i), Message: v.message})
-			}
+			v.field = fmt.Sprintf("spec.targetRefs[%d]", i)
 		}
-		if len(out.Ancestors) == maxTargets {
-			continue
-		}
-		out.Ancestors = append(out.Ancestors, gatewayv1.PolicyAncestorStatus{
-			AncestorRef:    parentRef(p.Namespace, v1alpha1.TrafficTargetReference{Group: ref.Group, Kind: ref.Kind, Name: ref.Name}),
-			ControllerName: v1alpha1.ControllerName, Conditions: []metav1.Condition{v.condition(p.Generation), resolved},
-		})
+		out.target(parentRef(p.Namespace, v1alpha1.TrafficTargetReference{Group: ref.Group, Kind: ref.Kind, Name: ref.Name}), v)
 	}
-	return out, problems
+	return out.status, out.problems
 }
 
 // judgeTelemetry says what becomes of a sound policy at one target.

@@ -33,24 +33,16 @@ func statusOfTLS(mesh Mesh, p *gatewayv1.BackendTLSPolicy) (v1alpha1.PolicyStatu
 	if tls.reason != "" {
 		resolved.Status, resolved.Reason, resolved.Message = metav1.ConditionFalse, string(tls.reason), listed(tls.references)
 	}
-	var out v1alpha1.PolicyStatus
+	out := builder{generation: p.Generation, problems: problems, resolved: &resolved}
 	for i, ref := range p.Spec.TargetRefs {
 		v := whole
 		if v.reason == "" {
 			v = judgeTLS(mesh, p, ref)
-			if v.reason != "" {
-				problems = append(problems, policy.Problem{Field: fmt.Sprintf("spec.targetRefs[%d]", i), Message: v.message})
-			}
+			v.field = fmt.Sprintf("spec.targetRefs[%d]", i)
 		}
-		if len(out.Ancestors) == maxTargets {
-			continue
-		}
-		out.Ancestors = append(out.Ancestors, gatewayv1.PolicyAncestorStatus{
-			AncestorRef:    parentRef(p.Namespace, v1alpha1.TrafficTargetReference{Group: ref.Group, Kind: ref.Kind, Name: ref.Name, SectionName: ref.SectionName}),
-			ControllerName: v1alpha1.ControllerName, Conditions: []metav1.Condition{v.condition(p.Generation), resolved},
-		})
+		out.target(parentRef(p.Namespace, v1alpha1.TrafficTargetReference{Group: ref.Group, Kind: ref.Kind, Name: ref.Name, SectionName: ref.SectionName}), v)
 	}
-	return out, problems
+	return out.status, out.problems
 }
 
 // judgeTLS says what becomes of a sound policy at one target.
