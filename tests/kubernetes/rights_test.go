@@ -317,6 +317,11 @@ metadata: {name: r, namespace: shop}
 spec: {targetRefs: [{group: "", kind: Service, name: web}], validation: {wellKnownCACertificates: System, hostname: web.example}}
 ---
 apiVersion: gateway.networking.x-k8s.io/v1alpha1
+kind: XTelemetryPolicy
+metadata: {name: p, namespace: shop}
+spec: {targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: wp}], tracing: {mode: Enabled, provider: {backendRef: {name: web, port: 80}}}}
+---
+apiVersion: gateway.networking.x-k8s.io/v1alpha1
 kind: XMesh
 metadata: {name: ambit}
 spec: {controllerName: ambit-mesh.io/controller}
@@ -349,6 +354,8 @@ func TestRights(t *testing.T) {
 		t.Helper()
 		kubectl(t, s, text, "apply", "--server-side", "--force-conflicts", "-f", "-")
 	}
+	apply(telemetryDefinition)
+	kubectl(t, s, "", "wait", "--for=condition=Established", "crd", "xtelemetrypolicies.gateway.networking.x-k8s.io", "--timeout=60s")
 	apply(mesh)
 	kubectl(t, s, "", "label", "ns", "shop", "ambit-mesh.io/use-waypoint=wp")
 	apply(everything)
@@ -376,6 +383,7 @@ func TestRights(t *testing.T) {
 	for _, kind := range []string{"httproute", "grpcroute", "tlsroute", "tcproute", "udproute"} {
 		wait(kind+"/r", `{.status.parents[0].controllerName}`, "ambit-mesh.io/controller")
 	}
+	wait("xtelemetrypolicy/p", `{.status.ancestors[0].conditions[?(@.type=="Accepted")].status}`, "True")
 	for _, crd := range strings.Fields(kubectl(t, s, "", "get", "crd", "-o", `jsonpath={.items[?(@.spec.group=="ambit-mesh.io")].metadata.name}`)) {
 		wait(crd+"/p", `{.status.conditions[?(@.type=="Accepted")].type}`, "Accepted")
 	}

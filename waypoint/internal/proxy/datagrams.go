@@ -110,6 +110,12 @@ func (o *opaqueConn) relayUDP(ctx context.Context, down tunnel.Packets, up upstr
 	}
 	idle := watchIdle("a pause of the session", limit, cut)
 	defer idle.stop()
+	atRest := newRest(func() {
+		down.Close(true)
+		_ = up.Close()
+	})
+	defer atRest.stop()
+	defer o.d.proxy.remember(atRest, o.d.key)()
 
 	ended := make(chan error, 2) // what comes second is but a consequence
 	end := func(err error) {
@@ -122,6 +128,7 @@ func (o *opaqueConn) relayUDP(ctx context.Context, down tunnel.Packets, up upstr
 		var broken error
 		err := up.Receive(func(p []byte, more bool) {
 			idle.touch()
+			atRest.moved(true)
 			o.received.Add(int64(len(p)))
 			if broken != nil {
 				return
@@ -140,6 +147,7 @@ func (o *opaqueConn) relayUDP(ctx context.Context, down tunnel.Packets, up upstr
 	}()
 	err := down.Receive(func(p []byte, more bool) {
 		idle.touch()
+		atRest.moved(false)
 		o.sent.Add(int64(len(p)))
 		o.dropped(up.Send(p, more))
 	})

@@ -66,14 +66,14 @@ type Proxy struct {
 	sessions  sessions
 
 	mu       sync.Mutex
-	servers  map[server]string // the key of the service; guarded by mu
-	draining bool              // guarded by mu
+	clients  map[drainer]string // the key of the service; guarded by mu
+	draining bool               // guarded by mu
 }
 
 // New makes a proxy. The limiter and the checker, which call services through it,
 // are given with SetFilters.
 func New(cfg Config) *Proxy {
-	p := &Proxy{cfg: cfg, mirroring: make(chan struct{}, maxMirrors), servers: make(map[server]string), sessions: sessions{max: cfg.UDPSessions}}
+	p := &Proxy{cfg: cfg, mirroring: make(chan struct{}, maxMirrors), clients: make(map[drainer]string), sessions: sessions{max: cfg.UDPSessions}}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	if p.cfg.BackendLimits == nil {
 		p.cfg.BackendLimits = func(string) []*route.RateLimit { return nil }

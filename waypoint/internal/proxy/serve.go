@@ -91,10 +91,14 @@ func (d *downstream) serveHTTP(ctx context.Context) {
 	d.serveMessages(ctx, kind, first)
 }
 
+// drainer is what a client holds on to until it is asked to go elsewhere: a connection
+// or a session of datagrams. Drain may be called more than once.
+type drainer interface{ Drain() }
+
 // server is a codec's side of a client's connection.
 type server interface {
+	drainer
 	Run(ctx context.Context) error
-	Drain()
 }
 
 func (d *downstream) serveMessages(ctx context.Context, kind dialect, first []byte) {
@@ -115,39 +119,50 @@ func (d *downstream) serveMessages(ctx context.Context, kind dialect, first []by
 	_ = s.Run(ctx)
 }
 
-// remember keeps a connection to the service of a key to be drained.
-func (p *Proxy) remember(s server, key string) (forget func()) {
+// remember keeps what goes to the service of a key to be drained.
+func (p *Proxy) remember(s drainer, key string) (forget func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.servers[s] = key
-	if p.draining {
+	p.clients[s] = key
+	if p.draining || p.unbound(key) {
 		s.Drain()
 	}
 	return func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		delete(p.servers, s)
+		delete(p.clients, s)
 	}
 }
 
-// Drain asks clients to end their connections after the request under way.
+// Drain asks clients to end their connections after the request under way, and ends
+// sessions of datagrams that are at rest.
 func (p *Proxy) Drain() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.draining = true
-	for s := range p.servers {
+	for s := range p.clients {
 		s.Drain()
 	}
 }
 
-// release drains the connections to services that are no longer bound: their
-// clients come back by another way.
+// release drains what goes to services that are no longer bound: their clients come
+// back by another way.
 func (p *Proxy) release() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for s, key := range p.servers {
-		if e := p.cfg.Frontends.Key(key); e == nil || e.Leaving() {
+	for s, key := range p.clients {
+		if p.unbound(key) {
 			s.Drain()
 		}
 	}
+}
+
+// unbound reports whether clients of a service come by another way from now on. What
+// goes to a workload has no key.
+func (p *Proxy) unbound(key string) bool {
+	if key == "" {
+		return false
+	}
+	e := p.cfg.Frontends.Key(key)
+	return e == nil || e.Leaving()
 }
