@@ -1,6 +1,7 @@
 package local
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -81,7 +82,8 @@ func (s *supervisor) launch(a control.ExecArgs, files []*os.File) (*process.Proc
 }
 
 // find gives a pod by its name, or one of those of a Deployment, a StatefulSet
-// or a Service: the first that is ready, else the first.
+// or a Service: the first that is ready, else the first, and one that is being ended
+// only where there is no other.
 func (s *supervisor) find(t control.Target) (*member, error) {
 	kind, name, ok := strings.Cut(t.Name, "/")
 	if !ok {
@@ -92,7 +94,7 @@ func (s *supervisor) find(t control.Target) (*member, error) {
 	namespaces := make(map[string]bool)
 	for _, m := range s.sweep() {
 		o := m.pod.Object()
-		if (t.Namespace == "" || o.Namespace == t.Namespace) && !m.isRetired() && matches(o) {
+		if (t.Namespace == "" || o.Namespace == t.Namespace) && matches(o) {
 			found = append(found, m)
 			namespaces[o.Namespace] = true
 		}
@@ -103,10 +105,16 @@ func (s *supervisor) find(t control.Target) (*member, error) {
 	case len(namespaces) > 1:
 		return nil, fmt.Errorf("%s is in more than one namespace: name one with -n", t.Name)
 	}
-	if i := slices.IndexFunc(found, func(m *member) bool { return isReady(m.pod.Object()) }); i >= 0 {
-		return found[i], nil
+	rank := func(m *member) int {
+		switch {
+		case m.isRetired():
+			return 2
+		case !isReady(m.pod.Object()):
+			return 1
+		}
+		return 0
 	}
-	return found[0], nil
+	return slices.MinFunc(found, func(a, b *member) int { return cmp.Compare(rank(a), rank(b)) }), nil
 }
 
 func (m *member) isRetired() bool { return m.pod.Object().DeletionTimestamp != nil }

@@ -3,5 +3,5 @@
 // what was proved; its exit code is 0 only if all of it was.
 //
 // It also is its own helper inside the local mesh: "demo sniff" captures on the
-// link between the nodes and "demo netstate" writes down a network namespace.
+// link between the nodes and "demo netstate" writes down network namespaces.
 package main

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"net/netip"
@@ -10,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/ambit-mesh/ambit/internal/netns"
 	"github.com/ambit-mesh/ambit/internal/testkit/sniff"
 	"github.com/ambit-mesh/ambit/tests/demo/internal/netstate"
 )
@@ -26,7 +29,7 @@ func run(args []string) error {
 	if len(args) > 0 {
 		switch args[0] {
 		case "netstate":
-			return netstate.Write(os.Stdout)
+			return runNetstate(args[1:])
 		case "source":
 			return runSource()
 		case "fetch":
@@ -49,6 +52,25 @@ func run(args []string) error {
 		return err
 	}
 	return d.run(ctx)
+}
+
+// runNetstate writes down network namespaces, by their paths.
+func runNetstate(paths []string) error {
+	all := make(map[string]string)
+	for _, p := range paths {
+		ns, err := netns.Open(p)
+		if err != nil {
+			return err
+		}
+		err = ns.Do(func() (err error) {
+			all[p], err = netstate.Read()
+			return err
+		})
+		if err = errors.Join(err, ns.Close()); err != nil {
+			return err
+		}
+	}
+	return json.NewEncoder(os.Stdout).Encode(all)
 }
 
 // ignored are addresses of the sandbox itself: the control plane and the name

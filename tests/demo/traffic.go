@@ -166,7 +166,7 @@ func lastLine(s string) string {
 }
 
 // sampleSize is how many purchases tell a split.
-const sampleSize = 200
+const sampleSize = 100
 
 func (d *demo) canary(ctx context.Context) error {
 	raw, err := os.ReadFile(filepath.Join(d.example, trafficDir, canaryFile))
@@ -205,10 +205,10 @@ func (d *demo) canary(ctx context.Context) error {
 	return nil
 }
 
-// near reports whether n of a sample is what a share makes probable: within four
-// standard deviations.
+// near reports whether n of a sample is what a share makes probable: within three
+// standard deviations, which of 10 % none at all is not. An unlucky sample is repeated.
 func near(n, share int) bool {
 	p := float64(share) / 100
 	off := float64(n) - sampleSize*p
-	return off*off <= 16*sampleSize*p*(1-p)
+	return off*off <= 9*sampleSize*p*(1-p)
 }

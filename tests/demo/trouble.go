@@ -78,7 +78,7 @@ func (d *demo) onlyVisitor(ctx context.Context, file, what string, times int, ch
 
 // showLast prints the newest call of a pod as observe has it.
 func (d *demo) showLast(ctx context.Context, pod string) error {
-	out, err := d.output(ctx, "observe", "--from", "shop/"+pod, "--last", "1", "--status", "400+")
+	out, err := d.output(ctx, "observe", "--from", "shop/"+pod, "--since", "5s", "--last", "1", "--status", "400+")
 	if err == nil {
 		d.say("%s", strings.TrimSpace(out))
 	}

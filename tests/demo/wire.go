@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -22,7 +23,7 @@ var needles = [...]string{
 }
 
 // window is how long the wire is read for one report.
-const window = 2 * time.Second
+const window = time.Second
 
 // collector is where waypoints send spans, once there are waypoints and it.
 const collector = "collector.observability:4317"
@@ -71,19 +72,27 @@ func processes(st control.Status) map[string]string {
 
 // netstates writes down the network namespaces of all pods.
 func (d *demo) netstates(ctx context.Context, st control.Status) (map[string]string, error) {
+	argv := []string{d.self, "netstate"}
+	for _, p := range st.Pods {
+		argv = append(argv, p.Netns)
+	}
+	out, err := d.exec(ctx, "wire", argv...)
+	if err != nil {
+		return nil, err
+	}
+	var by map[string]string
+	if err := json.Unmarshal([]byte(out), &by); err != nil {
+		return nil, fmt.Errorf("network namespaces: %w", err)
+	}
 	all := make(map[string]string)
 	for _, p := range st.Pods {
-		out, err := d.exec(ctx, p.Namespace+"/"+p.Name, d.self, "netstate")
-		if err != nil {
-			return nil, err
-		}
-		all[p.Name] = out
+		all[p.Name] = by[p.Netns]
 	}
 	return all, nil
 }
 
 // windows is how many captures are made until one shows what it has to.
-const windows = 8
+const windows = 16
 
 // capture reads the wire for a while. A capture that lost frames proves nothing, and is
 // made again.

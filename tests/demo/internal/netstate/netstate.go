@@ -5,7 +5,6 @@ package netstate
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,19 +15,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Write writes the calling process's network namespace as sorted lines.
-func Write(w io.Writer) error {
+// Read gives the calling thread's network namespace as sorted lines.
+func Read() (string, error) {
 	var lines []string
 	for _, part := range []func() ([]string, error){links, routes, rules, tables, sysctls} {
 		l, err := part()
 		if err != nil {
-			return err
+			return "", err
 		}
 		lines = append(lines, l...)
 	}
 	slices.Sort(lines)
-	_, err := fmt.Fprintln(w, strings.Join(lines, "\n"))
-	return err
+	return strings.Join(lines, "\n") + "\n", nil
 }
 
 func links() ([]string, error) {
