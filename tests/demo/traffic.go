@@ -94,7 +94,7 @@ func (d *demo) testers(ctx context.Context) error {
 		return err
 	}
 	d.say("cart-v2 beside cart; an HTTPRoute that sends X-Group: testers to it, and nobody else")
-	const some, many = 20, 100
+	const some, many = 20, 50
 	group := []string{"-H", "X-Group: testers"}
 	var testers, others *answers
 	err := d.until(ctx, "testers get the new cart", func() (bool, error) {
