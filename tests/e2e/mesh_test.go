@@ -50,6 +50,7 @@ func TestMesh(t *testing.T) {
 		{"journey", testJourney},
 		{"again", testAgain},
 		{"traffic", testTraffic},
+		{"telemetry", testTelemetry},
 		{"datagrams", testDatagrams},
 		{"egress", testEgress},
 		{"mistakes", testMistakes},

@@ -8,6 +8,7 @@ import (
 	"github.com/ambit-mesh/ambit/controlplane"
 	"github.com/ambit-mesh/ambit/internal/testkit"
 	"github.com/ambit-mesh/ambit/tests/cluster/apitest"
+	"github.com/ambit-mesh/ambit/tests/cluster/definitions"
 )
 
 // TestDefinitionsComeLater: a control plane that has begun without any definition takes up
@@ -48,8 +49,7 @@ func TestDefinitionsComeLater(t *testing.T) {
 	kubectl(t, s, "", "wait", "--for=condition=Established", "crd", "xmeshes.gateway.networking.x-k8s.io", "--timeout=60s")
 	kubectl(t, s, "{apiVersion: gateway.networking.x-k8s.io/v1alpha1, kind: XMesh, metadata: {name: ambit}, spec: {controllerName: ambit-mesh.io/controller}}", "apply", "-f", "-")
 	wait("shop", "xmesh/ambit", `{.status.conditions[?(@.type=="Accepted")].status}`, "True")
-	// Of a version that the mesh is not built with: its schema is the API server's business.
-	kubectl(t, s, telemetryDefinition, "apply", "-f", "-")
+	kubectl(t, s, definitions.XTelemetryPolicy, "apply", "-f", "-")
 	kubectl(t, s, "", "wait", "--for=condition=Established", "crd", "xtelemetrypolicies.gateway.networking.x-k8s.io", "--timeout=60s")
 	kubectl(t, s, "{apiVersion: gateway.networking.x-k8s.io/v1alpha1, kind: XTelemetryPolicy, metadata: {name: spans, namespace: shop}, spec: {"+
 		"targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: wp}], "+
@@ -57,21 +57,3 @@ func TestDefinitionsComeLater(t *testing.T) {
 	wait("shop", "xtelemetrypolicy/spans", `{.status.ancestors[0].conditions[?(@.type=="Accepted")].status}`, "True")
 	wait("shop", "xtelemetrypolicy/spans", `{.status.ancestors[0].conditions[?(@.type=="ResolvedRefs")].reason}`, "BackendNotFound")
 }
-
-// telemetryDefinition has the kind of GEP-4768, which is in the experimental channel from
-// v1.7.0 on, without its schema.
-const telemetryDefinition = `
-apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata: {name: xtelemetrypolicies.gateway.networking.x-k8s.io}
-spec:
-  group: gateway.networking.x-k8s.io
-  scope: Namespaced
-  names: {kind: XTelemetryPolicy, listKind: XTelemetryPolicyList, plural: xtelemetrypolicies, singular: xtelemetrypolicy}
-  versions:
-  - name: v1alpha1
-    served: true
-    storage: true
-    subresources: {status: {}}
-    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
-`

@@ -26,6 +26,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/cli/chart"
 	"github.com/ambit-mesh/ambit/internal/testkit"
 	"github.com/ambit-mesh/ambit/tests/cluster/apitest"
+	"github.com/ambit-mesh/ambit/tests/cluster/definitions"
 )
 
 // auditPolicy has a watch logged when it begins, and not only when it has ended, which
@@ -354,7 +355,7 @@ func TestRights(t *testing.T) {
 		t.Helper()
 		kubectl(t, s, text, "apply", "--server-side", "--force-conflicts", "-f", "-")
 	}
-	apply(telemetryDefinition)
+	apply(definitions.XTelemetryPolicy)
 	kubectl(t, s, "", "wait", "--for=condition=Established", "crd", "xtelemetrypolicies.gateway.networking.x-k8s.io", "--timeout=60s")
 	apply(mesh)
 	kubectl(t, s, "", "label", "ns", "shop", "ambit-mesh.io/use-waypoint=wp")

@@ -9,7 +9,13 @@ import (
 	"strings"
 	"testing"
 
+	collectorpb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
+	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -72,6 +78,13 @@ func TestEcho(t *testing.T) {
 	if err := call(t.Context(), []string{once, "--retry=1m"}, nil, &out); err != nil || !strings.Contains(out.String(), "Seen=2") {
 		t.Errorf("what failed is not tried again: %v\n%s", err, &out)
 	}
+	if err := export(t.Context(), rpc); err != nil {
+		t.Errorf("a span is not taken: %v", err)
+	}
+	out.Reset()
+	if err := call(t.Context(), []string{fmt.Sprintf("http://127.0.0.1:%d/?key=proxy/a+request", plain)}, nil, &out); err != nil || !strings.Contains(out.String(), "Seen=2") {
+		t.Errorf("a span is not counted: %v\n%s", err, &out)
+	}
 	held, release := io.Pipe()
 	loaded := make(chan error, 1)
 	go func() {
@@ -89,6 +102,22 @@ func TestEcho(t *testing.T) {
 	if err := call(t.Context(), []string{fmt.Sprintf("http://127.0.0.1:%d/", plain)}, nil, &out); err == nil {
 		t.Error("a server that is gone has answered")
 	}
+}
+
+// export sends a span.
+func export(ctx context.Context, port int) error {
+	conn, err := grpc.NewClient(fmt.Sprintf("127.0.0.1:%d", port), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_, err = collectorpb.NewTraceServiceClient(conn).Export(ctx, &collectorpb.ExportTraceServiceRequest{ResourceSpans: []*tracepb.ResourceSpans{{
+		Resource: &resourcepb.Resource{Attributes: []*commonpb.KeyValue{
+			{Key: "service.name", Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: "proxy"}}},
+		}},
+		ScopeSpans: []*tracepb.ScopeSpans{{Spans: []*tracepb.Span{{Name: "a request"}}}},
+	}}})
+	return err
 }
 
 // lines hands on what is written, one write at a time.

@@ -5,6 +5,7 @@ import (
 	"net"
 	"strings"
 
+	collectorpb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
@@ -45,4 +46,28 @@ func (s settings) seen(ctx context.Context, port int) []string {
 		}
 	}
 	return out
+}
+
+// collector takes spans by OTLP, and counts them by service and name.
+type collector struct {
+	collectorpb.UnimplementedTraceServiceServer
+	count *counter
+}
+
+// Export implements collectorpb.TraceServiceServer.
+func (c *collector) Export(_ context.Context, req *collectorpb.ExportTraceServiceRequest) (*collectorpb.ExportTraceServiceResponse, error) {
+	for _, r := range req.GetResourceSpans() {
+		from := ""
+		for _, a := range r.GetResource().GetAttributes() {
+			if a.GetKey() == "service.name" {
+				from = a.GetValue().GetStringValue()
+			}
+		}
+		for _, scope := range r.GetScopeSpans() {
+			for _, s := range scope.GetSpans() {
+				c.count.add(from + "/" + s.GetName())
+			}
+		}
+	}
+	return new(collectorpb.ExportTraceServiceResponse), nil
 }

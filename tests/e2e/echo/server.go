@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	collectorpb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 )
@@ -42,7 +43,7 @@ func serve(ctx context.Context, args []string, log io.Writer) error {
 	f := pflag.NewFlagSet("server", pflag.ContinueOnError)
 	f.IntSliceVar(&s.http, "port", []int{8080}, "ports for HTTP/1.1 and HTTP/2 without TLS")
 	f.IntSliceVar(&s.tls, "tls", nil, "those of --port that have TLS")
-	f.IntSliceVar(&s.grpc, "grpc", nil, "ports for gRPC")
+	f.IntSliceVar(&s.grpc, "grpc", nil, "ports for gRPC, and for OTLP: a span is counted as a request of the key SERVICE/NAME")
 	f.IntSliceVar(&s.tcp, "tcp", nil, "ports that send a line with the name of the server, then whatever they get")
 	f.IntSliceVar(&s.udp, "udp", nil, "ports that answer a datagram with the name of the server and what it said")
 	f.StringVar(&s.cert, "crt", "", "certificate for TLS; one of its own without the file")
@@ -178,6 +179,7 @@ func names(h map[string][]string) []string {
 func (s settings) serveGRPC(ctx context.Context, l net.Listener, port int) error {
 	srv := grpc.NewServer()
 	srv.RegisterService(&service, answer(func(ctx context.Context) []string { return s.seen(ctx, port) }))
+	collectorpb.RegisterTraceServiceServer(srv, &collector{count: s.count})
 	stop := context.AfterFunc(ctx, srv.Stop)
 	defer stop()
 	return srv.Serve(l)
