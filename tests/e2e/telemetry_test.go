@@ -15,7 +15,7 @@ kind: XTelemetryPolicy
 metadata: {name: spans}
 spec:
   targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: waypoint}]
-  tracing: {mode: Enabled, provider: {backendRef: {name: collector, port: 7070}}, serviceName: of-the-waypoint, spanName: a request}
+  tracing: {mode: Enabled, samplingRate: {numerator: 100}, provider: {backendRef: {name: collector, port: 7070}}, serviceName: of-the-waypoint, spanName: a request}
 `
 
 // testTelemetry has the Gateway of a waypoint say where spans go (GEP-4768), to a collector in the mesh. Its definition comes
@@ -31,6 +31,7 @@ func testTelemetry(t *testing.T) {
 	for _, condition := range []string{"Accepted", "ResolvedRefs"} {
 		c.Must("-n", e.ns, "wait", "xtelemetrypolicy/spans", `--for=jsonpath={.status.ancestors[0].conditions[?(@.type=="`+condition+`")].status}=True`, "--timeout=60s")
 	}
+	// The waypoint has heard of the policy some time after its status, and each question is a span, too.
 	asked := 0
 	c.Until("the collector has a span", time.Minute, func() error {
 		if _, err := e.call("near", "http://far/?say="+secret); err != nil {
