@@ -45,29 +45,29 @@ func TestTelemetryOfAService(t *testing.T) {
 		t.Errorf("spans %q, %q", a[0].GetName(), a[1].GetName())
 	}
 	for _, s := range a {
-		if s.service != "front door" || !slices.Equal(s.token, []string{token}) {
-			t.Errorf("service.name %q, token %q", s.service, s.token)
+		if s.Service != "front door" || !slices.Equal(s.token, []string{token}) {
+			t.Errorf("service.name %q, token %q", s.Service, s.token)
 		}
-		if s.attribute("user") != "ada" || s.attribute("team") != "shop" || s.attribute("how") != "GET" || slices.ContainsFunc(s.GetAttributes(), keyed("missing")) {
+		if s.Text("user") != "ada" || s.Text("team") != "shop" || s.Text("how") != "GET" || slices.ContainsFunc(s.GetAttributes(), keyed("missing")) {
 			t.Errorf("attributes %v", s.GetAttributes())
 		}
 	}
 	for _, s := range b.own.spans(t, "/b", 2) {
-		if s.service != "wp" || s.attribute("team") != "" || s.GetName() == "a visit" {
-			t.Errorf("%s %q %v", s.service, s.GetName(), s.GetAttributes())
+		if s.Service != "wp" || s.Text("team") != "" || s.GetName() == "a visit" {
+			t.Errorf("%s %q %v", s.Service, s.GetName(), s.GetAttributes())
 		}
 	}
 
 	b.serve("cart.shop", cartIP, &waypointpb.Telemetry{ServiceName: "till"})
 	b.get(cartIP, "/c")
-	if s := b.own.spans(t, "/c", 2)[0]; s.service != "till" {
-		t.Errorf("service.name %q", s.service)
+	if s := b.own.spans(t, "/c", 2)[0]; s.Service != "till" {
+		t.Errorf("service.name %q", s.Service)
 	}
 
 	b.serve("web.shop", webIP, nil)
 	b.get(webIP, "/d")
-	if s := b.own.spans(t, "/d", 2)[0]; s.service != "wp" || s.attribute("team") != "" {
-		t.Errorf("after it was taken away: %s %v", s.service, s.GetAttributes())
+	if s := b.own.spans(t, "/d", 2)[0]; s.Service != "wp" || s.Text("team") != "" {
+		t.Errorf("after it was taken away: %s %v", s.Service, s.GetAttributes())
 	}
 	// Two for each request: what carries spans makes none.
 	if b.inMesh.count() != 2 || b.own.count() != 6 {
@@ -126,7 +126,7 @@ func TestTelemetryWithoutRoute(t *testing.T) {
 	if status := b.ask(webIP, "/none", ""); status != http.StatusNotFound {
 		t.Fatalf("status %d", status)
 	}
-	if s := b.inMesh.spans(t, "/none", 1)[0]; s.GetName() != "a visit" || s.attribute("user") != "ada" {
+	if s := b.inMesh.spans(t, "/none", 1)[0]; s.GetName() != "a visit" || s.Text("user") != "ada" {
 		t.Errorf("%q %v", s.GetName(), s.GetAttributes())
 	}
 }

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	collectorpb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
-	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -28,6 +27,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/identity"
 	"github.com/ambit-mesh/ambit/internal/lifecycle"
 	"github.com/ambit-mesh/ambit/internal/testkit"
+	"github.com/ambit-mesh/ambit/internal/testkit/spans"
 	"github.com/ambit-mesh/ambit/internal/trace"
 	"github.com/ambit-mesh/ambit/internal/wds"
 	"github.com/ambit-mesh/ambit/internal/xdsclient"
@@ -35,19 +35,8 @@ import (
 
 // spanOf is a span as a collector got it.
 type spanOf struct {
-	service string // service.name
-	token   []string
-	*tracepb.Span
-}
-
-// attribute gives a string attribute; "" for none.
-func (s spanOf) attribute(key string) string {
-	for _, a := range s.GetAttributes() {
-		if a.GetKey() == key {
-			return a.GetValue().GetStringValue()
-		}
-	}
-	return ""
+	spans.Span
+	token []string
 }
 
 // collector is an OTLP endpoint.
@@ -63,18 +52,8 @@ func (c *collector) Export(ctx context.Context, req *collectorpb.ExportTraceServ
 	md, _ := metadata.FromIncomingContext(ctx)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, r := range req.GetResourceSpans() {
-		service := ""
-		for _, a := range r.GetResource().GetAttributes() {
-			if a.GetKey() == "service.name" {
-				service = a.GetValue().GetStringValue()
-			}
-		}
-		for _, s := range r.GetScopeSpans() {
-			for _, span := range s.GetSpans() {
-				c.got = append(c.got, spanOf{service, md.Get("x-token"), span})
-			}
-		}
+	for _, s := range spans.Of(req) {
+		c.got = append(c.got, spanOf{s, md.Get("x-token")})
 	}
 	return &collectorpb.ExportTraceServiceResponse{}, nil
 }
@@ -88,7 +67,7 @@ func (c *collector) spans(t *testing.T, path string, n int) []spanOf {
 		defer c.mu.Unlock()
 		out = nil
 		for _, s := range c.got {
-			if s.attribute("url.path") == path {
+			if s.Text("url.path") == path {
 				out = append(out, s)
 			}
 		}

@@ -144,6 +144,8 @@ func role(args []string) int {
 		err = datagramClient()
 	case "datagrams-lasting":
 		err = lastingSession(os.Stdin, os.Stdout)
+	case "datagrams-resting":
+		err = restingSession(os.Stdin, os.Stdout)
 	case "bounds":
 		err = beyondBounds(os.Stdin, os.Stdout)
 	case "datagrams-held":

@@ -11,6 +11,8 @@ import (
 	collectorpb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	"google.golang.org/grpc/metadata"
+
+	"github.com/ambit-mesh/ambit/internal/testkit/spans"
 )
 
 // span is what the collector shows of one.
@@ -42,14 +44,9 @@ func (c *collector) Export(ctx context.Context, req *collectorpb.ExportTraceServ
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, r := range req.GetResourceSpans() {
-		service := text(r.GetResource().GetAttributes())["service.name"]
-		for _, scope := range r.GetScopeSpans() {
-			for _, s := range scope.GetSpans() {
-				id := hex.EncodeToString(s.GetTraceId())
-				c.spans[id] = append(c.spans[id], span{service, tenant, s.GetName(), text(s.GetAttributes())})
-			}
-		}
+	for _, s := range spans.Of(req) {
+		id := hex.EncodeToString(s.GetTraceId())
+		c.spans[id] = append(c.spans[id], span{s.Service, tenant, s.GetName(), text(s.GetAttributes())})
 	}
 	return &collectorpb.ExportTraceServiceResponse{}, nil
 }

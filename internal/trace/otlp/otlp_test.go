@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/ambit-mesh/ambit/internal/message"
+	"github.com/ambit-mesh/ambit/internal/testkit/spans"
 	"github.com/ambit-mesh/ambit/internal/trace"
 )
 
@@ -51,12 +52,8 @@ func (c *collector) Export(_ context.Context, req *collectorpb.ExportTraceServic
 	if refuse {
 		return nil, status.Error(codes.InvalidArgument, "not today")
 	}
-	for _, r := range req.GetResourceSpans() {
-		for _, s := range r.GetScopeSpans() {
-			for _, span := range s.GetSpans() {
-				c.spans <- span
-			}
-		}
+	for _, s := range spans.Of(req) {
+		c.spans <- s.Span
 	}
 	return &collectorpb.ExportTraceServiceResponse{}, nil
 }

@@ -11,6 +11,8 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/ambit-mesh/ambit/internal/testkit/spans"
 )
 
 // method is the only one of the service. It takes google.protobuf.Empty and gives the fields as a StringValue.
@@ -56,18 +58,8 @@ type collector struct {
 
 // Export implements collectorpb.TraceServiceServer.
 func (c *collector) Export(_ context.Context, req *collectorpb.ExportTraceServiceRequest) (*collectorpb.ExportTraceServiceResponse, error) {
-	for _, r := range req.GetResourceSpans() {
-		from := ""
-		for _, a := range r.GetResource().GetAttributes() {
-			if a.GetKey() == "service.name" {
-				from = a.GetValue().GetStringValue()
-			}
-		}
-		for _, scope := range r.GetScopeSpans() {
-			for _, s := range scope.GetSpans() {
-				c.count.add(from + "/" + s.GetName())
-			}
-		}
+	for _, s := range spans.Of(req) {
+		c.count.add(s.Service + "/" + s.GetName())
 	}
 	return new(collectorpb.ExportTraceServiceResponse), nil
 }

@@ -110,10 +110,10 @@ func (o *opaqueConn) relayUDP(ctx context.Context, down tunnel.Packets, up upstr
 	}
 	idle := watchIdle("a pause of the session", limit, cut)
 	defer idle.stop()
-	atRest := newRest(func() {
+	atRest := &rest{idle: idle, end: func() {
 		down.Close(true)
 		_ = up.Close()
-	})
+	}}
 	defer atRest.stop()
 	defer o.d.proxy.remember(atRest, o.d.key)()
 
@@ -127,7 +127,6 @@ func (o *opaqueConn) relayUDP(ctx context.Context, down tunnel.Packets, up upstr
 		defer close(back)
 		var broken error
 		err := up.Receive(func(p []byte, more bool) {
-			idle.touch()
 			atRest.moved(true)
 			o.received.Add(int64(len(p)))
 			if broken != nil {
@@ -146,7 +145,6 @@ func (o *opaqueConn) relayUDP(ctx context.Context, down tunnel.Packets, up upstr
 		down.Close(true)
 	}()
 	err := down.Receive(func(p []byte, more bool) {
-		idle.touch()
 		atRest.moved(false)
 		o.sent.Add(int64(len(p)))
 		o.dropped(up.Send(p, more))

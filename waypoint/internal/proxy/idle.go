@@ -28,7 +28,7 @@ func watchIdle(what string, limit time.Duration, end func(error)) *idleWatch {
 	armed := make(chan struct{})
 	w.timer = time.AfterFunc(limit, func() {
 		<-armed
-		if left := w.limit - (time.Since(w.begun) - time.Duration(w.last.Load())); left > 0 {
+		if left := w.limit - w.quiet(); left > 0 {
 			w.timer.Reset(left)
 			return
 		}
@@ -44,6 +44,9 @@ func (w *idleWatch) touch() {
 		w.last.Store(int64(time.Since(w.begun)))
 	}
 }
+
+// quiet is for how long nothing has been sent.
+func (w *idleWatch) quiet() time.Duration { return time.Since(w.begun) - time.Duration(w.last.Load()) }
 
 func (w *idleWatch) stop() {
 	if w != nil {

@@ -19,21 +19,18 @@ const (
 // and the client's node begins a new one, by the way of then, with the next datagram: all
 // that can be lost is one that comes in the moment of the end.
 type rest struct {
+	idle     *idleWatch // of the session
 	end      func()
-	begun    time.Time
-	last     atomic.Int64 // when something moved, in nanoseconds since begun
-	answered atomic.Bool  // by what moved last
+	answered atomic.Bool // by what moved last
 
 	mu      sync.Mutex
 	timer   *time.Timer // guarded by mu; nil until the client is asked to go
 	stopped bool        // guarded by mu
 }
 
-func newRest(end func()) *rest { return &rest{end: end, begun: time.Now()} }
-
 // moved notes that a datagram came; answer says that it came from the backend.
 func (r *rest) moved(answer bool) {
-	r.last.Store(int64(time.Since(r.begun)))
+	r.idle.touch()
 	if r.answered.Load() == answer {
 		return
 	}
@@ -53,7 +50,7 @@ func (r *rest) left() time.Duration {
 	if r.answered.Load() {
 		limit = restAnswered
 	}
-	return limit - (time.Since(r.begun) - time.Duration(r.last.Load()))
+	return limit - r.idle.quiet()
 }
 
 // Drain implements drainer.

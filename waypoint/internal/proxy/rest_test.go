@@ -34,7 +34,9 @@ func TestRest(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ended := make(chan time.Time, 2)
-				r := newRest(func() { ended <- time.Now() })
+				idle := watchIdle("", time.Hour, nil)
+				defer idle.stop()
+				r := &rest{idle: idle, end: func() { ended <- time.Now() }}
 				defer r.stop()
 				play := func(steps []step) {
 					for _, s := range steps {
@@ -66,7 +68,9 @@ func TestRest(t *testing.T) {
 // What has ended by itself is not ended again.
 func TestRestStops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRest(func() { t.Error("ended after it was stopped") })
+		idle := watchIdle("", time.Hour, nil)
+		defer idle.stop()
+		r := &rest{idle: idle, end: func() { t.Error("ended after it was stopped") }}
 		r.Drain()
 		r.stop()
 		r.Drain()

@@ -20,6 +20,7 @@ import (
 	"github.com/ambit-mesh/ambit/apis/waypoint"
 	"github.com/ambit-mesh/ambit/internal/message"
 	"github.com/ambit-mesh/ambit/internal/testkit"
+	"github.com/ambit-mesh/ambit/internal/testkit/spans"
 	"github.com/ambit-mesh/ambit/internal/trace"
 	"github.com/ambit-mesh/ambit/internal/trace/otlp"
 	"github.com/ambit-mesh/ambit/waypoint/route"
@@ -40,16 +41,8 @@ func (m *mesh) UnaryWith(_ context.Context, ref *waypoint.BackendRef, method str
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, r := range req.GetResourceSpans() {
-		name := ""
-		for _, a := range r.GetResource().GetAttributes() {
-			if a.GetKey() == "service.name" {
-				name = a.GetValue().GetStringValue()
-			}
-		}
-		for _, s := range r.GetScopeSpans()[0].GetSpans() {
-			m.got = append(m.got, fmt.Sprintf("%s:%d %s %s %s", ref.GetService(), ref.GetPort(), metadata.Get("x-token"), name, s.GetName()))
-		}
+	for _, s := range spans.Of(&req) {
+		m.got = append(m.got, fmt.Sprintf("%s:%d %s %s %s", ref.GetService(), ref.GetPort(), metadata.Get("x-token"), s.Service, s.GetName()))
 	}
 	return nil, nil
 }
