@@ -264,6 +264,13 @@ spec:
     - name: c
       command: [sleep, infinity]
       livenessProbe: {exec: {command: [test, "!", -e, "%[1]s/sick"]}, periodSeconds: 1, failureThreshold: 1}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: slow}
+spec:
+  terminationGracePeriodSeconds: 60
+  containers: [{name: c, command: [sh, -c, "trap '' TERM; while [ ! -e %[1]s/leave ]; do sleep 0.1; done"]}]
 `, dir)}))
 	m.await("the first has run", func(st control.Status) bool {
 		return slices.ContainsFunc(st.Pods, func(p control.Pod) bool { return p.Name == "once" && p.State == "Succeeded" })
@@ -290,6 +297,13 @@ spec:
 			t.Fatalf("%q processes, want 2", got)
 		}
 		writeFile(t, filepath.Join(m.files, "pods.yaml"), client)
+		m.await("one takes its time", func(st control.Status) bool {
+			return slices.ContainsFunc(st.Pods, func(p control.Pod) bool { return p.Name == "slow" && p.State == "Terminating" })
+		})
+		if got := m.run("slow", "hostname"); got != (result{0, "slow\n", ""}) {
+			t.Errorf("in a pod that is being ended: %+v", got)
+		}
+		writeFile(t, filepath.Join(dir, "leave"), "")
 		m.await("the pods are gone", func(st control.Status) bool { return len(st.Pods) == 1 && st.Pods[0].Name == "client" })
 		if got := count(); got != "0\n" {
 			t.Errorf("%q processes are left", got)
