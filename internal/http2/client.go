@@ -82,10 +82,11 @@ type inform struct {
 }
 
 // RoundTrip sends a request and waits for the head of its answer. When ctx ends,
-// also later, the exchange does. An error is always a *message.ExchangeError.
+// also later, the exchange does. An error is always a *message.ExchangeError; where it is
+// Unread, req has a body that is whole.
 func (cc *ClientConn) RoundTrip(ctx context.Context, req *message.Request, informer message.Informer) (*message.Response, error) {
 	fail := func(stage message.Stage, err error) error {
-		return &message.ExchangeError{Stage: stage, Reused: cc.reused(), Err: err}
+		return &message.ExchangeError{Stage: stage, Reused: cc.reused(), Unread: stage == message.Unprocessed, Err: err}
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, fail(message.Aborted, err)
@@ -107,6 +108,7 @@ func (cc *ClientConn) RoundTrip(ctx context.Context, req *message.Request, infor
 	s := &clientStream{req: req}
 	s.client, s.lastAt, s.body.ctx = s, -1, ctx
 	if err := cc.open(s, b); err != nil {
+		b.giveBack(req)
 		return nil, fail(message.Unprocessed, err)
 	}
 	return s.await(ctx, informer)
@@ -174,14 +176,14 @@ func (cc *ClientConn) unclaim() {
 	cc.claims--
 }
 
-// open sends the head of a request and as much of its body as is there.
+// open sends the head of a request and as much of its body as is there. With an error b is
+// still the caller's.
 func (cc *ClientConn) open(s *clientStream, b beginning) error {
 	c := &cc.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	cc.claims--
 	if c.draining || c.nextID > h2wire.MaxWindow {
-		b.release()
 		if c.err != nil {
 			return c.err
 		}

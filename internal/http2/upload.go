@@ -1,6 +1,7 @@
 package http2
 
 import (
+	"bytes"
 	"io"
 	"time"
 
@@ -23,6 +24,33 @@ func (b *beginning) release() {
 		b.pool = nil
 	}
 }
+
+// giveBack puts what was taken of a request's body before it again.
+func (b *beginning) giveBack(req *message.Request) {
+	if len(b.data) > 0 {
+		req.Body = &returned{req.Body, bytes.Clone(b.data)}
+	}
+	b.release()
+}
+
+// returned is a body whose beginning had been taken.
+type returned struct {
+	message.Body
+	data []byte
+}
+
+// Read implements message.Body.
+func (r *returned) Read(p []byte) (int, error) {
+	if len(r.data) == 0 {
+		return r.Body.Read(p)
+	}
+	n := copy(p, r.data)
+	r.data = r.data[n:]
+	return n, nil
+}
+
+// Buffered implements message.Body.
+func (r *returned) Buffered() int { return len(r.data) + r.Body.Buffered() }
 
 // firstOf takes what has come of a body, so that it leaves with the head.
 func firstOf(req *message.Request) (b beginning, err error) {

@@ -154,6 +154,9 @@ type ExchangeError struct {
 	// Reused says that the connection had served a request before, so that its
 	// other end may just have closed it for being idle.
 	Reused bool
+	// Unread says that nothing of the request's body was taken, so that the request can be
+	// sent again as it stands. Of any other, what is left of its body would pass for all.
+	Unread bool
 	Err    error
 }
 

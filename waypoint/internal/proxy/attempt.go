@@ -214,6 +214,9 @@ func (a *attempts) once(ctx context.Context) (*answer, error) {
 	up.Fields = a.fieldsOfTry(ans.span)
 	resp, via, err := a.cluster.RoundTrip(ans.ctx, e, &x.d.client, a.proto, timeouts.Connect.Or(0), &up, x.inform)
 	if err != nil {
+		if a.body == nil {
+			x.req.Body = up.Body // what was taken of it may have been given back
+		}
 		if cause := context.Cause(ans.ctx); ctx.Err() == nil && errors.Is(cause, errTimeout) {
 			err = cause
 		}

@@ -237,7 +237,7 @@ func (c *Cluster) roundTrip2(ctx context.Context, e *Endpoint, client *Client, t
 		}
 		resp, err := conn.RoundTrip(ctx, req, inform)
 		var ex *message.ExchangeError
-		if errors.As(err, &ex) && ex.Stage == message.Unprocessed && conn.Room() == 0 && ctx.Err() == nil {
+		if errors.As(err, &ex) && ex.Stage == message.Unprocessed && (ex.Unread || req.Body == nil) && conn.Room() == 0 && ctx.Err() == nil {
 			continue // others were faster, or the connection is going away
 		}
 		if err == nil && resp.Body != nil && c.policy.Load().GetCircuitBreaker().GetMaxConnections() != 0 {

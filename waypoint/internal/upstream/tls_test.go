@@ -34,7 +34,14 @@ func secured(t *testing.T, http2 bool) (set *Set, c *Cluster, ca string) {
 	srv.StartTLS()
 	t.Cleanup(srv.Close)
 	u, _ := url.Parse(srv.URL)
-	at := netip.MustParseAddrPort(u.Host)
+	set = setOf(t, netip.MustParseAddrPort(u.Host))
+	ca = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}))
+	return set, set.Cluster("ns/svc", 80), ca
+}
+
+// setOf is a set with a service, ns/svc, that has an endpoint.
+func setOf(t *testing.T, at netip.AddrPort) *Set {
+	t.Helper()
 	store := wds.New()
 	store.Update(func(ch wds.Change) {
 		for name, a := range map[string]*workloadpb.Address{
@@ -52,15 +59,14 @@ func secured(t *testing.T, http2 bool) (set *Set, c *Cluster, ca string) {
 	})
 	d := &Dialer{}
 	d.Open()
-	set = NewSet(Config{Store: store, Dialer: d})
+	set := NewSet(Config{Store: store, Dialer: d})
 	t.Cleanup(func() {
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
 		set.Close(ctx)
 		d.Close(ctx)
 	})
-	ca = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}))
-	return set, set.Cluster("ns/svc", 80), ca
+	return set
 }
 
 func send(t *testing.T, c *Cluster, proto waypoint.Protocol) (*message.Response, error) {
