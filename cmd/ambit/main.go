@@ -5,6 +5,7 @@ import (
 	"os"
 
 	"github.com/ambit-mesh/ambit/internal/cli"
+	"github.com/ambit-mesh/ambit/internal/cli/cluster"
 	"github.com/ambit-mesh/ambit/internal/local"
 )
 
@@ -12,5 +13,5 @@ func main() {
 	if code, inside := local.Inside(); inside {
 		os.Exit(code)
 	}
-	os.Exit(cli.Main(os.Args[1:], cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Program: os.Args[0]}))
+	os.Exit(cli.Main(os.Args[1:], cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Program: os.Args[0]}, cluster.Part()))
 }

@@ -1,19 +1,18 @@
-// Command local is the part of ambit that local meshes consist of: their keepers,
-// their first processes, and what joins namespaces for containers.
+// Command local is ambit local without what ambit has for clusters, and what local
+// meshes consist of: their keepers, their first processes, and what joins namespaces
+// for containers.
 package main
 
 import (
-	"fmt"
 	"os"
 
+	"github.com/ambit-mesh/ambit/internal/cli"
 	"github.com/ambit-mesh/ambit/internal/local"
 )
 
 func main() {
-	code, inside := local.Inside()
-	if !inside {
-		fmt.Fprintln(os.Stderr, "ambit-local is run by ambit local, not by hand")
-		os.Exit(2)
+	if code, inside := local.Inside(); inside {
+		os.Exit(code)
 	}
-	os.Exit(code)
+	os.Exit(cli.LocalMain(os.Args[1:], cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Program: os.Args[0]}))
 }

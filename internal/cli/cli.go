@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,25 +11,26 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
-
-	"github.com/ambit-mesh/ambit/internal/cli/install"
-	"github.com/ambit-mesh/ambit/internal/cli/kube"
 )
 
 // Exit codes.
 const (
-	exitFailed      = 1
-	exitUsage       = 2
-	exitUnwell      = 3 // what was looked at is not as it should be
-	exitTimeout     = 4 // what was waited for did not come
-	exitUnreachable = 5 // the cluster does not answer, or does not know the user
+	ExitFailed      = 1
+	ExitUsage       = 2
+	ExitUnwell      = 3 // what was looked at is not as it should be
+	ExitTimeout     = 4 // what was waited for did not come
+	ExitUnreachable = 5 // the cluster does not answer, or does not know the user
 )
 
 // usageError is a call that makes no sense.
 type usageError struct{ error }
+
+// Usage makes an error one of a call that makes no sense.
+func Usage(err error) error { return usageError{err} }
 
 // exitError is the exit code of a program that was run.
 type exitError struct{ code int }
@@ -41,6 +43,10 @@ type unwellError struct{ what string }
 
 func (e unwellError) Error() string { return e.what }
 
+// Unwell gives the error of something looked at that is not as it should be, which
+// has been printed.
+func Unwell(what string) error { return unwellError{what} }
+
 // Streams are where a command reads and writes.
 type Streams struct {
 	In       *os.File
@@ -50,13 +56,29 @@ type Streams struct {
 	Program string
 }
 
-// Main runs the command line and gives the exit code.
-func Main(args []string, s Streams) int {
+// Part is what a command line has beside local meshes.
+type Part struct {
+	Commands func(Streams) []*cobra.Command
+	// ExitCode gives that of an error, 0 if it knows none.
+	ExitCode func(error) int
+}
+
+// Main runs the command line of ambit and gives the exit code.
+func Main(args []string, s Streams, part Part) int {
+	return run(Root(s, part), args, s, part.ExitCode)
+}
+
+// LocalMain runs the command line of ambit-local, which is ambit local alone, and
+// gives the exit code.
+func LocalMain(args []string, s Streams) int {
+	return run(localRoot(s), args, s, func(error) int { return 0 })
+}
+
+func run(root *cobra.Command, args []string, s Streams, known func(error) int) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	// A second Ctrl-C does what it does to any program.
 	context.AfterFunc(ctx, stop)
-	root := newRoot(s)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
@@ -67,83 +89,94 @@ func Main(args []string, s Streams) int {
 		return exit.code
 	}
 	fmt.Fprintf(s.Err, "error: %v\n", err)
-	return code(err)
-}
-
-// code gives the exit code of an error.
-func code(err error) int {
 	var usage usageError
 	var unwell unwellError
-	var timeout *install.TimeoutError
 	switch {
 	case errors.As(err, &usage):
-		return exitUsage
+		return ExitUsage
 	case errors.As(err, &unwell):
-		return exitUnwell
-	case errors.As(err, &timeout):
-		return exitTimeout
-	case kube.Unreachable(err):
-		return exitUnreachable
-	default:
-		return exitFailed
+		return ExitUnwell
 	}
+	return cmp.Or(known(err), ExitFailed)
 }
 
-func newRoot(s Streams) *cobra.Command {
+// Root gives the command ambit.
+func Root(s Streams, part Part) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "ambit",
 		Short: "A service mesh without sidecars",
 		Long: "ambit installs, runs and looks into a service mesh that gives every workload an identity\n" +
 			"and mutual TLS without a sidecar: in a Kubernetes cluster, or on this machine (ambit local).",
-		Example:       "  ambit install\n  ambit enroll shop\n  ambit local up -f examples/shop/manifests",
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		Args:          unknownCommand,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Example: "  ambit install\n  ambit enroll shop\n  ambit local up -f examples/shop/manifests",
 	}
 	if filepath.Base(s.Program) == "kubectl-ambit" {
 		root.Annotations = map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl ambit"}
 	}
+	setUp(root, s)
+	root.AddCommand(newCompletion(s.Out, "ambit"), newLocal(s))
+	root.AddCommand(part.Commands(s)...)
+	return root
+}
+
+// localRoot gives the command ambit-local.
+func localRoot(s Streams) *cobra.Command {
+	root := newLocal(s)
+	root.Use = "ambit-local"
+	setUp(root, s)
+	root.AddCommand(newCompletion(s.Out, "ambit-local"), &cobra.Command{
+		Use: "version", Short: "Print the version", Example: "  ambit-local version", Args: Exactly(cobra.NoArgs),
+		RunE: func(*cobra.Command, []string) error {
+			_, err := fmt.Fprintln(s.Out, Version())
+			return err
+		},
+	})
+	for _, c := range append(root.Commands(), root) {
+		c.Example = strings.ReplaceAll(c.Example, "ambit local", "ambit-local")
+	}
+	return root
+}
+
+// setUp makes a command one that others are under.
+func setUp(root *cobra.Command, s Streams) {
+	root.SilenceErrors, root.SilenceUsage = true, true
+	root.Args = UnknownCommand
+	root.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 	root.SetIn(s.In)
 	root.SetOut(s.Out)
 	root.SetErr(s.Err)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usageError{fmt.Errorf("%w: see %s --help", err, cmd.CommandPath())}
+		return Usage(fmt.Errorf("%w: see %s --help", err, cmd.CommandPath()))
 	})
 	// Flags that exclude each other are checked by cobra, too, but not as wrong usage.
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
 		if err := cmd.ValidateFlagGroups(); err != nil {
-			return usageError{fmt.Errorf("%w: see %s --help", err, cmd.CommandPath())}
+			return Usage(fmt.Errorf("%w: see %s --help", err, cmd.CommandPath()))
 		}
 		return nil
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(newVersion(s), newCompletion(s.Out), newLocal(s))
-	root.AddCommand(newInstall(s), newUpgrade(s), newUninstall(s), newCheck(s), newEnroll(s), newUnenroll(s),
-		newClusterStatus(s), newWaypoint(s), newZtunnel(s), newClusterExplain(s), newClusterObserve(s), newClusterEdges(s))
-	return root
 }
 
-// unknownCommand refuses what no subcommand took.
-func unknownCommand(cmd *cobra.Command, args []string) error {
+// UnknownCommand refuses what no subcommand took.
+func UnknownCommand(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return usageError{fmt.Errorf("there is no command %q: see %s --help", args[0], cmd.CommandPath())}
+		return Usage(fmt.Errorf("there is no command %q: see %s --help", args[0], cmd.CommandPath()))
 	}
 	return nil
 }
 
-// exactly makes wrong numbers of arguments usage errors.
-func exactly(check cobra.PositionalArgs) cobra.PositionalArgs {
+// Exactly makes wrong numbers of arguments usage errors.
+func Exactly(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {
-			return usageError{fmt.Errorf("%w: usage: %s", err, cmd.UseLine())}
+			return Usage(fmt.Errorf("%w: usage: %s", err, cmd.UseLine()))
 		}
 		return nil
 	}
 }
 
-// version says what this binary was built from.
-func version() string {
+// Version says what this binary was built from.
+func Version() string {
 	v, revision := "unknown", ""
 	if info, ok := debug.ReadBuildInfo(); ok {
 		v = info.Main.Version
@@ -156,12 +189,12 @@ func version() string {
 	return fmt.Sprintf("ambit %s%s %s %s/%s", v, revision, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
 
-func newCompletion(out io.Writer) *cobra.Command {
+func newCompletion(out io.Writer, program string) *cobra.Command {
 	shells := []string{"bash", "zsh", "fish", "powershell"}
 	return &cobra.Command{
 		Use: "completion SHELL", Short: "Print a completion script for bash, zsh, fish or powershell",
-		Example: "  source <(ambit completion bash)", ValidArgs: shells,
-		Args: exactly(cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs)),
+		Example: "  source <(" + program + " completion bash)", ValidArgs: shells,
+		Args: Exactly(cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			root := cmd.Root()
 			switch args[0] {

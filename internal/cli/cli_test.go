@@ -14,8 +14,14 @@ import (
 	"github.com/ambit-mesh/ambit/internal/local/system"
 )
 
-// call runs a command line and gives exit code, output and errors.
+// call runs a command line of ambit and gives exit code, output and errors.
 func call(t *testing.T, args ...string) (int, string, string) {
+	t.Helper()
+	none := Part{Commands: func(Streams) []*cobra.Command { return nil }, ExitCode: func(error) int { return 0 }}
+	return callMain(t, func(s Streams) int { return Main(args, s, none) })
+}
+
+func callMain(t *testing.T, main func(Streams) int) (int, string, string) {
 	t.Helper()
 	dir := t.TempDir()
 	var s Streams
@@ -27,7 +33,7 @@ func call(t *testing.T, args ...string) (int, string, string) {
 		defer file.Close()
 		*f = file
 	}
-	code := Main(args, s)
+	code := main(s)
 	read := func(name string) string {
 		raw, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {
@@ -46,13 +52,11 @@ func TestExitCodes(t *testing.T) {
 		out  string
 		err  string
 	}{
-		{[]string{"version"}, 0, "ambit ", ""},
 		{[]string{"completion", "bash"}, 0, "bash completion", ""},
 		{nil, 0, "Usage:", ""},
 		{[]string{"local"}, 0, "Available Commands:", ""},
 		{[]string{"nonsense"}, 2, "", `there is no command "nonsense": see ambit --help`},
 		{[]string{"local", "nonsense"}, 2, "", `there is no command "nonsense": see ambit local --help`},
-		{[]string{"version", "x"}, 2, "", "usage: ambit version"},
 		{[]string{"completion", "tcsh"}, 2, "", `invalid argument "tcsh"`},
 		{[]string{"local", "up"}, 2, "", "-f DIR is required"},
 		{[]string{"local", "up", "--nodes", "many"}, 2, "", "invalid argument"},
@@ -81,17 +85,39 @@ func TestExitCodes(t *testing.T) {
 	}
 }
 
-func TestEveryCommandHasAnExample(t *testing.T) {
-	var visit func(*cobra.Command)
-	visit = func(c *cobra.Command) {
-		if c.Name() != "help" && (c.Example == "" || c.Short == "" || !strings.Contains(c.Example, c.CommandPath())) {
-			t.Errorf("%s: short %q, example %q", c.CommandPath(), c.Short, c.Example)
+// Whoever has ambit-local alone has all of ambit local, by that name.
+func TestLocalAlone(t *testing.T) {
+	all := make(map[string]bool)
+	for _, c := range newLocal(Streams{}).Commands() {
+		all[c.Name()] = true
+	}
+	root := localRoot(Streams{})
+	for _, c := range append(root.Commands(), root) {
+		if !strings.HasPrefix(c.CommandPath(), "ambit-local") || !strings.Contains(c.Example, c.CommandPath()) || strings.Contains(c.Example, "ambit local") {
+			t.Errorf("%s has the example %q", c.CommandPath(), c.Example)
 		}
-		for _, sub := range c.Commands() {
-			visit(sub)
+		delete(all, c.Name())
+	}
+	if len(all) > 0 {
+		t.Errorf("ambit-local does not have %v", all)
+	}
+	for line, want := range map[string]struct {
+		code int
+		text string
+	}{
+		"":                                    {0, "Usage:"},
+		"version":                             {0, "ambit "},
+		"version x":                           {ExitUsage, "usage: ambit-local version"},
+		"up":                                  {ExitUsage, "-f DIR is required"},
+		"install":                             {ExitUsage, `there is no command "install": see ambit-local --help`},
+		"get --nope":                          {ExitUsage, "see ambit-local get --help"},
+		"status --runtime-dir " + t.TempDir(): {ExitFailed, "is not running"},
+	} {
+		code, out, errs := callMain(t, func(s Streams) int { return LocalMain(strings.Fields(line), s) })
+		if code != want.code || !strings.Contains(out+errs, want.text) {
+			t.Errorf("%s: exit code %d, %s%s; want %d, %s", line, code, out, errs, want.code, want.text)
 		}
 	}
-	visit(newRoot(Streams{}))
 }
 
 func TestStatusTable(t *testing.T) {

@@ -20,7 +20,7 @@ func newDown(s Streams, f *localFlags) *cobra.Command {
 		Long: "Stops a local mesh and leaves nothing behind: no process, no network, no file. It also removes\n" +
 			"what a killed one left. Where there is nothing to stop it says so and succeeds.",
 		Example: "  ambit local down\n  ambit local down --name demo --grace 0s",
-		Args:    exactly(cobra.NoArgs),
+		Args:    Exactly(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			path, err := f.path()
 			if err != nil {

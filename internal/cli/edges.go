@@ -9,19 +9,14 @@ import (
 	"github.com/ambit-mesh/ambit/internal/flow/report"
 )
 
-func newClusterEdges(s Streams) *cobra.Command {
-	cmd := new(cobra.Command)
-	buildEdges(cmd, s, "ambit edges", aboutCluster, addCluster(cmd, s).mesh)
-	return cmd
-}
-
 func newEdges(s Streams, f *localFlags) *cobra.Command {
 	cmd := new(cobra.Command)
-	buildEdges(cmd, s, "ambit local edges", "", f.mesh)
+	BuildEdges(cmd, s, "ambit local edges", "", f.mesh)
 	return cmd
 }
 
-func buildEdges(cmd *cobra.Command, s Streams, name, about string, connect connect) {
+// BuildEdges makes cmd what shows who talks to whom in a mesh, likewise.
+func BuildEdges(cmd *cobra.Command, s Streams, name, about string, connect Connect) {
 	var filter filterFlags
 	var when span
 	cmd.Use = "edges"
@@ -30,8 +25,8 @@ func buildEdges(cmd *cobra.Command, s Streams, name, about string, connect conne
 		"mutual TLS secured all of them, how many there were, how many failed or were denied, and their bytes.\n" +
 		"Proxies keep their newest 4096 records; metrics count all." + about
 	cmd.Example = strings.ReplaceAll("  NAME\n  NAME -n shop --since 10m\n  NAME --unencrypted -o json", "NAME", name)
-	cmd.Args = exactly(cobra.NoArgs)
-	out := addFormat(cmd)
+	cmd.Args = Exactly(cobra.NoArgs)
+	out := AddFormat(cmd)
 	filter.add(cmd)
 	cmd.Flags().StringVar(&when.since, "since", "", "only what ended since then: a duration such as 5m, or a time")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -47,14 +42,14 @@ func buildEdges(cmd *cobra.Command, s Streams, name, about string, connect conne
 		if err != nil {
 			return err
 		}
-		return out.print(s.Out, list, func(w *tabwriter.Writer) { edgeTable(w, list) })
+		return out.Print(s.Out, list, func(w *tabwriter.Writer) { edgeTable(w, list) })
 	}
 }
 
 func edgeTable(w *tabwriter.Writer, list []report.Edge) {
-	row(w, "SOURCE", "DESTINATION", "SECURED", "CONNECTIONS", "REQUESTS", "ERRORS", "DENIED", "SENT", "RECEIVED", "CLIENT-ID", "SERVER-ID", "LAST SEEN")
+	Row(w, "SOURCE", "DESTINATION", "SECURED", "CONNECTIONS", "REQUESTS", "ERRORS", "DENIED", "SENT", "RECEIVED", "CLIENT-ID", "SERVER-ID", "LAST SEEN")
 	for _, e := range list {
-		row(w, e.Source, e.Destination, e.Secured(), e.Connections, e.Requests, e.Errors, e.Denied, report.Bytes(e.Sent), report.Bytes(e.Received),
-			e.Source.Identity, e.Destination.Identity, age(e.LastSeen))
+		Row(w, e.Source, e.Destination, e.Secured(), e.Connections, e.Requests, e.Errors, e.Denied, report.Bytes(e.Sent), report.Bytes(e.Received),
+			e.Source.Identity, e.Destination.Identity, Age(e.LastSeen))
 	}
 }

@@ -13,37 +13,37 @@ import (
 	"github.com/ambit-mesh/ambit/internal/local/control"
 )
 
-// explainFormat is the value of explain's -o.
-type explainFormat string
+// ExplainFormat is the value of explain's -o.
+type ExplainFormat string
 
-func (f *explainFormat) String() string { return string(*f) }
+func (f *ExplainFormat) String() string { return string(*f) }
 
 // Set takes one of the known formats.
-func (f *explainFormat) Set(s string) error {
+func (f *ExplainFormat) Set(s string) error {
 	if s != "text" && s != "json" && s != "yaml" {
 		return errors.New("want text, json or yaml")
 	}
-	*f = explainFormat(s)
+	*f = ExplainFormat(s)
 	return nil
 }
 
 // Type is shown in the help.
-func (f *explainFormat) Type() string { return "text|json|yaml" }
+func (f *ExplainFormat) Type() string { return "text|json|yaml" }
 
-// report prints what is explained.
-func (f *explainFormat) report(w io.Writer, r explain.Report) error {
+// Report prints what is explained.
+func (f *ExplainFormat) Report(w io.Writer, r explain.Report) error {
 	if *f == "text" {
 		_, err := fmt.Fprint(w, r)
 		return err
 	}
-	structured := format(*f)
-	return structured.print(w, r, nil)
+	structured := Format(*f)
+	return structured.Print(w, r, nil)
 }
 
 func newExplain(s Streams, f *localFlags) *cobra.Command {
 	var args control.ExplainArgs
 	var headers []string
-	out := explainFormat("text")
+	out := ExplainFormat("text")
 	cmd := &cobra.Command{
 		Use:   "explain SERVICE[.NAMESPACE][:PORT[/udp]]",
 		Short: "Say what would become of a request",
@@ -55,7 +55,7 @@ func newExplain(s Streams, f *localFlags) *cobra.Command {
 			"  ambit local explain cart.shop:8080 --from deploy/web -X POST --path /cart/1 -H x-group:testers\n" +
 			"  ambit local explain game.shop:7000/udp --from deploy/web\n" +
 			"  ambit local explain cart.shop --from-identity spiffe://cluster.local/ns/shop/sa/web -o json",
-		Args: exactly(cobra.ExactArgs(1)),
+		Args: Exactly(cobra.ExactArgs(1)),
 	}
 	flags := cmd.Flags()
 	flags.StringVarP(&args.From.Namespace, "namespace", "n", "", "namespace of the Service and of --from; needed where a name is in several")
@@ -67,11 +67,11 @@ func newExplain(s Streams, f *localFlags) *cobra.Command {
 	flags.VarP(&out, "output", "o", "how to print")
 	cmd.MarkFlagsMutuallyExclusive("from", "from-identity")
 	cmd.RunE = func(cmd *cobra.Command, argv []string) error {
-		if err := address(argv[0], &args); err != nil {
+		if err := Address(argv[0], &args); err != nil {
 			return err
 		}
 		var err error
-		if args.Query.Headers, err = parseHeaders(headers); err != nil {
+		if args.Query.Headers, err = ParseHeaders(headers); err != nil {
 			return err
 		}
 		client, err := f.client()
@@ -82,23 +82,23 @@ func newExplain(s Streams, f *localFlags) *cobra.Command {
 		if err := client.Call(cmd.Context(), control.OpExplain, args, &report); err != nil {
 			return err
 		}
-		return out.report(s.Out, report)
+		return out.Report(s.Out, report)
 	}
 	return cmd
 }
 
-// address reads SERVICE[.NAMESPACE][:PORT[/udp]]; a host name of a Service is one.
-func address(text string, args *control.ExplainArgs) error {
+// Address reads SERVICE[.NAMESPACE][:PORT[/udp]]; a host name of a Service is one.
+func Address(text string, args *control.ExplainArgs) error {
 	q := &args.Query
 	host, port, some := strings.Cut(text, ":")
 	if some {
 		number, protocol, said := strings.Cut(port, "/")
 		if q.Protocol = strings.ToUpper(protocol); said && q.Protocol != "TCP" && q.Protocol != "UDP" {
-			return usageError{fmt.Errorf("%q: %q is not a protocol of a port: want tcp or udp", text, protocol)}
+			return Usage(fmt.Errorf("%q: %q is not a protocol of a port: want tcp or udp", text, protocol))
 		}
 		n, err := strconv.ParseUint(number, 10, 16)
 		if err != nil || n == 0 {
-			return usageError{fmt.Errorf("%q: %q is not a port: want 1 to 65535", text, number)}
+			return Usage(fmt.Errorf("%q: %q is not a port: want 1 to 65535", text, number))
 		}
 		q.Port = uint16(n)
 	}
@@ -108,17 +108,18 @@ func address(text string, args *control.ExplainArgs) error {
 		q.Namespace = labels[1]
 	}
 	if q.Service == "" || len(labels) > 2 && labels[2] != "svc" {
-		return usageError{fmt.Errorf("%q: want SERVICE[.NAMESPACE][:PORT[/udp]]", text)}
+		return Usage(fmt.Errorf("%q: want SERVICE[.NAMESPACE][:PORT[/udp]]", text))
 	}
 	return nil
 }
 
-func parseHeaders(list []string) ([]explain.Header, error) {
+// ParseHeaders reads headers of the form NAME:VALUE.
+func ParseHeaders(list []string) ([]explain.Header, error) {
 	var out []explain.Header
 	for _, text := range list {
 		name, value, ok := strings.Cut(text, ":")
 		if name = strings.TrimSpace(name); !ok || name == "" {
-			return nil, usageError{fmt.Errorf("--header %q: want NAME:VALUE", text)}
+			return nil, Usage(fmt.Errorf("--header %q: want NAME:VALUE", text))
 		}
 		out = append(out, explain.Header{Name: name, Value: strings.TrimSpace(value)})
 	}

@@ -19,7 +19,7 @@ func TestAddressOfAService(t *testing.T) {
 		"game.shop:7000/TCP":               {Service: "game", Namespace: "shop", Port: 7000, Protocol: "TCP"},
 	} {
 		args := control.ExplainArgs{From: control.Target{Namespace: "here"}}
-		if err := address(text, &args); err != nil {
+		if err := Address(text, &args); err != nil {
 			t.Errorf("%s: %v", text, err)
 		}
 		if d := cmp.Diff(want, args.Query); d != "" {
@@ -27,14 +27,14 @@ func TestAddressOfAService(t *testing.T) {
 		}
 	}
 	for _, text := range []string{"", ":80", "cart:", "cart:http", "cart:0", "cart:70000", "cart:80/", "cart:80/sctp", "cart:/udp", "cart.shop.example.com"} {
-		if err := address(text, &control.ExplainArgs{}); err == nil {
+		if err := Address(text, &control.ExplainArgs{}); err == nil {
 			t.Errorf("%q is taken", text)
 		}
 	}
 }
 
 func TestHeadersOfARequest(t *testing.T) {
-	got, err := parseHeaders([]string{"x-group: testers", "cookie:a=b:c"})
+	got, err := ParseHeaders([]string{"x-group: testers", "cookie:a=b:c"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +42,7 @@ func TestHeadersOfARequest(t *testing.T) {
 		t.Errorf("-want +got\n%s", d)
 	}
 	for _, text := range []string{"", "x", ":y"} {
-		if _, err := parseHeaders([]string{text}); err == nil {
+		if _, err := ParseHeaders([]string{text}); err == nil {
 			t.Errorf("%q is taken", text)
 		}
 	}

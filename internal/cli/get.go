@@ -23,9 +23,9 @@ func newGet(s Streams, f *localFlags) *cobra.Command {
 		Use:     "get KIND [NAME]",
 		Short:   "Show objects: the manifests', and what the local mesh made of them",
 		Example: "  ambit local get pods\n  ambit local get svc web -n shop -o yaml\n  ambit local get endpointslices",
-		Args:    exactly(cobra.RangeArgs(1, 2)),
+		Args:    Exactly(cobra.RangeArgs(1, 2)),
 	}
-	out := addFormat(cmd)
+	out := AddFormat(cmd)
 	cmd.Flags().StringVarP(&args.Namespace, "namespace", "n", "", "namespace; all by default")
 	cmd.RunE = func(cmd *cobra.Command, argv []string) error {
 		args.Kind = argv[0]
@@ -44,7 +44,7 @@ func newGet(s Streams, f *localFlags) *cobra.Command {
 		if err := client.Call(cmd.Context(), control.OpGet, args, &list); err != nil {
 			return err
 		}
-		return out.print(s.Out, list, func(w *tabwriter.Writer) { objectTable(w, list.Items) })
+		return out.Print(s.Out, list, func(w *tabwriter.Writer) { objectTable(w, list.Items) })
 	}
 	return cmd
 }
@@ -58,10 +58,10 @@ func objectTable(w *tabwriter.Writer, items []json.RawMessage) {
 		}
 		columns := columnsOf(o.Kind)
 		if i == 0 {
-			row(w, append([]any{"NAMESPACE", "NAME"}, columns.headings...)...)
+			Row(w, append([]any{"NAMESPACE", "NAME"}, columns.headings...)...)
 		}
 		for _, cells := range columns.rows(raw) {
-			row(w, append([]any{o.Namespace, o.Name}, cells...)...)
+			Row(w, append([]any{o.Namespace, o.Name}, cells...)...)
 		}
 	}
 	if len(items) == 0 {
@@ -106,7 +106,7 @@ func columnsOf(kind string) columns {
 		return columns{[]any{"ADDRESSES", "PORTS"}, as(sliceCells)}
 	case "Node":
 		return columns{[]any{"ADDRESS", "POD-BLOCKS", "AGE"}, as(func(n *corev1.Node) []any {
-			return []any{n.Status.Addresses[1].Address, strings.Join(n.Spec.PodCIDRs, ","), age(n.CreationTimestamp.Time)}
+			return []any{n.Status.Addresses[1].Address, strings.Join(n.Spec.PodCIDRs, ","), Age(n.CreationTimestamp.Time)}
 		})}
 	case "Gateway":
 		return columns{[]any{"CLASS", "ACCEPTED", "PROGRAMMED", "ADDRESSES"}, as(gatewayCells)}
@@ -134,7 +134,7 @@ func podCells(p *corev1.Pod) []any {
 	}
 	return []any{
 		p.Status.Phase, fmt.Sprintf("%d/%d", ready, len(p.Status.ContainerStatuses)), strings.Join(ips, ","),
-		p.Spec.NodeName, age(p.CreationTimestamp.Time),
+		p.Spec.NodeName, Age(p.CreationTimestamp.Time),
 	}
 }
 

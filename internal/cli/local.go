@@ -27,7 +27,7 @@ func newLocal(s Streams) *cobra.Command {
 			"containers, described by ordinary Kubernetes manifests. No root, no images, no daemon.",
 		Example: "  ambit local up -f examples/shop/manifests --detach\n  ambit local status\n" +
 			"  ambit local exec deploy/web -n shop -- curl -s http://cart:8080/\n  ambit local down",
-		Args: unknownCommand,
+		Args: UnknownCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.PersistentFlags().StringVar(&f.name, "name", "default", "name of the local mesh")
@@ -40,7 +40,7 @@ func newLocal(s Streams) *cobra.Command {
 func (f *localFlags) path() (string, error) {
 	path, err := sandbox.Path(f.runtimeDir, f.name)
 	if err != nil {
-		return "", usageError{fmt.Errorf("--name: %w", err)}
+		return "", Usage(fmt.Errorf("--name: %w", err))
 	}
 	return path, nil
 }
@@ -67,10 +67,10 @@ func newExec(s Streams, f *localFlags) *cobra.Command {
 			"wire (the network between the nodes).",
 		Example: "  ambit local exec deploy/web -n shop -- curl -s http://cart:8080/\n" +
 			"  ambit local exec n1 -- ip route\n  ambit local exec wire -- tcpdump -ni br0",
-		Args: exactly(cobra.MinimumNArgs(2)),
+		Args: Exactly(cobra.MinimumNArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if cmd.ArgsLenAtDash() != 1 {
-				return usageError{errors.New("exec: write -- between the target and the command")}
+				return Usage(errors.New("exec: write -- between the target and the command"))
 			}
 			t.Name = args[0]
 			return runExec(cmd.Context(), s, f, t, args[1:])
@@ -113,7 +113,7 @@ func newRestart(f *localFlags) *cobra.Command {
 		Use:     "restart COMPONENT",
 		Short:   "End one of the mesh's processes, which is then started again",
 		Example: "  ambit local restart n1/ztunnel\n  ambit local restart controlplane --signal 9",
-		Args:    exactly(cobra.ExactArgs(1)),
+		Args:    Exactly(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := f.client()
 			if err != nil {

@@ -22,7 +22,7 @@ func newLogs(s Streams, f *localFlags) *cobra.Command {
 			"sts/NAME, svc/NAME, controlplane, n1/ztunnel, n1/nodeagent, n1/access (the ztunnel's access log) or\n" +
 			"supervisor.",
 		Example: "  ambit local logs deploy/web -n shop\n  ambit local logs n1/ztunnel -f\n  ambit local logs n1/access",
-		Args:    exactly(cobra.ExactArgs(1)),
+		Args:    Exactly(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := f.client()
 			if err != nil {

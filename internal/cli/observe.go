@@ -76,7 +76,7 @@ func (f *filterFlags) filters() (include, exclude []*flowpb.Filter, err error) {
 		if list := *f.values[c.word]; len(list) > 0 {
 			some = true
 			if err := flow.Add(wanted, c.word, strings.Join(list, ",")); err != nil {
-				return nil, nil, usageError{fmt.Errorf("--%w", err)}
+				return nil, nil, Usage(fmt.Errorf("--%w", err))
 			}
 		}
 	}
@@ -84,7 +84,7 @@ func (f *filterFlags) filters() (include, exclude []*flowpb.Filter, err error) {
 		if *on {
 			some = true
 			if err := flow.Add(wanted, word, ""); err != nil {
-				return nil, nil, usageError{fmt.Errorf("--%w", err)}
+				return nil, nil, Usage(fmt.Errorf("--%w", err))
 			}
 		}
 	}
@@ -94,10 +94,10 @@ func (f *filterFlags) filters() (include, exclude []*flowpb.Filter, err error) {
 	for _, line := range f.not {
 		x, err := flow.Parse(line)
 		if err != nil {
-			return nil, nil, usageError{fmt.Errorf("--not: %w", err)}
+			return nil, nil, Usage(fmt.Errorf("--not: %w", err))
 		}
 		if strings.TrimSpace(line) == "" {
-			return nil, nil, usageError{fmt.Errorf("--not: says nothing: want WORD=VALUE")}
+			return nil, nil, Usage(fmt.Errorf("--not: says nothing: want WORD=VALUE"))
 		}
 		exclude = append(exclude, x)
 	}
@@ -121,7 +121,7 @@ func (s *span) set(req *flowpb.ObserveRequest, now time.Time) error {
 	if err != nil {
 		d, derr := time.ParseDuration(s.since)
 		if derr != nil || d < 0 {
-			return usageError{fmt.Errorf("--since %q: want a duration such as 5m, or a time such as 2006-01-02T15:04:05Z", s.since)}
+			return Usage(fmt.Errorf("--since %q: want a duration such as 5m, or a time such as 2006-01-02T15:04:05Z", s.since))
 		}
 		at = now.Add(-d)
 	}
@@ -132,10 +132,10 @@ func (s *span) set(req *flowpb.ObserveRequest, now time.Time) error {
 // defaultLast is how many calls are shown when nothing is said.
 const defaultLast = 20
 
-// connect gives the mesh that a command is about.
-type connect func(context.Context) (mesh, error)
+// Connect gives the mesh that a command is about.
+type Connect func(context.Context) (Mesh, error)
 
-func (f *localFlags) mesh(context.Context) (mesh, error) {
+func (f *localFlags) mesh(context.Context) (Mesh, error) {
 	client, err := f.client()
 	if err != nil {
 		return nil, err
@@ -143,32 +143,15 @@ func (f *localFlags) mesh(context.Context) (mesh, error) {
 	return localMesh{client}, nil
 }
 
-func (f *clusterFlags) mesh(ctx context.Context) (mesh, error) {
-	c, err := f.Connect(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return clusterMesh{c, func(format string, args ...any) { fmt.Fprintf(f.s.Err, format+"\n", args...) }}, nil
-}
-
-// aboutCluster says what the commands about clusters need.
-const aboutCluster = "\n\nThe proxies are asked through the API server, at their admin ports, which are on loopback only. You need\n" +
-	"the rights to list pods and to create pods/portforward, in the namespace of the mesh and where waypoints\n" +
-	"run. Proxies that cannot be reached are named on standard error; the exit code is 1 if none can be."
-
-func newClusterObserve(s Streams) *cobra.Command {
-	cmd := new(cobra.Command)
-	buildObserve(cmd, s, "ambit observe", aboutCluster, addCluster(cmd, s).mesh)
-	return cmd
-}
-
 func newObserve(s Streams, f *localFlags) *cobra.Command {
 	cmd := new(cobra.Command)
-	buildObserve(cmd, s, "ambit local observe", "", f.mesh)
+	BuildObserve(cmd, s, "ambit local observe", "", f.mesh)
 	return cmd
 }
 
-func buildObserve(cmd *cobra.Command, s Streams, name, about string, connect connect) {
+// BuildObserve makes cmd what shows the calls of a mesh. It is called by the given
+// name; about says more of what it needs.
+func BuildObserve(cmd *cobra.Command, s Streams, name, about string, connect Connect) {
 	var filter filterFlags
 	var when span
 	var apart bool
@@ -183,7 +166,7 @@ func buildObserve(cmd *cobra.Command, s Streams, name, about string, connect con
 	cmd.Example = strings.ReplaceAll("  NAME -f\n  NAME --verdict denied --since 5m\n"+
 		"  NAME --from shop/web --to cart --status 5xx -o wide\n"+
 		"  NAME -f --not 'protocol=tcp' --not 'status=2xx'\n  NAME --unencrypted --last 100 -o json", "NAME", name)
-	cmd.Args = exactly(cobra.NoArgs)
+	cmd.Args = Exactly(cobra.NoArgs)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		o := &observer{errs: s.Err, joined: !apart, printer: report.NewPrinter(s.Out, report.Format(out), time.Local)}
 		var err error

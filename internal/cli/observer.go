@@ -19,22 +19,22 @@ import (
 	"github.com/ambit-mesh/ambit/internal/local/control"
 )
 
-// mesh is one whose proxies tell of flows: a local one, or that of a cluster.
-type mesh interface {
-	// flows hands over what the proxies tell, until all is told, or when following
+// Mesh is one whose proxies tell of flows: a local one, or that of a cluster.
+type Mesh interface {
+	// Flows hands over what the proxies tell, until all is told, or when following
 	// until ctx ends.
-	flows(ctx context.Context, req *flowpb.ObserveRequest, each func(gather.Told)) error
+	Flows(ctx context.Context, req *flowpb.ObserveRequest, each func(gather.Told)) error
 }
 
 // localMesh is asked through its supervisor.
-type localMesh struct{ *control.Client }
+type localMesh struct{ client *control.Client }
 
-func (m localMesh) flows(ctx context.Context, req *flowpb.ObserveRequest, each func(gather.Told)) error {
+func (m localMesh) Flows(ctx context.Context, req *flowpb.ObserveRequest, each func(gather.Told)) error {
 	raw, err := proto.Marshal(req)
 	if err != nil {
 		return err
 	}
-	return m.Flows(ctx, control.FlowsArgs{Request: raw}, func(f control.Flow) bool {
+	return m.client.Flows(ctx, control.FlowsArgs{Request: raw}, func(f control.Flow) bool {
 		t := gather.Told{From: f.From, Lost: f.Lost, Problem: f.Problem, Change: f.Change}
 		if f.Record != nil {
 			t.Record = new(flowpb.FlowRecord)
@@ -49,7 +49,7 @@ func (m localMesh) flows(ctx context.Context, req *flowpb.ObserveRequest, each f
 
 // observer reads what the proxies tell, joins it and prints it.
 type observer struct {
-	mesh    mesh
+	mesh    Mesh
 	request *flowpb.ObserveRequest
 	joined  bool
 	limit   int // of calls, unless following; 0 is none
@@ -61,7 +61,7 @@ type observer struct {
 func (o *observer) run(ctx context.Context) error {
 	var err error
 	if o.filter, err = flow.NewFilter(o.request.GetInclude(), o.request.GetExclude()); err != nil {
-		return usageError{err}
+		return Usage(err)
 	}
 	if !o.request.GetFollow() {
 		calls, err := o.past(ctx)
@@ -178,7 +178,7 @@ func (o *observer) read(ctx context.Context, each func(*flowpb.FlowRecord)) erro
 		req = proto.CloneOf(req)
 		req.Include, req.Exclude = nil, nil
 	}
-	return o.mesh.flows(ctx, req, func(t gather.Told) {
+	return o.mesh.Flows(ctx, req, func(t gather.Told) {
 		switch {
 		case t.Problem != "":
 			fmt.Fprintf(o.errs, "%s tells nothing: %s\n", t.From, t.Problem)
@@ -209,7 +209,7 @@ func (o *observer) print(calls []join.Call) error {
 func (o *observer) edges(ctx context.Context) ([]report.Edge, error) {
 	var err error
 	if o.filter, err = flow.NewFilter(o.request.GetInclude(), o.request.GetExclude()); err != nil {
-		return nil, usageError{err}
+		return nil, Usage(err)
 	}
 	calls, err := o.past(ctx)
 	if err != nil {

@@ -12,32 +12,33 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// format is the value of -o.
-type format string
+// Format is the value of -o.
+type Format string
 
-func (f *format) String() string { return string(*f) }
+func (f *Format) String() string { return string(*f) }
 
 // Set takes one of the known formats.
-func (f *format) Set(s string) error {
+func (f *Format) Set(s string) error {
 	switch s {
 	case "table", "json", "yaml":
-		*f = format(s)
+		*f = Format(s)
 		return nil
 	}
 	return fmt.Errorf("want table, json or yaml")
 }
 
 // Type is shown in the help.
-func (f *format) Type() string { return "table|json|yaml" }
+func (f *Format) Type() string { return "table|json|yaml" }
 
-func addFormat(cmd *cobra.Command) *format {
-	f := format("table")
+// AddFormat adds the flag -o.
+func AddFormat(cmd *cobra.Command) *Format {
+	f := Format("table")
 	cmd.Flags().VarP(&f, "output", "o", "how to print")
 	return &f
 }
 
-// print writes a value, as a table by the given function.
-func (f *format) print(w io.Writer, v any, table func(*tabwriter.Writer)) error {
+// Print writes a value, as a table by the given function.
+func (f *Format) Print(w io.Writer, v any, table func(*tabwriter.Writer)) error {
 	switch *f {
 	case "json":
 		enc := json.NewEncoder(w)
@@ -57,7 +58,8 @@ func (f *format) print(w io.Writer, v any, table func(*tabwriter.Writer)) error 
 	}
 }
 
-func row(w io.Writer, cells ...any) {
+// Row prints a line of a table.
+func Row(w io.Writer, cells ...any) {
 	for i, c := range cells {
 		if i > 0 {
 			fmt.Fprint(w, "\t")
@@ -71,8 +73,8 @@ func row(w io.Writer, cells ...any) {
 	fmt.Fprintln(w)
 }
 
-// age says how long ago something was.
-func age(t time.Time) string {
+// Age says how long ago something was.
+func Age(t time.Time) string {
 	if t.IsZero() {
 		return "-"
 	}

@@ -17,9 +17,9 @@ func newStatus(s Streams, f *localFlags) *cobra.Command {
 		Use:     "status",
 		Short:   "Show nodes, the mesh's processes, pods and problems",
 		Example: "  ambit local status\n  ambit local status -o json",
-		Args:    exactly(cobra.NoArgs),
+		Args:    Exactly(cobra.NoArgs),
 	}
-	out := addFormat(cmd)
+	out := AddFormat(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		client, err := f.client()
 		if err != nil {
@@ -29,7 +29,7 @@ func newStatus(s Streams, f *localFlags) *cobra.Command {
 		if err := client.Call(cmd.Context(), control.OpStatus, nil, &st); err != nil {
 			return err
 		}
-		return out.print(s.Out, st, func(w *tabwriter.Writer) { statusTable(w, st) })
+		return out.Print(s.Out, st, func(w *tabwriter.Writer) { statusTable(w, st) })
 	}
 	return cmd
 }
@@ -39,39 +39,39 @@ func statusTable(w *tabwriter.Writer, st control.Status) {
 	if !st.Ready {
 		state = "not ready"
 	}
-	fmt.Fprintf(w, "local mesh %s: %s, up %s, manifests %s\n\n", st.Name, state, age(st.Started), st.Manifests)
-	row(w, "NODE", "ADDRESSES", "POD BLOCKS", "PODS", "CERTIFICATES")
+	fmt.Fprintf(w, "local mesh %s: %s, up %s, manifests %s\n\n", st.Name, state, Age(st.Started), st.Manifests)
+	Row(w, "NODE", "ADDRESSES", "POD BLOCKS", "PODS", "CERTIFICATES")
 	for _, n := range st.Nodes {
-		row(w, n.Name, strings.Join(n.Addresses, ","), strings.Join(n.PodBlocks, ","), n.Pods, certificates(n.Certificates))
+		Row(w, n.Name, strings.Join(n.Addresses, ","), strings.Join(n.PodBlocks, ","), n.Pods, certificates(n.Certificates))
 	}
 	if st.Mesh {
 		fmt.Fprintln(w)
-		row(w, "COMPONENT", "PID", "UP", "RESTARTS", "READY", "MESSAGE")
+		Row(w, "COMPONENT", "PID", "UP", "RESTARTS", "READY", "MESSAGE")
 		for _, c := range st.Components {
 			message := c.Message
 			if c.Draining > 0 {
 				message = strings.TrimSpace(fmt.Sprintf("%s (%d before it with connections)", message, c.Draining))
 			}
-			row(w, c.Name, c.Pid, age(c.Started), c.Restarts, yesNo(c.Ready), message)
+			Row(w, c.Name, c.Pid, Age(c.Started), c.Restarts, YesNo(c.Ready), message)
 		}
 	}
 	fmt.Fprintln(w)
-	row(w, "NAMESPACE", "POD", "READY", "STATE", "RESTARTS", "IP", "NODE", "CAPTURED", "AGE")
+	Row(w, "NAMESPACE", "POD", "READY", "STATE", "RESTARTS", "IP", "NODE", "CAPTURED", "AGE")
 	for _, p := range st.Pods {
-		row(w, p.Namespace, p.Name, p.Ready, p.State, p.Restarts, strings.Join(p.IPs, ","), p.Node, p.Captured, age(p.Created))
+		Row(w, p.Namespace, p.Name, p.Ready, p.State, p.Restarts, strings.Join(p.IPs, ","), p.Node, p.Captured, Age(p.Created))
 	}
 	if len(st.Waypoints) > 0 {
 		fmt.Fprintln(w)
-		row(w, "NAMESPACE", "WAYPOINT", "PROGRAMMED", "ADDRESSES", "MESSAGE")
+		Row(w, "NAMESPACE", "WAYPOINT", "PROGRAMMED", "ADDRESSES", "MESSAGE")
 		for _, p := range st.Waypoints {
-			row(w, p.Namespace, p.Name, yesNo(p.Programmed), strings.Join(p.Addresses, ","), p.Message)
+			Row(w, p.Namespace, p.Name, YesNo(p.Programmed), strings.Join(p.Addresses, ","), p.Message)
 		}
 	}
 	if len(st.Routes) > 0 {
 		fmt.Fprintln(w)
-		row(w, "NAMESPACE", "ROUTE NOT ACCEPTED", "PARENT", "REASON")
+		Row(w, "NAMESPACE", "ROUTE NOT ACCEPTED", "PARENT", "REASON")
 		for _, r := range st.Routes {
-			row(w, r.Namespace, r.Kind+" "+r.Name, r.Parent, r.Reason)
+			Row(w, r.Namespace, r.Kind+" "+r.Name, r.Parent, r.Reason)
 		}
 	}
 	var why []string
@@ -88,9 +88,9 @@ func statusTable(w *tabwriter.Writer, st control.Status) {
 			why = append(why, fmt.Sprintf("certificate of %s on %s: %s", id, n.Name, n.Certificates.Errors[id]))
 		}
 	}
-	list(w, "WAITING", why)
-	list(w, "PROBLEMS", st.Problems)
-	list(w, "NOTES", st.Notes)
+	List(w, "WAITING", why)
+	List(w, "PROBLEMS", st.Problems)
+	List(w, "NOTES", st.Notes)
 }
 
 // certificates tells how a node's certificates are.
@@ -108,7 +108,8 @@ func certificates(c *control.Certificates) string {
 	return strings.Join(parts, ", ")
 }
 
-func list(w *tabwriter.Writer, heading string, lines []string) {
+// List prints lines under a heading, if there are any.
+func List(w *tabwriter.Writer, heading string, lines []string) {
 	if len(lines) == 0 {
 		return
 	}
@@ -118,7 +119,8 @@ func list(w *tabwriter.Writer, heading string, lines []string) {
 	}
 }
 
-func yesNo(b bool) string {
+// YesNo is for tables.
+func YesNo(b bool) string {
 	if b {
 		return "yes"
 	}

@@ -31,14 +31,14 @@ func newUp(s Streams, f *localFlags) *cobra.Command {
 			"Without --detach it runs until Ctrl-C.",
 		Example: "  ambit local up -f examples/shop/manifests\n  ambit local up -f . --nodes 3 --detach\n" +
 			"  ambit local up -f . --mesh=false",
-		Args: exactly(cobra.NoArgs),
+		Args: Exactly(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.Manifests == "" {
-				return usageError{errors.New("up: -f DIR is required: the directory with the manifests")}
+				return Usage(errors.New("up: -f DIR is required: the directory with the manifests"))
 			}
 			var err error
 			if o.Args, err = parseComponentArgs(componentArgs); err != nil {
-				return usageError{err}
+				return Usage(err)
 			}
 			o.Name, o.RuntimeDir = f.name, f.runtimeDir
 			if detach {

@@ -1,4 +1,4 @@
-package cli
+package cluster
 
 import (
 	"encoding/json"

@@ -1,4 +1,4 @@
-package cli
+package cluster
 
 import (
 	"context"
@@ -11,16 +11,17 @@ import (
 
 	"github.com/ambit-mesh/ambit/controlplane/compile"
 	"github.com/ambit-mesh/ambit/controlplane/graph"
+	"github.com/ambit-mesh/ambit/internal/cli"
 	"github.com/ambit-mesh/ambit/internal/cli/kube"
 	"github.com/ambit-mesh/ambit/internal/explain"
 	"github.com/ambit-mesh/ambit/internal/local/control"
 	"github.com/ambit-mesh/ambit/internal/manifest"
 )
 
-func newClusterExplain(s Streams) *cobra.Command {
+func newClusterExplain(s cli.Streams) *cobra.Command {
 	var args control.ExplainArgs
 	var headers, dirs []string
-	out := explainFormat("text")
+	out := cli.ExplainFormat("text")
 	cmd := &cobra.Command{
 		Use:   "explain CLIENT SERVICE[.NAMESPACE][:PORT[/udp]]",
 		Short: "Say what would become of a request from A to B",
@@ -34,7 +35,7 @@ func newClusterExplain(s Streams) *cobra.Command {
 		Example: "  ambit explain deploy/web.shop cart.shop:8080\n  ambit explain 'deploy/web.shop -> cart.shop:8080' -X POST --path /cart/1\n" +
 			"  ambit explain deploy/web.shop game.shop:7000/udp\n" +
 			"  ambit explain deploy/visitor.shop cart.shop:8080 -f examples/shop/manifests -f examples/shop/policies",
-		Args: exactly(cobra.RangeArgs(1, 2)),
+		Args: cli.Exactly(cobra.RangeArgs(1, 2)),
 	}
 	f := addCluster(cmd, s)
 	flags := cmd.Flags()
@@ -49,14 +50,14 @@ func newClusterExplain(s Streams) *cobra.Command {
 			argv = strings.Split(argv[0], "->")
 		}
 		if len(argv) != 2 {
-			return usageError{errors.New("want CLIENT and SERVICE: see ambit explain --help")}
+			return cli.Usage(errors.New("want CLIENT and SERVICE: see ambit explain --help"))
 		}
 		client, service := strings.TrimSpace(argv[0]), strings.TrimSpace(argv[1])
-		if err := address(service, &args); err != nil {
+		if err := cli.Address(service, &args); err != nil {
 			return err
 		}
 		var err error
-		if args.Query.Headers, err = parseHeaders(headers); err != nil {
+		if args.Query.Headers, err = cli.ParseHeaders(headers); err != nil {
 			return err
 		}
 		objects, options, err := f.objects(cmd.Context(), dirs)
@@ -70,7 +71,7 @@ func newClusterExplain(s Streams) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return out.report(s.Out, report)
+		return out.Report(s.Out, report)
 	}
 	return cmd
 }

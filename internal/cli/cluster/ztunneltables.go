@@ -1,4 +1,4 @@
-package cli
+package cluster
 
 import (
 	"context"
@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	flowpb "github.com/ambit-mesh/ambit/apis/flow"
+	"github.com/ambit-mesh/ambit/internal/cli"
 	"github.com/ambit-mesh/ambit/internal/flow/gather"
 	"github.com/ambit-mesh/ambit/internal/flow/join"
 	"github.com/ambit-mesh/ambit/internal/flow/report"
@@ -115,9 +116,9 @@ type dumpedConnection struct {
 
 func workloadTable(w *tabwriter.Writer, d *ztunnelDump) any {
 	if w != nil {
-		row(w, "NAMESPACE", "WORKLOAD", "ADDRESSES", "NODE", "PROTOCOL", "STATUS", "SERVICE-ACCOUNT", "WAYPOINT")
+		cli.Row(w, "NAMESPACE", "WORKLOAD", "ADDRESSES", "NODE", "PROTOCOL", "STATUS", "SERVICE-ACCOUNT", "WAYPOINT")
 		for _, x := range d.Workloads {
-			row(w, x.Namespace, x.Name, strings.Join(x.Addresses, ","), x.Node, x.Protocol, x.Status, x.ServiceAccount, x.Waypoint.String())
+			cli.Row(w, x.Namespace, x.Name, strings.Join(x.Addresses, ","), x.Node, x.Protocol, x.Status, x.ServiceAccount, x.Waypoint.String())
 		}
 	}
 	return d.Workloads
@@ -125,9 +126,9 @@ func workloadTable(w *tabwriter.Writer, d *ztunnelDump) any {
 
 func serviceTable(w *tabwriter.Writer, d *ztunnelDump) any {
 	if w != nil {
-		row(w, "NAMESPACE", "SERVICE", "ADDRESSES", "ENDPOINTS", "WAYPOINT")
+		cli.Row(w, "NAMESPACE", "SERVICE", "ADDRESSES", "ENDPOINTS", "WAYPOINT")
 		for _, x := range d.Services {
-			row(w, x.Namespace, x.Name, strings.Join(x.VIPs, ","), len(x.Endpoints), x.Waypoint.String())
+			cli.Row(w, x.Namespace, x.Name, strings.Join(x.VIPs, ","), len(x.Endpoints), x.Waypoint.String())
 		}
 	}
 	return d.Services
@@ -135,9 +136,9 @@ func serviceTable(w *tabwriter.Writer, d *ztunnelDump) any {
 
 func policyTable(w *tabwriter.Writer, d *ztunnelDump) any {
 	if w != nil {
-		row(w, "NAMESPACE", "POLICY", "SCOPE", "ACTION", "RULES", "DRY-RUN", "REFUSED, AND DENIES, BECAUSE")
+		cli.Row(w, "NAMESPACE", "POLICY", "SCOPE", "ACTION", "RULES", "DRY-RUN", "REFUSED, AND DENIES, BECAUSE")
 		for _, x := range d.Policies {
-			row(w, x.Namespace, x.Name, x.Scope, x.Action, x.Rules, yesNo(x.DryRun), x.Refusal)
+			cli.Row(w, x.Namespace, x.Name, x.Scope, x.Action, x.Rules, cli.YesNo(x.DryRun), x.Refusal)
 		}
 	}
 	return d.Policies
@@ -145,13 +146,13 @@ func policyTable(w *tabwriter.Writer, d *ztunnelDump) any {
 
 func certTable(w *tabwriter.Writer, d *ztunnelDump) any {
 	if w != nil {
-		row(w, "IDENTITY", "STATE", "SERIAL", "NOT BEFORE", "NOT AFTER", "ERROR")
+		cli.Row(w, "IDENTITY", "STATE", "SERIAL", "NOT BEFORE", "NOT AFTER", "ERROR")
 		for _, x := range d.Certificates {
 			if len(x.Chain) == 0 {
-				row(w, x.Identity, x.State, "", "", "", x.Error)
+				cli.Row(w, x.Identity, x.State, "", "", "", x.Error)
 				continue
 			}
-			row(w, x.Identity, x.State, x.Chain[0].SerialNumber, x.Chain[0].ValidFrom, x.Chain[0].ExpirationTime, x.Error)
+			cli.Row(w, x.Identity, x.State, x.Chain[0].SerialNumber, x.Chain[0].ValidFrom, x.Chain[0].ExpirationTime, x.Error)
 		}
 	}
 	return d.Certificates
@@ -167,9 +168,9 @@ func connectionTable(w *tabwriter.Writer, d *ztunnelDump) any {
 		}
 	}
 	if w != nil {
-		row(w, "POD", "DIRECTION", "SOURCE", "DESTINATION", "VIA", "PROTOCOL", "CLIENT", "SENT", "RECEIVED", "AGE")
+		cli.Row(w, "POD", "DIRECTION", "SOURCE", "DESTINATION", "VIA", "PROTOCOL", "CLIENT", "SENT", "RECEIVED", "AGE")
 		for _, c := range all {
-			row(w, c.Pod, c.Direction, c.Src, c.OriginalDst, c.ActualDst, c.Protocol, c.SourceIdentity, report.Bytes(uint64(c.BytesToDestination)), report.Bytes(uint64(c.BytesToSource)), age(c.Since))
+			cli.Row(w, c.Pod, c.Direction, c.Src, c.OriginalDst, c.ActualDst, c.Protocol, c.SourceIdentity, report.Bytes(uint64(c.BytesToDestination)), report.Bytes(uint64(c.BytesToSource)), cli.Age(c.Since))
 		}
 	}
 	return all

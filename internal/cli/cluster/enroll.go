@@ -1,4 +1,4 @@
-package cli
+package cluster
 
 import (
 	"context"
@@ -15,25 +15,26 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/ambit-mesh/ambit/controlplane/graph"
+	"github.com/ambit-mesh/ambit/internal/cli"
 	"github.com/ambit-mesh/ambit/internal/cli/install"
 	"github.com/ambit-mesh/ambit/internal/cli/kube"
 )
 
-func newEnroll(s Streams) *cobra.Command {
+func newEnroll(s cli.Streams) *cobra.Command {
 	return membership(s, "enroll NAMESPACE...", "Bring the pods of namespaces into the mesh",
 		"Sets the label "+graph.LabelDataplaneMode+"="+graph.ModeAmbient+" and waits until all running pods are captured. No pod is restarted.",
 		"  ambit enroll shop", graph.ModeAmbient)
 }
 
-func newUnenroll(s Streams) *cobra.Command {
+func newUnenroll(s cli.Streams) *cobra.Command {
 	return membership(s, "unenroll NAMESPACE...", "Take the pods of namespaces out of the mesh",
 		"Removes the label "+graph.LabelDataplaneMode+" and waits until all pods are released. No pod is restarted.",
 		"  ambit unenroll shop", "")
 }
 
-func membership(s Streams, use, short, long, example, mode string) *cobra.Command {
+func membership(s cli.Streams, use, short, long, example, mode string) *cobra.Command {
 	var w waitFlags
-	cmd := &cobra.Command{Use: use, Short: short, Long: long, Example: example, Args: exactly(cobra.MinimumNArgs(1))}
+	cmd := &cobra.Command{Use: use, Short: short, Long: long, Example: example, Args: cli.Exactly(cobra.MinimumNArgs(1))}
 	f := addCluster(cmd, s)
 	w.add(cmd, "pods are as the label says", 2*time.Minute)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -80,13 +81,13 @@ type waypointStatus struct {
 	Message    string   `json:"message,omitempty"`
 }
 
-func newClusterStatus(s Streams) *cobra.Command {
+func newClusterStatus(s cli.Streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "status", Short: "Show the mesh of a cluster: components, namespaces, waypoints, problems",
 		Long:    "Shows what is installed, which namespaces are enrolled and how many of their pods are captured, waypoints and\nproblems. The exit code is 3 if there are problems.",
-		Example: "  ambit status\n  ambit status -o json", Args: exactly(cobra.NoArgs),
+		Example: "  ambit status\n  ambit status -o json", Args: cli.Exactly(cobra.NoArgs),
 	}
-	f, out := addCluster(cmd, s), addFormat(cmd)
+	f, out := addCluster(cmd, s), cli.AddFormat(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		i, err := f.installer(cmd.Context())
 		if err != nil {
@@ -96,7 +97,7 @@ func newClusterStatus(s Streams) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if err := out.print(s.Out, st, func(w *tabwriter.Writer) { meshTable(w, st) }); err != nil {
+		if err := out.Print(s.Out, st, func(w *tabwriter.Writer) { meshTable(w, st) }); err != nil {
 			return err
 		}
 		return failed(st.Problems)
@@ -152,14 +153,14 @@ func meshTable(w *tabwriter.Writer, st *meshStatus) {
 	if st.Installed != "" {
 		fmt.Fprintf(w, "ambit: %s\n\n", st.Installed)
 	}
-	row(w, "COMPONENT", "VERSION", "READY", "MESSAGE")
+	cli.Row(w, "COMPONENT", "VERSION", "READY", "MESSAGE")
 	for _, c := range st.Components {
-		row(w, c.Name, c.Version, fmt.Sprintf("%d/%d", c.Ready, c.Desired), c.Message)
+		cli.Row(w, c.Name, c.Version, fmt.Sprintf("%d/%d", c.Ready, c.Desired), c.Message)
 	}
 	fmt.Fprintln(w)
-	row(w, "NAMESPACE", "LABEL", "ENROLLED", "CAPTURED", "WAYPOINT")
+	cli.Row(w, "NAMESPACE", "LABEL", "ENROLLED", "CAPTURED", "WAYPOINT")
 	for _, n := range st.Namespaces {
-		row(w, n.Name, n.Label, n.Enrolled, n.Captured, n.Waypoint)
+		cli.Row(w, n.Name, n.Label, n.Enrolled, n.Captured, n.Waypoint)
 	}
 	if len(st.Waypoints) > 0 {
 		fmt.Fprintln(w)
@@ -169,7 +170,7 @@ func meshTable(w *tabwriter.Writer, st *meshStatus) {
 	for _, p := range st.Problems {
 		lines = append(lines, fmt.Sprintf("%s: %s: %s", p.Check, p.Message, p.Hint))
 	}
-	list(w, "PROBLEMS", lines)
+	cli.List(w, "PROBLEMS", lines)
 }
 
 // waypointsOf gives the Gateways of our class.

@@ -1,16 +1,20 @@
-package cli
+package cluster
 
 import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"io"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
@@ -18,6 +22,7 @@ import (
 
 	flowpb "github.com/ambit-mesh/ambit/apis/flow"
 	"github.com/ambit-mesh/ambit/internal/admin"
+	"github.com/ambit-mesh/ambit/internal/cli"
 	"github.com/ambit-mesh/ambit/internal/cli/kube"
 	"github.com/ambit-mesh/ambit/internal/flow"
 	"github.com/ambit-mesh/ambit/internal/flow/report"
@@ -139,14 +144,14 @@ func TestObserveClusterExitCodes(t *testing.T) {
 		code int
 		errs []string
 	}{
-		"nothing is there": {func(*testing.T, *fakeCluster) {}, "observe", exitFailed, []string{"no proxy runs in namespace ambit-system", "ambit check"}},
-		"none can be reached": {func(t *testing.T, f *fakeCluster) { f.ztunnel("n1", nobody(t)); f.ztunnel("n2", nobody(t)) }, "edges", exitFailed,
+		"nothing is there": {func(*testing.T, *fakeCluster) {}, "observe", cli.ExitFailed, []string{"no proxy runs in namespace ambit-system", "ambit check"}},
+		"none can be reached": {func(t *testing.T, f *fakeCluster) { f.ztunnel("n1", nobody(t)); f.ztunnel("n2", nobody(t)) }, "edges", cli.ExitFailed,
 			[]string{"ambit-ztunnel-n1 on n1 tells nothing", "ambit-ztunnel-n2 on n2 tells nothing", "none of the proxies can be reached (2 asked)"}},
-		"none can be followed": {func(t *testing.T, f *fakeCluster) { f.ztunnel("n1", nobody(t)) }, "observe -f", exitFailed, []string{"none of the proxies can be reached (1 asked)"}},
+		"none can be followed": {func(t *testing.T, f *fakeCluster) { f.ztunnel("n1", nobody(t)) }, "observe -f", cli.ExitFailed, []string{"none of the proxies can be reached (1 asked)"}},
 		"ports may not be forwarded": {func(t *testing.T, f *fakeCluster) {
 			f.ztunnel("n1", newProxy(t, "n1").address)
 			f.forbidden["/api/v1/namespaces/ambit-system/pods/ambit-ztunnel-n1/portforward"] = true
-		}, "observe", exitFailed, []string{"forbidden: /api/v1/namespaces/ambit-system/pods/ambit-ztunnel-n1/portforward", "pods/portforward"}},
+		}, "observe", cli.ExitFailed, []string{"forbidden: /api/v1/namespaces/ambit-system/pods/ambit-ztunnel-n1/portforward", "pods/portforward"}},
 		"only the own waypoint may be seen": {func(t *testing.T, f *fakeCluster) {
 			f.ztunnel("n1", nobody(t))
 			f.waypoint("shop", "wp", "n1", newProxy(t, "n1").address)
@@ -155,8 +160,8 @@ func TestObserveClusterExitCodes(t *testing.T) {
 		}, "observe", 0, []string{"waypoints outside of namespace shop are left out", "ztunnels are left out"}},
 		"nothing may be seen": {func(_ *testing.T, f *fakeCluster) {
 			f.forbidden["/api/v1/pods"], f.forbidden["/api/v1/namespaces/ambit-system/pods"], f.forbidden["/api/v1/namespaces/shop/pods"] = true, true, true
-		}, "observe", exitFailed, []string{"find ztunnels: "}},
-		"wrong usage": {func(*testing.T, *fakeCluster) {}, "observe --status abc", exitUsage, []string{"--status"}},
+		}, "observe", cli.ExitFailed, []string{"find ztunnels: "}},
+		"wrong usage": {func(*testing.T, *fakeCluster) {}, "observe --status abc", cli.ExitUsage, []string{"--status"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			leaves(t)
@@ -207,6 +212,25 @@ func (l *lines) await(t *testing.T, text string) {
 	}
 }
 
+// piped gives a file that is written to to, and what ends that.
+func piped(t *testing.T, to io.Writer) (file *os.File, end func()) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := io.Copy(to, r)
+		done <- errors.Join(err, r.Close())
+	}()
+	return w, sync.OnceFunc(func() {
+		if err := errors.Join(w.Close(), <-done); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // Whoever follows is told of proxies that come and go, and of what they tell; a way
 // that breaks is taken again, and nothing is told twice; at the end nothing is left.
 func TestObserveClusterFollows(t *testing.T) {
@@ -218,11 +242,16 @@ func TestObserveClusterFollows(t *testing.T) {
 	out, errs := newLines(), newLines()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	o := &observer{errs: errs, joined: true, printer: report.NewPrinter(out, report.JSON, time.UTC), mesh: clusterMesh{f.connect(t), nil}}
-	o.request, o.limit = parsed(t, true, "-f", "--since", "1h")
+	cmd := new(cobra.Command)
+	outFile, outEnd := piped(t, out)
+	errsFile, errsEnd := piped(t, errs)
+	cli.BuildObserve(cmd, cli.Streams{Out: outFile, Err: errsFile}, "observe", "", func(context.Context) (cli.Mesh, error) {
+		return clusterMesh{f.connect(t), nil}, nil
+	})
+	cmd.SetArgs([]string{"-f", "--since", "1h", "-o", "json"})
 	n1.Append(one("first"))
 	done := make(chan error, 1)
-	go func() { done <- o.run(ctx) }()
+	go func() { done <- cmd.ExecuteContext(ctx) }()
 	out.await(t, `"first"`)
 	errs.await(t, "ambit-ztunnel-n3 on n3 tells nothing")
 
@@ -248,6 +277,8 @@ func TestObserveClusterFollows(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
+	outEnd()
+	errsEnd()
 	for _, reason := range []string{"first", "before it was found", "by the waypoint", "while the way was broken", "last"} {
 		if n := strings.Count(out.text.String(), `"`+reason+`"`); n != 1 {
 			t.Errorf("%q was told %d times", reason, n)
@@ -286,10 +317,10 @@ func TestZtunnelOfCluster(t *testing.T) {
 		text string
 	}{
 		"connections --node n1 --ended 5 -o json": {0, `"over"`},
-		"connections --node n2 --ended 5":         {exitFailed, "connection refused"},
+		"connections --node n2 --ended 5":         {cli.ExitFailed, "connection refused"},
 		"log --node n1":                           {0, "level: info"},
-		"log --node n2":                           {exitFailed, "connection refused"},
-		"workloads --node n1":                     {exitFailed, "404 Not Found"},
+		"log --node n2":                           {cli.ExitFailed, "connection refused"},
+		"workloads --node n1":                     {cli.ExitFailed, "404 Not Found"},
 	} {
 		code, out, errs := invoke(t, append(append([]string{"ztunnel"}, strings.Fields(line)...), "--kubeconfig", f.kubeconfig)...)
 		wants(t, code, out, errs, want.code, want.text)

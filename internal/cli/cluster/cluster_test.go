@@ -1,10 +1,14 @@
-package cli
+package cluster
 
 import (
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ambit-mesh/ambit/internal/cli"
 )
 
 // invoke runs the command line and gives its exit code and what it printed.
@@ -25,7 +29,7 @@ func invoke(t *testing.T, args ...string) (int, string, string) {
 		t.Fatal(err)
 	}
 	defer in.Close()
-	code := Main(args, Streams{In: in, Out: files[0], Err: files[1], Program: "ambit"})
+	code := cli.Main(args, cli.Streams{In: in, Out: files[0], Err: files[1], Program: "ambit"}, Part())
 	var text [2]string
 	for i, f := range files {
 		b, err := os.ReadFile(f.Name())
@@ -44,17 +48,18 @@ func TestClusterExitCodes(t *testing.T) {
 		code int
 		text string
 	}{
-		"check --kubeconfig /nowhere":                                      {exitUnreachable, "--kubeconfig"},
-		"enroll":                                                           {exitUsage, "usage: ambit enroll NAMESPACE"},
-		"install --set image":                                              {exitUsage, "want NAME=VALUE"},
-		"install --values /nowhere/values.yaml":                            {exitUsage, "/nowhere/values.yaml"},
-		"waypoint generate --for everything -n shop":                       {exitUsage, "use service, workload, all or none"},
-		"waypoint generate --from Anywhere -n shop":                        {exitUsage, "want Same or All"},
-		"ztunnel log --level loud":                                         {exitUsage, "want debug, info, warn or error"},
-		"explain deploy/web.shop -f ../../examples":                        {exitUsage, "want CLIENT and SERVICE"},
-		"ztunnel workloads --node a --of b/c":                              {exitUsage, "none of the others can be"},
-		"uninstall --keep-crds --delete-crds":                              {exitUsage, "none of the others can be"},
-		"explain deploy/x.shop cart.shop -f ../../examples/shop/manifests": {exitFailed, "there is no pod of deploy/x.shop"},
+		"check --kubeconfig /nowhere":                  {cli.ExitUnreachable, "--kubeconfig"},
+		"version x":                                    {cli.ExitUsage, "usage: ambit version"},
+		"enroll":                                       {cli.ExitUsage, "usage: ambit enroll NAMESPACE"},
+		"install --set image":                          {cli.ExitUsage, "want NAME=VALUE"},
+		"install --values /nowhere/values.yaml":        {cli.ExitUsage, "/nowhere/values.yaml"},
+		"waypoint generate --for everything -n shop":   {cli.ExitUsage, "use service, workload, all or none"},
+		"waypoint generate --from Anywhere -n shop":    {cli.ExitUsage, "want Same or All"},
+		"ztunnel log --level loud":                     {cli.ExitUsage, "want debug, info, warn or error"},
+		"explain deploy/web.shop -f ../../../examples": {cli.ExitUsage, "want CLIENT and SERVICE"},
+		"ztunnel workloads --node a --of b/c":          {cli.ExitUsage, "none of the others can be"},
+		"uninstall --keep-crds --delete-crds":          {cli.ExitUsage, "none of the others can be"},
+		"explain deploy/x.shop cart.shop -f ../../../examples/shop/manifests": {cli.ExitFailed, "there is no pod of deploy/x.shop"},
 	} {
 		t.Run(line, func(t *testing.T) {
 			code, _, text := invoke(t, strings.Fields(line)...)
@@ -68,7 +73,7 @@ func TestClusterExitCodes(t *testing.T) {
 // From directories alone, what a cluster would make of them is explained: captured
 // by label, a waypoint, a route, a policy.
 func TestExplainDirectories(t *testing.T) {
-	shop := "../../examples/shop/"
+	shop := "../../../examples/shop/"
 	code, out, text := invoke(t, "explain", "deploy/visitor.shop -> cart.shop:8080", "-f", shop+"manifests")
 	if code != 0 || !strings.Contains(out, "not captured") || !strings.Contains(out, "not bound to a waypoint") {
 		t.Errorf("exit code %d %s\n%s", code, text, out)
@@ -109,8 +114,21 @@ func TestZtunnelDump(t *testing.T) {
 }
 
 func TestCalledByKubectl(t *testing.T) {
-	root := newRoot(Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Program: "/usr/local/bin/kubectl-ambit"})
+	root := cli.Root(cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Program: "/usr/local/bin/kubectl-ambit"}, Part())
 	if got := root.CommandPath(); got != "kubectl ambit" {
 		t.Errorf("called %q", got)
 	}
+}
+
+func TestEveryCommandHasAnExample(t *testing.T) {
+	var visit func(*cobra.Command)
+	visit = func(c *cobra.Command) {
+		if c.Name() != "help" && (c.Example == "" || c.Short == "" || !strings.Contains(c.Example, c.CommandPath())) {
+			t.Errorf("%s: short %q, example %q", c.CommandPath(), c.Short, c.Example)
+		}
+		for _, sub := range c.Commands() {
+			visit(sub)
+		}
+	}
+	visit(cli.Root(cli.Streams{}, Part()))
 }

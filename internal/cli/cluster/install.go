@@ -1,4 +1,4 @@
-package cli
+package cluster
 
 import (
 	"errors"
@@ -14,6 +14,7 @@ import (
 	"helm.sh/helm/v4/pkg/strvals"
 	"sigs.k8s.io/yaml"
 
+	"github.com/ambit-mesh/ambit/internal/cli"
 	"github.com/ambit-mesh/ambit/internal/cli/install"
 )
 
@@ -42,23 +43,23 @@ func (a *applyFlags) values() (map[string]any, error) {
 	for _, name := range a.files {
 		text, err := os.ReadFile(name)
 		if err != nil {
-			return nil, usageError{fmt.Errorf("--values: %w", err)}
+			return nil, cli.Usage(fmt.Errorf("--values: %w", err))
 		}
 		one := map[string]any{}
 		if err := yaml.UnmarshalStrict(text, &one); err != nil {
-			return nil, usageError{fmt.Errorf("--values %s: %w", name, err)}
+			return nil, cli.Usage(fmt.Errorf("--values %s: %w", name, err))
 		}
 		all = loader.MergeMaps(all, one)
 	}
 	for _, s := range a.sets {
 		if err := strvals.ParseInto(s, all); err != nil {
-			return nil, usageError{fmt.Errorf("--set %s: %w: want NAME=VALUE", s, err)}
+			return nil, cli.Usage(fmt.Errorf("--set %s: %w: want NAME=VALUE", s, err))
 		}
 	}
 	return all, nil
 }
 
-func newInstall(s Streams) *cobra.Command {
+func newInstall(s cli.Streams) *cobra.Command {
 	var a applyFlags
 	cmd := &cobra.Command{
 		Use:   "install",
@@ -69,7 +70,7 @@ func newInstall(s Streams) *cobra.Command {
 		Example: "  ambit install\n  ambit install --set image.registry=registry.internal/ambit --set controlplane.replicas=3\n" +
 			"  ambit install --set waypoints.enabled=false      # layer 4 only; ambit upgrade --set waypoints.enabled=true later\n" +
 			"  ambit install --dry-run > ambit.yaml",
-		Args: exactly(cobra.NoArgs),
+		Args: cli.Exactly(cobra.NoArgs),
 	}
 	f := addCluster(cmd, s)
 	a.add(cmd)
@@ -77,7 +78,7 @@ func newInstall(s Streams) *cobra.Command {
 	return cmd
 }
 
-func newUpgrade(s Streams) *cobra.Command {
+func newUpgrade(s cli.Streams) *cobra.Command {
 	var a applyFlags
 	var rollback bool
 	var to int
@@ -87,7 +88,7 @@ func newUpgrade(s Streams) *cobra.Command {
 		Long: "Upgrades what ambit install installed, CRDs included, and waits until it is ready. Values of before stay unless\n" +
 			"--reset-values is given. Connections go on: each node's new ztunnel is ready before the old one is told to stop.",
 		Example: "  ambit upgrade\n  ambit upgrade --set controlplane.replicas=3\n  ambit upgrade --rollback",
-		Args:    exactly(cobra.NoArgs),
+		Args:    cli.Exactly(cobra.NoArgs),
 	}
 	f := addCluster(cmd, s)
 	a.add(cmd)
@@ -158,7 +159,7 @@ func apply(cmd *cobra.Command, f *clusterFlags, a *applyFlags, there bool) error
 	return done(f.s, rel)
 }
 
-func done(s Streams, rel *releasev1.Release) error {
+func done(s cli.Streams, rel *releasev1.Release) error {
 	_, err := fmt.Fprintf(s.Out, "ambit %s is installed (revision %d). Next: ambit enroll NAMESPACE\n", rel.Chart.Metadata.AppVersion, rel.Version)
 	return err
 }

@@ -1,4 +1,4 @@
-package cli
+package cluster
 
 import (
 	"encoding/json"
@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ambit-mesh/ambit/internal/cli"
 	"github.com/ambit-mesh/ambit/tests/cluster/apitest"
 )
 
@@ -82,9 +83,9 @@ func wants(t *testing.T, code int, out, errOut string, want int, texts ...string
 func TestStatusInCluster(t *testing.T) {
 	s, ambit := cluster(t)
 	code, out, text := ambit("status")
-	wants(t, code, out, text, exitUnwell, "ambit is not installed in namespace ambit-system", "ambit install")
+	wants(t, code, out, text, cli.ExitUnwell, "ambit is not installed in namespace ambit-system", "ambit install")
 	code, out, text = ambit("check")
-	wants(t, code, out, text, exitUnwell, "ambit is not installed")
+	wants(t, code, out, text, cli.ExitUnwell, "ambit is not installed")
 	code, out, text = ambit("check", "--pre")
 	wants(t, code, out, text, 0, "Gateway API", "you may install")
 	code, out, text = ambit("install", "--dry-run")
@@ -96,10 +97,10 @@ func TestStatusInCluster(t *testing.T) {
 	run(t, s, "web", "10.1.0.1", "True")
 	run(t, s, "cart", "10.1.0.2", "False")
 	code, out, text = ambit("status")
-	wants(t, code, out, text, exitUnwell, "revision 1", "ambit-controlplane", "0/2", "1 captured, 1 not: shop/cart: no room")
+	wants(t, code, out, text, cli.ExitUnwell, "revision 1", "ambit-controlplane", "0/2", "1 captured, 1 not: shop/cart: no room")
 	code, out, text = ambit("status", "-o", "json")
 	var st meshStatus
-	if err := json.Unmarshal([]byte(out), &st); err != nil || code != exitUnwell {
+	if err := json.Unmarshal([]byte(out), &st); err != nil || code != cli.ExitUnwell {
 		t.Fatalf("exit code %d: %v\n%s%s", code, err, out, text)
 	}
 	if len(st.Namespaces) != 1 || st.Namespaces[0].Name != "shop" || st.Namespaces[0].Enrolled != 2 || st.Namespaces[0].Captured != 1 {
@@ -107,7 +108,7 @@ func TestStatusInCluster(t *testing.T) {
 	}
 	run(t, s, "cart", "10.1.0.2", "True")
 	code, out, text = ambit("check")
-	wants(t, code, out, text, exitUnwell, "2 captured", "ConfigMap ambit-root-cert is missing")
+	wants(t, code, out, text, cli.ExitUnwell, "2 captured", "ConfigMap ambit-root-cert is missing")
 
 	code, out, text = ambit("explain", "web.shop -> cart.shop:8080")
 	wants(t, code, out, text, 0, "spiffe://cluster.local/ns/shop/sa/web", "not bound to a waypoint")
@@ -115,28 +116,28 @@ func TestStatusInCluster(t *testing.T) {
 	code, out, text = ambit("explain", "web.shop", "cart.shop:8080")
 	wants(t, code, out, text, 0, "refused", "none")
 	code, out, text = ambit("explain", "nobody.shop", "cart.shop:8080")
-	wants(t, code, out, text, exitFailed, "there is no pod of nobody.shop")
+	wants(t, code, out, text, cli.ExitFailed, "there is no pod of nobody.shop")
 
 	// There is a ztunnel, but no kubelet that would forward its port.
 	code, out, text = ambit("observe")
-	wants(t, code, out, text, exitFailed, "no proxy runs in namespace ambit-system")
+	wants(t, code, out, text, cli.ExitFailed, "no proxy runs in namespace ambit-system")
 	must(t, s, `{apiVersion: v1, kind: Pod, metadata: {name: zt, namespace: ambit-system, labels: {app.kubernetes.io/name: ambit-ztunnel}}, spec: {nodeName: n1, containers: [{name: c, image: i}]}}`, "apply", "-f", "-")
 	must(t, s, "", "patch", "-n", "ambit-system", "pod", "zt", "--subresource=status", "-p", `{"status":{"phase":"Running"}}`)
 	for _, command := range []string{"observe", "observe -f", "edges"} {
 		code, out, text = ambit(strings.Fields(command)...)
-		wants(t, code, out, text, exitFailed, "ambit-system/zt on n1 tells nothing: port 15000 of pod ambit-system/zt: ", "none of the proxies can be reached (1 asked)")
+		wants(t, code, out, text, cli.ExitFailed, "ambit-system/zt on n1 tells nothing: port 15000 of pod ambit-system/zt: ", "none of the proxies can be reached (1 asked)")
 	}
 	_, file := s.As("guest", "guests")
 	code, out, text = invoke(t, "observe", "--kubeconfig="+file)
-	wants(t, code, out, text, exitFailed, `find ztunnels: pods is forbidden: User "guest" cannot list resource "pods"`)
+	wants(t, code, out, text, cli.ExitFailed, `find ztunnels: pods is forbidden: User "guest" cannot list resource "pods"`)
 
 	s.Pause()
 	code, out, text = ambit("observe")
-	wants(t, code, out, text, exitUnreachable, "the cluster cannot be reached")
+	wants(t, code, out, text, cli.ExitUnreachable, "the cluster cannot be reached")
 	code, out, text = ambit("status")
-	wants(t, code, out, text, exitUnreachable, "the cluster cannot be reached", "kubectl config current-context")
+	wants(t, code, out, text, cli.ExitUnreachable, "the cluster cannot be reached", "kubectl config current-context")
 	code, out, text = ambit("check")
-	wants(t, code, out, text, exitUnreachable, "the cluster cannot be reached")
+	wants(t, code, out, text, cli.ExitUnreachable, "the cluster cannot be reached")
 }
 
 // A waypoint is made, bound, listed, looked at and deleted.
@@ -144,9 +145,9 @@ func TestWaypointInCluster(t *testing.T) {
 	s, ambit := cluster(t)
 	must(t, s, shopObjects, "apply", "-f", "-")
 	code, out, text := ambit("waypoint", "status", "waypoint", "-n", "shop")
-	wants(t, code, out, text, exitFailed, "there is no waypoint waypoint in namespace shop")
+	wants(t, code, out, text, cli.ExitFailed, "there is no waypoint waypoint in namespace shop")
 	code, out, text = ambit("waypoint", "apply", "-n", "shop", "--timeout=10ms", "--bind")
-	wants(t, code, out, text, exitTimeout, "waypoint shop/waypoint")
+	wants(t, code, out, text, cli.ExitTimeout, "waypoint shop/waypoint")
 	if got := must(t, s, "", "get", "namespace", "shop", "-o", "jsonpath={.metadata.labels}"); strings.Contains(got, "use-waypoint") {
 		t.Errorf("bound to a waypoint that is not there: %s", got)
 	}
@@ -158,13 +159,13 @@ func TestWaypointInCluster(t *testing.T) {
 	code, out, text = ambit("waypoint", "list", "-A")
 	wants(t, code, out, text, 0, "shop", "waypoint", "all", "no")
 	code, out, text = ambit("waypoint", "status", "-n", "shop")
-	wants(t, code, out, text, exitUnwell, "not programmed: shop/waypoint")
+	wants(t, code, out, text, cli.ExitUnwell, "not programmed: shop/waypoint")
 	must(t, s, "", "patch", "-n", "shop", "gateway", "waypoint", "--subresource=status", "--type=merge", "-p",
 		`{"status":{"addresses":[{"type":"Hostname","value":"waypoint.shop.svc"}],"conditions":[{"type":"Accepted","status":"True","reason":"Accepted","message":"","observedGeneration":1,"lastTransitionTime":"2020-01-01T00:00:00Z"},{"type":"Programmed","status":"True","reason":"Programmed","message":"3 ready","observedGeneration":1,"lastTransitionTime":"2020-01-01T00:00:00Z"}]}}`)
 	code, out, text = ambit("waypoint", "status", "waypoint", "-n", "shop")
 	wants(t, code, out, text, 0, "waypoint.shop.svc", "yes")
 	code, out, text = ambit("waypoint", "delete", "waypoint", "-n", "shop")
-	wants(t, code, out, text, exitFailed, "say --unbind")
+	wants(t, code, out, text, cli.ExitFailed, "say --unbind")
 	code, out, text = ambit("waypoint", "delete", "waypoint", "-n", "shop", "--unbind")
 	wants(t, code, out, text, 0)
 	if got := must(t, s, "", "get", "namespace", "shop", "-o", "jsonpath={.metadata.labels}"); strings.Contains(got, "use-waypoint") {
@@ -175,5 +176,5 @@ func TestWaypointInCluster(t *testing.T) {
 		t.Errorf("exit code %d\n%s%s", code, out, text)
 	}
 	code, out, text = ambit("waypoint", "delete", "waypoint", "-n", "shop")
-	wants(t, code, out, text, exitFailed, "ambit waypoint list -A")
+	wants(t, code, out, text, cli.ExitFailed, "ambit waypoint list -A")
 }

@@ -1,7 +1,8 @@
-package cli
+package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"text/tabwriter"
@@ -9,18 +10,41 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ambit-mesh/ambit/internal/cli"
 	"github.com/ambit-mesh/ambit/internal/cli/install"
 	"github.com/ambit-mesh/ambit/internal/cli/kube"
 )
 
+// Part is what the command line has for clusters.
+func Part() cli.Part {
+	return cli.Part{
+		Commands: func(s cli.Streams) []*cobra.Command {
+			return []*cobra.Command{
+				newVersion(s), newInstall(s), newUpgrade(s), newUninstall(s), newCheck(s), newEnroll(s), newUnenroll(s),
+				newClusterStatus(s), newWaypoint(s), newZtunnel(s), newClusterExplain(s), newClusterObserve(s), newClusterEdges(s),
+			}
+		},
+		ExitCode: func(err error) int {
+			var timeout *install.TimeoutError
+			switch {
+			case errors.As(err, &timeout):
+				return cli.ExitTimeout
+			case kube.Unreachable(err):
+				return cli.ExitUnreachable
+			}
+			return 0
+		},
+	}
+}
+
 // clusterFlags are those of all commands for clusters.
 type clusterFlags struct {
 	kube.Flags
-	s Streams
+	s cli.Streams
 }
 
 // addCluster adds the flags to a command.
-func addCluster(cmd *cobra.Command, s Streams) *clusterFlags {
+func addCluster(cmd *cobra.Command, s cli.Streams) *clusterFlags {
 	f := &clusterFlags{s: s}
 	f.Add(cmd.PersistentFlags())
 	return f
@@ -55,19 +79,19 @@ func (w *waitFlags) bound() time.Duration {
 	return w.timeout
 }
 
-func newVersion(s Streams) *cobra.Command {
+func newVersion(s cli.Streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "version", Short: "Print the version, and with --cluster those of what is installed",
-		Example: "  ambit version\n  ambit version --cluster -o json", Args: exactly(cobra.NoArgs),
+		Example: "  ambit version\n  ambit version --cluster -o json", Args: cli.Exactly(cobra.NoArgs),
 	}
-	f, out := addCluster(cmd, s), addFormat(cmd)
+	f, out := addCluster(cmd, s), cli.AddFormat(cmd)
 	inCluster := cmd.Flags().Bool("cluster", false, "ask the cluster, too")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		v := struct {
 			Client     string              `json:"client"`
 			Kubernetes string              `json:"kubernetes,omitempty"`
 			Components []install.Component `json:"components,omitempty"`
-		}{Client: version()}
+		}{Client: cli.Version()}
 		if *inCluster {
 			i, err := f.installer(cmd.Context())
 			if err != nil {
@@ -78,7 +102,7 @@ func newVersion(s Streams) *cobra.Command {
 				return err
 			}
 		}
-		return out.print(s.Out, v, func(w *tabwriter.Writer) {
+		return out.Print(s.Out, v, func(w *tabwriter.Writer) {
 			fmt.Fprintln(w, v.Client)
 			if *inCluster {
 				fmt.Fprintf(w, "Kubernetes %s\n", v.Kubernetes)
@@ -91,16 +115,16 @@ func newVersion(s Streams) *cobra.Command {
 	return cmd
 }
 
-func newCheck(s Streams) *cobra.Command {
+func newCheck(s cli.Streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Check whether the mesh is well, or with --pre whether it can be installed",
 		Long: "Checks what is installed: release, control plane, ztunnels, node agents, and that all enrolled pods are\n" +
 			"captured. With --pre it checks whether a cluster can take the mesh. Each failure comes with what to do.\n" +
 			"The exit code is 3 if something fails.",
-		Example: "  ambit check --pre\n  ambit check -o json", Args: exactly(cobra.NoArgs),
+		Example: "  ambit check --pre\n  ambit check -o json", Args: cli.Exactly(cobra.NoArgs),
 	}
-	f, out := addCluster(cmd, s), addFormat(cmd)
+	f, out := addCluster(cmd, s), cli.AddFormat(cmd)
 	pre := cmd.Flags().Bool("pre", false, "before an installation")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		i, err := f.installer(cmd.Context())
@@ -115,7 +139,7 @@ func newCheck(s Streams) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if err := out.print(s.Out, list, func(w *tabwriter.Writer) { findingTable(w, list) }); err != nil {
+		if err := out.Print(s.Out, list, func(w *tabwriter.Writer) { findingTable(w, list) }); err != nil {
 			return err
 		}
 		return failed(list)
@@ -134,12 +158,12 @@ func failed(list []install.Finding) error {
 	if len(names) == 0 {
 		return nil
 	}
-	return unwellError{"not well: " + strings.Join(names, ", ")}
+	return cli.Unwell("not well: " + strings.Join(names, ", "))
 }
 
 func findingTable(w *tabwriter.Writer, list []install.Finding) {
-	row(w, "CHECK", "RESULT", "MESSAGE", "WHAT TO DO")
+	cli.Row(w, "CHECK", "RESULT", "MESSAGE", "WHAT TO DO")
 	for _, f := range list {
-		row(w, f.Check, f.Level, f.Message, f.Hint)
+		cli.Row(w, f.Check, f.Level, f.Message, f.Hint)
 	}
 }

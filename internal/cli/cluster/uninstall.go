@@ -1,4 +1,4 @@
-package cli
+package cluster
 
 import (
 	"bufio"
@@ -11,10 +11,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ambit-mesh/ambit/internal/cli"
 	"github.com/ambit-mesh/ambit/internal/cli/install"
 )
 
-func newUninstall(s Streams) *cobra.Command {
+func newUninstall(s cli.Streams) *cobra.Command {
 	var w waitFlags
 	var yes, keepCRDs, deleteCRDs bool
 	cmd := &cobra.Command{
@@ -24,7 +25,7 @@ func newUninstall(s Streams) *cobra.Command {
 			"has each node cleaned, so that its rules, CNI configuration and files are as they were before; and removes what\n" +
 			"the control plane made. Policies and other objects of users are deleted only with the definitions of their\n" +
 			"kinds, which is asked for where there are any. It may be repeated.",
-		Example: "  ambit uninstall\n  ambit uninstall --yes --keep-crds", Args: exactly(cobra.NoArgs),
+		Example: "  ambit uninstall\n  ambit uninstall --yes --keep-crds", Args: cli.Exactly(cobra.NoArgs),
 	}
 	f := addCluster(cmd, s)
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask whether to uninstall")
@@ -86,7 +87,7 @@ func counted(m map[string]int) string {
 }
 
 // ask is an error unless the answer is yes.
-func ask(s Streams, question string) error {
+func ask(s cli.Streams, question string) error {
 	fmt.Fprint(s.Err, question+" [y/N] ")
 	line, err := bufio.NewReader(s.In).ReadString('\n')
 	if answer := strings.ToLower(strings.TrimSpace(line)); answer == "y" || answer == "yes" {
@@ -94,7 +95,7 @@ func ask(s Streams, question string) error {
 	}
 	if err != nil {
 		fmt.Fprintln(s.Err)
-		return usageError{errors.New("nobody answers: say --yes, and --keep-crds or --delete-crds")}
+		return cli.Usage(errors.New("nobody answers: say --yes, and --keep-crds or --delete-crds"))
 	}
 	return errors.New("nothing was done")
 }

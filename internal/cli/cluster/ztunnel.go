@@ -1,4 +1,4 @@
-package cli
+package cluster
 
 import (
 	"context"
@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/ambit-mesh/ambit/internal/cli"
 	"github.com/ambit-mesh/ambit/internal/cli/kube"
 )
 
@@ -26,13 +27,13 @@ type ztunnelFlags struct {
 	node, pod string
 }
 
-func newZtunnel(s Streams) *cobra.Command {
+func newZtunnel(s cli.Streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "ztunnel", Short: "Look into the ztunnel of a node",
 		Long: "Looks into the ztunnel of a node, or of the node that a pod runs on, through its admin port, which is on\n" +
 			"loopback only: you need the right to forward ports of pods in the namespace of the mesh.",
 		Example: "  ambit ztunnel workloads --node n1\n  ambit ztunnel certs --of shop/web-6d5f\n  ambit ztunnel log --node n1 --level debug",
-		Args:    unknownCommand, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Args:    cli.UnknownCommand, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	f := &ztunnelFlags{clusterFlags: addCluster(cmd, s)}
 	cmd.PersistentFlags().StringVar(&f.node, "node", "", "node; needed where there are several")
@@ -94,15 +95,15 @@ func chooseZtunnel(pods []corev1.Pod, node string) (string, error) {
 	case best == nil:
 		return "", fmt.Errorf("no ztunnel runs on node %s: there are some on %s", node, strings.Join(nodes, ", "))
 	case node == "" && len(nodes) > 1:
-		return "", usageError{fmt.Errorf("there are several: choose with --node %s, or --of NAMESPACE/POD", strings.Join(nodes, "|"))}
+		return "", cli.Usage(fmt.Errorf("there are several: choose with --node %s, or --of NAMESPACE/POD", strings.Join(nodes, "|")))
 	}
 	return best.Name, nil
 }
 
 // show is a command that prints a part of what ztunnel tells.
 func (f *ztunnelFlags) show(use, short string, table func(*tabwriter.Writer, *ztunnelDump) any) *cobra.Command {
-	cmd := &cobra.Command{Use: use, Short: short, Example: "  ambit ztunnel " + use + " --node n1\n  ambit ztunnel " + use + " -n shop -o json", Args: exactly(cobra.NoArgs)}
-	out := addFormat(cmd)
+	cmd := &cobra.Command{Use: use, Short: short, Example: "  ambit ztunnel " + use + " --node n1\n  ambit ztunnel " + use + " -n shop -o json", Args: cli.Exactly(cobra.NoArgs)}
+	out := cli.AddFormat(cmd)
 	namespace := cmd.Flags().StringP("namespace", "n", "", "only of this namespace")
 	file := cmd.Flags().String("file", "", "read a saved /config_dump instead of asking")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -114,7 +115,7 @@ func (f *ztunnelFlags) show(use, short string, table func(*tabwriter.Writer, *zt
 		if err != nil {
 			return err
 		}
-		return out.print(f.s.Out, table(nil, d), func(w *tabwriter.Writer) { table(w, d) })
+		return out.Print(f.s.Out, table(nil, d), func(w *tabwriter.Writer) { table(w, d) })
 	}
 	return cmd
 }
@@ -143,7 +144,7 @@ func newZtunnelLog(f *ztunnelFlags) *cobra.Command {
 	var reset bool
 	cmd := &cobra.Command{
 		Use: "log", Short: "Show or set the log level, while it runs", Example: "  ambit ztunnel log --node n1\n  ambit ztunnel log --node n1 --level debug\n  ambit ztunnel log --node n1 --reset",
-		Args: exactly(cobra.NoArgs),
+		Args: cli.Exactly(cobra.NoArgs),
 	}
 	cmd.Flags().StringVar(&level, "level", "", "debug, info, warn or error")
 	cmd.Flags().BoolVar(&reset, "reset", false, "back to what it was started with")
@@ -154,7 +155,7 @@ func newZtunnelLog(f *ztunnelFlags) *cobra.Command {
 		case reset:
 			method, path = http.MethodPost, "/logging?reset"
 		case level != "" && !slices.Contains([]string{"debug", "info", "warn", "error"}, level):
-			return usageError{fmt.Errorf("--level %q: want debug, info, warn or error", level)}
+			return cli.Usage(fmt.Errorf("--level %q: want debug, info, warn or error", level))
 		case level != "":
 			method, path = http.MethodPost, "/logging?level="+level
 		}

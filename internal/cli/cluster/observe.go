@@ -1,4 +1,4 @@
-package cli
+package cluster
 
 import (
 	"context"
@@ -34,7 +34,7 @@ type clusterMesh struct {
 	say func(format string, args ...any)
 }
 
-func (m clusterMesh) flows(ctx context.Context, req *flowpb.ObserveRequest, each func(gather.Told)) error {
+func (m clusterMesh) Flows(ctx context.Context, req *flowpb.ObserveRequest, each func(gather.Told)) error {
 	src := &clusterProxies{clusterMesh: m, dials: make(chan struct{}, maxDials), said: make(map[string]bool)}
 	err := (&gather.Reader{Source: src, Request: req, Each: each, Need: true}).Run(ctx)
 	var none *gather.NoneError

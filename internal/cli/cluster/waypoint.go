@@ -1,4 +1,4 @@
-package cli
+package cluster
 
 import (
 	"context"
@@ -18,6 +18,7 @@ import (
 
 	"github.com/ambit-mesh/ambit/controlplane/graph"
 	"github.com/ambit-mesh/ambit/controlplane/provision"
+	"github.com/ambit-mesh/ambit/internal/cli"
 	"github.com/ambit-mesh/ambit/internal/cli/install"
 	"github.com/ambit-mesh/ambit/internal/cli/kube"
 )
@@ -52,22 +53,22 @@ func (f *waypointFlags) gateway() (*gatewayv1.Gateway, error) {
 		gw.Annotations = map[string]string{provision.AnnotationReplicas: fmt.Sprint(f.replicas)}
 	}
 	if f.from != string(gatewayv1.NamespacesFromSame) && f.from != string(gatewayv1.NamespacesFromAll) {
-		return nil, usageError{fmt.Errorf("--from %q: want Same or All", f.from)}
+		return nil, cli.Usage(fmt.Errorf("--from %q: want Same or All", f.from))
 	}
 	var wrong []string
 	for _, p := range provision.Check(gw).Problems {
 		wrong = append(wrong, p.String())
 	}
 	if len(wrong) > 0 {
-		return nil, usageError{errors.New(strings.Join(wrong, "; "))}
+		return nil, cli.Usage(errors.New(strings.Join(wrong, "; ")))
 	}
 	return gw, nil
 }
 
-func newWaypoint(s Streams) *cobra.Command {
+func newWaypoint(s cli.Streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "waypoint", Short: "Make, list and remove waypoints", Example: "  ambit waypoint apply -n shop --bind\n  ambit waypoint status -n shop",
-		Args: unknownCommand, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Args: cli.UnknownCommand, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	f := addCluster(cmd, s)
 	cmd.AddCommand(newWaypointApply(f), newWaypointGenerate(f), newWaypointList(f, "list", "List waypoints", false),
@@ -78,7 +79,7 @@ func newWaypoint(s Streams) *cobra.Command {
 func newWaypointGenerate(f *clusterFlags) *cobra.Command {
 	var w waypointFlags
 	cmd := &cobra.Command{
-		Use: "generate", Short: "Print the Gateway of a waypoint", Example: "  ambit waypoint generate -n shop --for all > waypoint.yaml", Args: exactly(cobra.NoArgs),
+		Use: "generate", Short: "Print the Gateway of a waypoint", Example: "  ambit waypoint generate -n shop --for all > waypoint.yaml", Args: cli.Exactly(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
 			gw, err := w.gateway()
 			if err != nil {
@@ -121,7 +122,7 @@ func newWaypointApply(f *clusterFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "apply", Short: "Make a waypoint, or change it, and wait until it is there",
 		Long:    "Applies a Gateway of class ambit-waypoint and waits until it is programmed. With --bind the namespace is labelled\nto use it.",
-		Example: "  ambit waypoint apply -n shop --bind", Args: exactly(cobra.NoArgs),
+		Example: "  ambit waypoint apply -n shop --bind", Args: cli.Exactly(cobra.NoArgs),
 	}
 	w.add(cmd)
 	wait.add(cmd, "the waypoint is programmed", 2*time.Minute)
@@ -175,11 +176,11 @@ func applyWaypoint(ctx context.Context, i *install.Installer, w *waypointFlags, 
 func newWaypointList(f *clusterFlags, use, short string, strict bool) *cobra.Command {
 	var namespace string
 	var all bool
-	cmd := &cobra.Command{Use: use, Short: short, Example: "  ambit waypoint " + use + " -A", Args: exactly(cobra.NoArgs)}
+	cmd := &cobra.Command{Use: use, Short: short, Example: "  ambit waypoint " + use + " -A", Args: cli.Exactly(cobra.NoArgs)}
 	if strict {
-		cmd.Use, cmd.Args, cmd.Example = use+" [NAME]", exactly(cobra.MaximumNArgs(1)), "  ambit waypoint status waypoint -n shop"
+		cmd.Use, cmd.Args, cmd.Example = use+" [NAME]", cli.Exactly(cobra.MaximumNArgs(1)), "  ambit waypoint status waypoint -n shop"
 	}
-	out := addFormat(cmd)
+	out := cli.AddFormat(cmd)
 	cmd.Flags().StringVarP(&namespace, "namespace", "n", "", "namespace; that of the kubeconfig's context by default")
 	cmd.Flags().BoolVarP(&all, "all-namespaces", "A", false, "of all namespaces")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -208,11 +209,11 @@ func newWaypointList(f *clusterFlags, use, short string, strict bool) *cobra.Com
 		if len(args) > 0 && len(kept) == 0 {
 			return fmt.Errorf("there is no waypoint %s in namespace %s: make one with ambit waypoint apply", args[0], namespace)
 		}
-		if err := out.print(f.s.Out, kept, func(w *tabwriter.Writer) { waypointTable(w, kept) }); err != nil {
+		if err := out.Print(f.s.Out, kept, func(w *tabwriter.Writer) { waypointTable(w, kept) }); err != nil {
 			return err
 		}
 		if strict && len(bad) > 0 {
-			return unwellError{"not programmed: " + strings.Join(bad, ", ")}
+			return cli.Unwell("not programmed: " + strings.Join(bad, ", "))
 		}
 		return nil
 	}
@@ -220,9 +221,9 @@ func newWaypointList(f *clusterFlags, use, short string, strict bool) *cobra.Com
 }
 
 func waypointTable(w *tabwriter.Writer, list []waypointStatus) {
-	row(w, "NAMESPACE", "WAYPOINT", "FOR", "ACCEPTED", "PROGRAMMED", "ADDRESSES", "MESSAGE")
+	cli.Row(w, "NAMESPACE", "WAYPOINT", "FOR", "ACCEPTED", "PROGRAMMED", "ADDRESSES", "MESSAGE")
 	for _, p := range list {
-		row(w, p.Namespace, p.Name, p.For, yesNo(p.Accepted), yesNo(p.Programmed), strings.Join(p.Addresses, ","), p.Message)
+		cli.Row(w, p.Namespace, p.Name, p.For, cli.YesNo(p.Accepted), cli.YesNo(p.Programmed), strings.Join(p.Addresses, ","), p.Message)
 	}
 }
 
@@ -231,7 +232,7 @@ func newWaypointDelete(f *clusterFlags) *cobra.Command {
 	var force bool
 	cmd := &cobra.Command{
 		Use: "delete NAME...", Short: "Remove waypoints", Long: "Removes Gateways of class ambit-waypoint. It refuses while the namespace's label still binds to one: connections that\nneed it would be refused.",
-		Example: "  ambit waypoint delete waypoint -n shop", Args: exactly(cobra.MinimumNArgs(1)),
+		Example: "  ambit waypoint delete waypoint -n shop", Args: cli.Exactly(cobra.MinimumNArgs(1)),
 	}
 	cmd.Flags().StringVarP(&namespace, "namespace", "n", "", "namespace; that of the kubeconfig's context by default")
 	cmd.Flags().BoolVar(&force, "unbind", false, "remove the namespace's label first")
