@@ -7,9 +7,9 @@ import (
 	"runtime/debug"
 )
 
-// programLocal does what Inside does and nothing else. It is started instead of this
-// program where it lies beside it: without the parts for clusters it takes less than
-// half of the memory, and it starts in a tenth of the time.
+// programLocal is ambit without the parts for clusters. It is started instead of this
+// program where it lies beside it: it takes less than half of the memory, and starts in
+// a tenth of the time.
 const programLocal = "ambit-local"
 
 // selfProgram is the program that runs.

@@ -68,12 +68,12 @@ func newDemo(bin, example string, keep bool, out io.Writer) (*demo, error) {
 	if err != nil {
 		return nil, err
 	}
-	ambit, err := filepath.Abs(filepath.Join(bin, "ambit"))
+	ambit, err := filepath.Abs(filepath.Join(bin, "ambit-local"))
 	if err != nil {
 		return nil, err
 	}
 	if _, err := os.Stat(ambit); err != nil {
-		return nil, fmt.Errorf("%w: build it first (make build), or set -bin-dir", err)
+		return nil, fmt.Errorf("%w: build it first (make demo does), or set -bin-dir", err)
 	}
 	example, err = filepath.Abs(example)
 	return &demo{
@@ -163,7 +163,7 @@ func (d *demo) finish() error {
 			"exec visitor -- shop get -n 20 'http://web:8080/buy?sku=mug&card=1'", "logs n1/access", "logs controlplane", "down",
 		} {
 			verb, rest, _ := strings.Cut(c, " ")
-			fmt.Fprintln(d.out, strings.TrimRight(fmt.Sprintf("  %s local %s --name %s %s", d.ambit, verb, d.name, rest), " "))
+			fmt.Fprintln(d.out, strings.TrimRight(fmt.Sprintf("  %s %s --name %s %s", d.ambit, verb, d.name, rest), " "))
 		}
 		fmt.Fprintf(d.out, "It follows edits of the manifests in %s. Enrol it again, with a waypoint and a canary:\n", d.files)
 		for _, f := range []string{waypointFile, namespaceFile, canaryFile} {

@@ -23,7 +23,7 @@ type mesh struct {
 }
 
 func (m *mesh) command(ctx context.Context, verb string, args ...string) *exec.Cmd {
-	return exec.CommandContext(ctx, m.ambit, append([]string{"local", verb, "--name", m.name}, args...)...)
+	return exec.CommandContext(ctx, m.ambit, append([]string{verb, "--name", m.name}, args...)...)
 }
 
 // output runs an ambit local command and gives what it printed.
@@ -33,7 +33,7 @@ func (m *mesh) output(ctx context.Context, verb string, args ...string) (string,
 	cmd.Stderr = &errOut
 	out, err := cmd.Output()
 	if err != nil {
-		return string(out), fmt.Errorf("ambit local %s %s: %w: %s", verb, strings.Join(args, " "), err, strings.TrimSpace(errOut.String()+string(out)))
+		return string(out), fmt.Errorf("ambit-local %s %s: %w: %s", verb, strings.Join(args, " "), err, strings.TrimSpace(errOut.String()+string(out)))
 	}
 	return string(out), nil
 }

@@ -149,7 +149,7 @@ func (d *demo) seen(ctx context.Context, deployment, id string) (int, error) {
 	return total, nil
 }
 
-// call is a line of "ambit local observe -o json", as far as it matters here.
+// call is a line of "ambit-local observe -o json", as far as it matters here.
 type call struct {
 	Verdict     string `json:"verdict"`
 	Security    string `json:"security"`
