@@ -22,7 +22,7 @@ const (
 	// sourcePort is where a pod of web gives downloads, for the length of a step.
 	sourcePort = "9999"
 	// downloadSize is in bytes.
-	downloadSize = 1 << 30
+	downloadSize = 256 << 20
 )
 
 // block is a piece of a download: random bytes after its number. To make and to compare
@@ -181,7 +181,7 @@ func (d *demo) replace(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, fetch.close()) }()
-	d.say("visitor on %s downloads 1 GiB from %s on %s, and has an idle connection beside it", visitor.Node, web.Name, web.Node)
+	d.say("visitor on %s downloads 256 MiB from %s on %s, and has an idle connection beside it", visitor.Node, web.Name, web.Node)
 	var took []string
 	for _, node := range []string{visitor.Node, web.Node} {
 		begin := time.Now()
@@ -219,7 +219,7 @@ func (d *demo) replace(ctx context.Context) (err error) {
 	if err := d.unharmed(ctx); err != nil {
 		return err
 	}
-	d.prove("a ztunnel is replaced under its connections", "both, ready after %s; 1 GiB whole, idle connection alive", strings.Join(took, " and "))
+	d.prove("a ztunnel is replaced under its connections", "both, ready after %s; 256 MiB whole, idle connection alive", strings.Join(took, " and "))
 	return nil
 }
 
@@ -238,7 +238,7 @@ func (d *demo) succeed(ctx context.Context, name string) error {
 		return err
 	}
 	before := find(st)
-	d.say("$ ambit local restart %s", name)
+	d.say("$ ambit-local restart %s", name)
 	if _, err := d.output(ctx, "restart", name); err != nil {
 		return err
 	}

@@ -128,7 +128,7 @@ func (d *demo) limit(ctx context.Context) error {
 }
 
 func (d *demo) trace(ctx context.Context) error {
-	d.say("$ ambit local exec visitor -- shop get -trace '%s'", purchase(""))
+	d.say("$ ambit-local exec visitor -- shop get -trace '%s'", purchase(""))
 	a, err := d.ask(ctx, "visitor", "-trace", purchase(""))
 	if err != nil {
 		return err
