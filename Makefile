@@ -38,6 +38,7 @@ build: ## Build the programs, and the example shop, into bin/
 	$(BUILD) -o bin/ambit ./cmd/ambit
 	$(BUILD) -o bin/ambit-local ./cmd/local
 	$(BUILD) -o bin/ambit-controlplane ./cmd/controlplane
+	$(BUILD) -o bin/ambit-local-controlplane ./cmd/localcontrolplane
 	$(BUILD) -o bin/ambit-ztunnel ./cmd/ztunnel
 	$(BUILD) -o bin/ambit-waypoint ./cmd/waypoint
 	$(BUILD) -o bin/ambit-nodeagent ./cmd/nodeagent
