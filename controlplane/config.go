@@ -18,6 +18,10 @@ import (
 type Config struct {
 	// Source is where the mesh is read from; SourceFiles.
 	Source string
+	// Kubernetes prepares what follows the Kubernetes API, and asks that nothing: New of
+	// package controlplane/kubernetes. It is given this Config, complete. For and required
+	// by SourceKubernetes.
+	Kubernetes func(Config) (Platform, error)
 	// Kubeconfig is a file that says how to reach the Kubernetes API; that of the
 	// pod when empty.
 	Kubeconfig string
@@ -122,6 +126,9 @@ func orDefault[T comparable](field *T, value T) {
 // validate checks what the parts do not check themselves.
 func (c Config) validate() error {
 	if c.Source == SourceKubernetes {
+		if c.Kubernetes == nil {
+			return errors.New("--source=kubernetes: this program reads files only: run ambit-controlplane")
+		}
 		if len(c.Manifests) > 0 || c.StateDir != "" || c.NodeCredentials != "" {
 			return errors.New("--manifests, --state-dir and --node-credentials are for --source=files: leave them out")
 		}

@@ -34,8 +34,8 @@ type ControlPlane struct {
 	// revocations are those of ca.
 	revocations revocations
 	engine      *engine
-	source      lifecycle.Runner
-	kube        *onKubernetes // nil with the source files
+	platform    Platform // nil with the source files
+	follows     Follows
 	server      *server
 
 	admin, metrics, readiness *admin.Server
@@ -51,7 +51,7 @@ func New(cfg Config) (*ControlPlane, error) {
 	c := &ControlPlane{cfg: cfg}
 	first, last := c.makeStateDir, c.makeFiles
 	if cfg.Source == SourceKubernetes {
-		first, last = c.connect, c.makeKubernetes
+		first, last = c.connect, c.follow
 	}
 	for _, step := range []func() error{first, c.makeCompiler, c.makeAuthority, c.makeEngine, last, c.listen} {
 		if err := step(); err != nil {
@@ -66,6 +66,12 @@ func (c *ControlPlane) makeStateDir() error {
 		return fmt.Errorf("state directory: %w", err)
 	}
 	return nil
+}
+
+// connect prepares the platform's clients.
+func (c *ControlPlane) connect() (err error) {
+	c.platform, err = c.cfg.Kubernetes(c.cfg)
+	return err
 }
 
 func (c *ControlPlane) makeCompiler() (err error) {
@@ -93,11 +99,12 @@ func (c *ControlPlane) makeAuthority() error {
 		TTL:         cfg.CertTTL, RotationOverlap: cfg.RotationOverlap, ServingNames: cfg.ServingNames,
 		Log: cfg.Log.Named("ca"), Metrics: cfg.Registry,
 	}
-	if c.kube != nil {
-		if auth.Prover, err = c.prover(); err != nil {
+	if c.platform != nil {
+		trust, err := c.platform.Trust(c.compiler)
+		if err != nil {
 			return err
 		}
-		authority.Store, authority.Leads = c.store(), c.kube.leader.Leads
+		auth.Prover, authority.Store, authority.Leads = trust.Prover, trust.Store, trust.Leads
 		authority.PluggedIn.Mounted = true
 	} else {
 		authority.Dir, authority.BundleFile = filepath.Join(cfg.StateDir, "ca"), filepath.Join(cfg.StateDir, "root-cert.pem")
@@ -121,24 +128,25 @@ func (c *ControlPlane) makeEngine() error {
 		return fmt.Errorf("metrics: %w", err)
 	}
 	dir := ""
-	if c.kube == nil {
+	if c.platform == nil {
 		dir = cfg.StateDir
 	}
 	c.engine, err = newEngine(c.compiler, c.xds, dir, *cfg, m)
 	return err
 }
 
-func (c *ControlPlane) makeFiles() (err error) {
-	c.source, err = files.New(c.cfg.Manifests, c.engine)
+// makeFiles wires the source files.
+func (c *ControlPlane) makeFiles() error {
+	source, err := files.New(c.cfg.Manifests, c.engine)
+	c.follows = Follows{Source: source, Reports: c.engine}
 	return err
 }
 
-// reports gives who takes in what node agents say.
-func (c *ControlPlane) reports() nodes.Sink {
-	if c.kube != nil {
-		return reports{c.kube.captures, c.kube.leads.taints}
-	}
-	return c.engine
+// follow wires what follows the platform.
+func (c *ControlPlane) follow() (err error) {
+	c.follows, err = c.platform.Follow(Parts{Compiler: c.compiler, Authority: c.ca, Engine: c.engine, Synced: c.engine.synced, Ready: &c.ready})
+	c.engine.shared, c.engine.company, c.engine.touched = c.follows.Releases, c.follows.Company, c.follows.Touched
+	return err
 }
 
 func (c *ControlPlane) listen() (err error) {
@@ -159,7 +167,7 @@ func (c *ControlPlane) listen() (err error) {
 	}()
 	c.server = &server{
 		listener: l, tls: c.ca.ServerTLS(), auth: c.auth, after: c.engine.synced,
-		services: services{ads: c.xds, ca: ca.NewService(c.ca, authorizer{c.compiler}), node: nodes.NewService(c.reports(), cfg.Log.Named("nodes"))},
+		services: services{ads: c.xds, ca: ca.NewService(c.ca, authorizer{c.compiler}), node: nodes.NewService(c.follows.Reports, cfg.Log.Named("nodes"))},
 	}
 	if c.admin, err = admin.Listen(cfg.AdminAddress, true, c.adminHandler()); err != nil {
 		return fmt.Errorf("admin: %w", err)
@@ -191,12 +199,7 @@ func (a authorizer) Authorize(caller nodes.Caller, id identity.ID) error {
 func (c *ControlPlane) XDSAddr() net.Addr { return c.server.listener.Addr() }
 
 // WebhookAddr is where API servers are answered, nil without a webhook.
-func (c *ControlPlane) WebhookAddr() net.Addr {
-	if c.kube == nil || c.kube.asked == nil {
-		return nil
-	}
-	return c.kube.asked.Addr()
-}
+func (c *ControlPlane) WebhookAddr() net.Addr { return c.follows.Webhook }
 
 // AdminAddr is where the control plane can be looked into.
 func (c *ControlPlane) AdminAddr() net.Addr { return c.admin.Addr() }
@@ -223,14 +226,9 @@ func (c *ControlPlane) Run(ctx context.Context) error {
 	g.Add("certificate authority", c.ca)
 	g.Add("node credentials", c.auth)
 	g.Add("engine", c.engine)
-	g.Add("source", c.source)
-	if c.kube != nil {
-		g.Add("capture state", c.kube.captures)
-		g.Add("node taints", c.kube.leads.taints)
-		if c.kube.asked != nil {
-			g.Add("admission", c.kube.asked)
-		}
-		g.Add("leader", lifecycle.RunnerFunc(c.contend))
+	g.Add("source", c.follows.Source)
+	if c.follows.Add != nil {
+		c.follows.Add(&g)
 	}
 	g.Add("xDS", c.server)
 	return g.Run(ctx)

@@ -298,6 +298,7 @@ func TestBadConfig(t *testing.T) {
 	}{
 		"no manifests":         {func(c *controlplane.Config) { c.Manifests = nil }, "--manifests"},
 		"manifests missing":    {func(c *controlplane.Config) { c.Manifests = []string{"/nonexistent"} }, "/nonexistent"},
+		"no Kubernetes":        {func(c *controlplane.Config) { c.Source = controlplane.SourceKubernetes }, "run ambit-controlplane"},
 		"no state directory":   {func(c *controlplane.Config) { c.StateDir = "" }, "--state-dir"},
 		"no credentials":       {func(c *controlplane.Config) { c.NodeCredentials = "" }, "--node-credentials"},
 		"address without port": {func(c *controlplane.Config) { c.XDSAddress = "localhost" }, "--xds-address"},

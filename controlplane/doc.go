@@ -11,5 +11,7 @@
 // of captured pods is on disk before peers hear of it, so that a successor
 // changes nobody's traffic. Nothing is served before the first complete state.
 //
-// The flags that fill Config are cmd/controlplane's.
+// The API of a cluster, in place of manifests, is followed by a Platform, which package
+// kubernetes makes: a program that reads manifests only does without that package and
+// its libraries. The flags that fill Config are package command's.
 package controlplane

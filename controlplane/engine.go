@@ -57,9 +57,9 @@ type engine struct {
 	followers sync.WaitGroup
 	measuring chan struct{}
 
-	// Of a control plane on Kubernetes: shared is where releases are made known to
-	// all replicas, and company says whether there are others. nil otherwise.
-	shared  releaser
+	// Of a platform: shared is where releases are made known to all replicas, and
+	// company says whether there are others. nil otherwise.
+	shared  Releaser
 	company func() bool
 	// touched is told which objects may have another status; may be nil.
 	touched func([]graph.Key)
@@ -69,11 +69,6 @@ type engine struct {
 	applied  chan struct{}      // guarded by mu; closed and replaced when a batch is distributed
 	// accompanied is when there was another replica last. Guarded by mu.
 	accompanied time.Time
-}
-
-// releaser makes releases known to all replicas.
-type releaser interface {
-	Release(ctx context.Context, releases []compile.Release)
 }
 
 // message is a change for the engine.

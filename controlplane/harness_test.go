@@ -22,7 +22,6 @@ import (
 	"time"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
-	"github.com/go-logr/logr"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
@@ -31,7 +30,6 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/structpb"
-	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
 	capb "github.com/ambit-mesh/ambit/apis/ca"
 	nodepb "github.com/ambit-mesh/ambit/apis/node"
@@ -42,10 +40,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	ctrllog.SetLogger(logr.Discard()) // each test has a log of its own
-	// A filtered watch, as informers of metadata have it, does not end when it is stopped
-	// with an event on its way: one goroutine of the library for each such end.
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("k8s.io/apimachinery/pkg/watch.(*filteredWatch).loop"))
+	goleak.VerifyTestMain(m)
 }
 
 // plane is a whole control plane in this process, on a directory of manifests.

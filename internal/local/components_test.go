@@ -21,7 +21,7 @@ func withMesh(t *testing.T, o local.Options) local.Options {
 		t.Fatal(err)
 	}
 	o.Mesh, o.BinDir = true, t.TempDir()
-	for _, name := range []string{"ambit-controlplane", "ambit-nodeagent", "ambit-ztunnel"} {
+	for _, name := range []string{"ambit-local-controlplane", "ambit-nodeagent", "ambit-ztunnel"} {
 		if err := os.Symlink(self, filepath.Join(o.BinDir, name)); err != nil {
 			t.Fatal(err)
 		}
@@ -101,12 +101,12 @@ func TestOptionsAreChecked(t *testing.T) {
 		t.Fatal(err)
 	}
 	for want, change := range map[string]func(*local.Options){
-		"--nodes 0: want 1 to 99":                           func(o *local.Options) { o.Nodes = 0 },
-		"no such file or directory: name a directory":       func(o *local.Options) { o.Manifests = "/nonexistent" },
-		"is a file: name the directory":                     func(o *local.Options) { o.Manifests = file },
-		`name "A": want at most 32`:                         func(o *local.Options) { o.Name = "A" },
-		"ambit-controlplane: no such file or directory: bu": func(o *local.Options) { o.Mesh = true; o.BinDir = t.TempDir() },
-		"--component-arg proxy=...: there is no such":       func(o *local.Options) { o.Args = map[string][]string{"proxy": nil} },
+		"--nodes 0: want 1 to 99":                                 func(o *local.Options) { o.Nodes = 0 },
+		"no such file or directory: name a directory":             func(o *local.Options) { o.Manifests = "/nonexistent" },
+		"is a file: name the directory":                           func(o *local.Options) { o.Manifests = file },
+		`name "A": want at most 32`:                               func(o *local.Options) { o.Name = "A" },
+		"ambit-local-controlplane: no such file or directory: bu": func(o *local.Options) { o.Mesh = true; o.BinDir = t.TempDir() },
+		"--component-arg proxy=...: there is no such":             func(o *local.Options) { o.Args = map[string][]string{"proxy": nil} },
 	} {
 		o := options(t, nil)
 		change(&o)

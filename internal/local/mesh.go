@@ -88,7 +88,7 @@ func (s *supervisor) process(name, program string, ready int, ns process.Namespa
 	argv := append([]string{filepath.Join(o.BinDir, program)}, args...)
 	argv = append(argv, "--log-level="+o.LogLevel, "--log-format=json")
 	return system.Config{
-		Name: name, Argv: append(argv, o.Args[program[len("ambit-"):]]...),
+		Name: name, Argv: append(argv, o.Args[argsOf(program)]...),
 		Env: []string{"PATH=" + o.SearchPath, "HOME=" + os.Getenv("HOME")},
 		Log: s.componentLog(name), Namespaces: ns, ReadyPort: ready, Before: before,
 		Changed: s.kick, Grace: componentGrace, Reaper: &s.reaper, Logger: s.log,

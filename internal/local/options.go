@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/ambit-mesh/ambit/controlplane/provision"
 	"github.com/ambit-mesh/ambit/internal/local/sandbox"
@@ -39,10 +40,15 @@ type Options struct {
 
 // The mesh's programs.
 const (
-	programControlPlane = "ambit-controlplane"
+	programControlPlane = "ambit-local-controlplane"
 	programZtunnel      = "ambit-ztunnel"
 	programNodeAgent    = "ambit-nodeagent"
 )
+
+// argsOf gives the name that a program has in Options.Args.
+func argsOf(program string) string {
+	return strings.TrimPrefix(strings.TrimPrefix(program, "ambit-"), "local-")
+}
 
 // complete checks the options and gives a copy with everything filled in.
 func (o Options) complete() (Options, error) {
@@ -71,7 +77,7 @@ func (o Options) complete() (Options, error) {
 	programs := []string{programControlPlane, programZtunnel, programNodeAgent}
 	for name := range o.Args {
 		// Without waypoints their program is not needed.
-		if !slices.Contains(append(programs, provision.Program), "ambit-"+name) {
+		if !slices.ContainsFunc(append(programs, provision.Program), func(p string) bool { return argsOf(p) == name }) {
 			return o, fmt.Errorf("--component-arg %s=...: there is no such program: want controlplane, ztunnel, nodeagent or waypoint", name)
 		}
 	}

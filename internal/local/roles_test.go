@@ -56,7 +56,7 @@ func roleName() string {
 func roles() map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
 		"role-server": serve, "role-stubborn": stubborn, "role-get": get, "role-udp": askUDP, "role-hammer": hammer, "role-flows": tellOnlyFlows,
-		"ambit-controlplane": fakeControlPlane, "ambit-nodeagent": fakeNodeAgent, "ambit-ztunnel": fakeZtunnel, "ambit-waypoint": fakeWaypoint,
+		"ambit-local-controlplane": fakeControlPlane, "ambit-nodeagent": fakeNodeAgent, "ambit-ztunnel": fakeZtunnel, "ambit-waypoint": fakeWaypoint,
 	}
 }
 

@@ -78,7 +78,7 @@ func (b *bench) editToAck(ctx context.Context, size int) error {
 		return err
 	}
 	began := time.Now()
-	pid, stop, err := start(ctx, filepath.Join(dir, "log"), b.sibling("ambit-controlplane"),
+	pid, stop, err := start(ctx, filepath.Join(dir, "log"), b.sibling("ambit-local-controlplane"),
 		"--manifests", filepath.Join(dir, "manifests"), "--state-dir", filepath.Join(dir, "state"), "--xds-address", meshXDS,
 		"--admin-address", "127.0.0.1:25000", "--metrics-address", "127.0.0.1:25014", "--ready-address", meshReady,
 		"--node-credentials", filepath.Join(dir, "nodes.yaml"))

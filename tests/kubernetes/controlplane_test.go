@@ -26,6 +26,7 @@ import (
 
 	nodepb "github.com/ambit-mesh/ambit/apis/node"
 	"github.com/ambit-mesh/ambit/controlplane"
+	onkubernetes "github.com/ambit-mesh/ambit/controlplane/kubernetes"
 	"github.com/ambit-mesh/ambit/internal/testkit"
 	"github.com/ambit-mesh/ambit/tests/cluster/apitest"
 )
@@ -40,7 +41,7 @@ type replica struct {
 
 func config(t *testing.T, s *apitest.Server) controlplane.Config {
 	return controlplane.Config{
-		Source: controlplane.SourceKubernetes, Kubeconfig: s.Kubeconfig, ReleaseTimeout: time.Second,
+		Source: controlplane.SourceKubernetes, Kubernetes: onkubernetes.New, Kubeconfig: s.Kubeconfig, ReleaseTimeout: time.Second,
 		XDSAddress: "127.0.0.1:0", AdminAddress: "127.0.0.1:0", MetricsAddress: "127.0.0.1:0", ReadyAddress: "127.0.0.1:0",
 		Log: zaptest.NewLogger(t, zaptest.Level(zap.WarnLevel)),
 	}

@@ -39,6 +39,9 @@ var pure = []string{
 	"./waypoint/route/...", "./internal/authz/...", "./internal/flow/join/...",
 }
 
+// clusterLibraries are what speaks to clusters and installs into them.
+var clusterLibraries = []string{"k8s.io/client-go/...", "k8s.io/kubectl/...", "sigs.k8s.io/controller-runtime/...", "helm.sh/helm/..."}
+
 // commandLine are the packages of the CLI.
 var commandLine = []string{"./internal/cli/...", "./internal/local/...", "./internal/explain/..."}
 
@@ -72,10 +75,17 @@ var rules = []rule{
 	{
 		name:    "local meshes are free of what installs into clusters",
 		from:    []string{"./cmd/local", "./internal/local/...", "./internal/cli"},
-		forbid:  []string{"k8s.io/client-go/...", "k8s.io/kubectl/...", "sigs.k8s.io/controller-runtime/...", "helm.sh/helm/...", "./internal/cli/..."},
+		forbid:  append([]string{"./internal/cli/..."}, clusterLibraries...),
 		allow:   []string{"./internal/cli"},
 		reach:   everywhere,
 		because: "each pod of a local mesh is started by a process of this program, which should be small and start at once, and be built quickly",
+	},
+	{
+		name:    "a control plane that reads files is free of what follows clusters",
+		from:    []string{"./cmd/local-controlplane", "./controlplane", "./controlplane/command"},
+		forbid:  clusterLibraries,
+		reach:   everywhere,
+		because: "these libraries take more of a program's size, and of the time to build it, than all else, and a local mesh has no cluster: they belong behind controlplane.Platform",
 	},
 	{
 		name: "the node side is free of Kubernetes clients",
@@ -147,6 +157,11 @@ func TestImports(t *testing.T) {
 	all := packages(t)
 	for _, r := range rules {
 		t.Run(r.name, func(t *testing.T) {
+			for _, p := range r.from {
+				if path := module + "/" + strings.TrimPrefix(p, "./"); !strings.HasSuffix(p, "/...") && all[path] == nil {
+					t.Errorf("there is no package %s: the rule holds nobody to anything", p)
+				}
+			}
 			for path, p := range all {
 				if !p.ours() || !matches(path, r.from) || matches(path, r.exempt) {
 					continue
@@ -210,6 +225,10 @@ func TestRulesBite(t *testing.T) {
 	agent := rules[slices.IndexFunc(rules, func(r rule) bool { return strings.HasPrefix(r.name, "node agent") })]
 	if agent.breach(fake, module+"/ztunnel/nodeagent") == nil {
 		t.Error("a node agent that imports the ztunnel's guts was not found")
+	}
+	files := rules[slices.IndexFunc(rules, func(r rule) bool { return strings.HasPrefix(r.name, "a control plane that reads files") })]
+	if files.breach(packages(t), module+"/cmd/controlplane") == nil {
+		t.Error("the control plane of clusters was found to have no Kubernetes client")
 	}
 	purity := rules[slices.IndexFunc(rules, func(r rule) bool { return strings.HasPrefix(r.name, "pure") })]
 	if c := purity.breach(fake, module+"/controlplane/graph"); c != nil {

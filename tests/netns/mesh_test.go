@@ -58,7 +58,7 @@ func runTests(m *testing.M) int {
 
 // build makes the mesh's programs, with the race detector if that is possible.
 func build(dir string) error {
-	for name, pkg := range map[string]string{"ambit": "ambit", "ambit-controlplane": "controlplane", "ambit-nodeagent": "nodeagent", "ambit-ztunnel": "ztunnel", "ambit-waypoint": "waypoint"} {
+	for name, pkg := range map[string]string{"ambit": "ambit", "ambit-local-controlplane": "local-controlplane", "ambit-nodeagent": "nodeagent", "ambit-ztunnel": "ztunnel", "ambit-waypoint": "waypoint"} {
 		args := []string{"build", "-o", filepath.Join(dir, name)}
 		if _, err := exec.LookPath("gcc"); err == nil && os.Getenv("CGO_ENABLED") != "0" && name != "ambit" {
 			args = append(args, "-race")

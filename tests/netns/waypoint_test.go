@@ -17,7 +17,7 @@ func withStandIn(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"ambit-controlplane", "ambit-nodeagent", "ambit-ztunnel"} {
+	for _, name := range []string{"ambit-local-controlplane", "ambit-nodeagent", "ambit-ztunnel"} {
 		if err := os.Symlink(filepath.Join(binDir, name), filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
 		}

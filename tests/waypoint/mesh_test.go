@@ -107,15 +107,12 @@ func (b *bed) build() error {
 		b.bin = dir
 		return nil
 	}
-	for _, name := range []string{"ambit", "controlplane", "nodeagent", "ztunnel", "waypoint"} {
-		out := filepath.Join(b.bin, "ambit-"+name)
-		args := []string{"build", "-o", out}
-		if name == "ambit" {
-			args[2] = filepath.Join(b.bin, name)
-		} else if b.race {
+	for name, pkg := range map[string]string{"ambit": "ambit", "ambit-local-controlplane": "local-controlplane", "ambit-nodeagent": "nodeagent", "ambit-ztunnel": "ztunnel", "ambit-waypoint": "waypoint"} {
+		args := []string{"build", "-o", filepath.Join(b.bin, name)}
+		if b.race && name != "ambit" {
 			args = append(args, "-race")
 		}
-		if text, err := exec.Command("go", append(args, "../../cmd/"+name)...).CombinedOutput(); err != nil {
+		if text, err := exec.Command("go", append(args, "../../cmd/"+pkg)...).CombinedOutput(); err != nil {
 			return fmt.Errorf("build %s: %w\n%s", name, err, text)
 		}
 	}

@@ -19,7 +19,6 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	authenticationclient "k8s.io/client-go/kubernetes/typed/authentication/v1"
 
 	"github.com/ambit-mesh/ambit/controlplane/compile"
 )
@@ -49,9 +48,14 @@ type Pods interface {
 	LivePod(n types.NamespacedName) (compile.Pod, bool)
 }
 
+// TokenReviews asks the API server about tokens. Clients of its authentication API have it.
+type TokenReviews interface {
+	Create(ctx context.Context, review *authenticationv1.TokenReview, opts metav1.CreateOptions) (*authenticationv1.TokenReview, error)
+}
+
 // ReviewerConfig is what a Reviewer is made of.
 type ReviewerConfig struct {
-	Reviews authenticationclient.TokenReviewInterface
+	Reviews TokenReviews
 	Pods    Pods
 	// RootNamespace has the ServiceAccounts of the nodes' programs, NodeAccounts.
 	RootNamespace string

@@ -1,4 +1,4 @@
-package controlplane
+package kubernetes
 
 import (
 	"context"
@@ -36,30 +36,29 @@ type leads struct {
 }
 
 // makeLeads wires what the leader writes.
-func (c *ControlPlane) makeLeads() error {
-	cfg, k := &c.cfg, c.kube
-	direct, err := client.New(k.rest, client.Options{Scheme: scheme.Scheme})
+func (p *platform) makeLeads() error {
+	cfg := &p.cfg
+	direct, err := client.New(p.rest, client.Options{Scheme: scheme.Scheme})
 	if err != nil {
 		return fmt.Errorf("kubernetes: %w", err)
 	}
-	l := &leads{events: &recorder{sink: k.client.EventsV1()}, taints: taint.New(direct, cfg.RootNamespace, cfg.Log.Named("taints"))}
+	l := &leads{events: &recorder{sink: p.client.EventsV1()}, taints: taint.New(direct, cfg.RootNamespace, cfg.Log.Named("taints"))}
 	l.provisioner = provisioner.New(provisioner.Config{
-		Client: direct, Source: c.compiler, Options: c.waypointOptions(), Events: l.events, Log: cfg.Log.Named("provision"),
+		Client: direct, Source: p.parts.Compiler, Options: p.waypointOptions(), Events: l.events, Log: cfg.Log.Named("provision"),
 		Cache: func() (cache.Cache, error) {
-			return cache.New(k.rest, cache.Options{Scheme: scheme.Scheme, DefaultLabelSelector: labels.SelectorFromSet(labels.Set(provisioner.Owned()))})
+			return cache.New(p.rest, cache.Options{Scheme: scheme.Scheme, DefaultLabelSelector: labels.SelectorFromSet(labels.Set(provisioner.Owned()))})
 		},
 		Refusals: func(n types.NamespacedName) {
 			l.writer.Changed(graph.Key{Group: gatewayv1.GroupName, Kind: "Gateway", Namespace: n.Namespace, Name: n.Name})
 		},
 	})
 	if l.writer, err = status.New(status.Config{
-		Client: direct, Source: status.FromCompiler(c.compiler, l.provisioner), Kinds: status.Kinds(), Events: l.events,
+		Client: direct, Source: status.FromCompiler(p.parts.Compiler, l.provisioner), Kinds: status.Kinds(), Events: l.events,
 		Log: cfg.Log.Named("status"), Metrics: cfg.Registry,
 	}); err != nil {
 		return err
 	}
-	c.engine.touched = l.changed
-	k.leads = l
+	p.leads = l
 	return nil
 }
 
@@ -74,45 +73,45 @@ func (l *leads) changed(keys []graph.Key) {
 }
 
 // touched takes what anybody has written.
-func (c *ControlPlane) touched(k graph.Key, resourceVersion string) {
-	if c.kube.leads == nil {
+func (p *platform) touched(k graph.Key, resourceVersion string) {
+	if p.leads == nil {
 		return
 	}
 	switch {
 	case k.Group == "" && k.Kind == "Node":
-		if !c.cfg.NoTaints && c.kube.leader.Leads() {
-			c.kube.leads.taints.Seen(k.Name)
+		if !p.cfg.NoTaints && p.leader.Leads() {
+			p.leads.taints.Seen(k.Name)
 		}
 	case k.Kind == "Pod" || k.Kind == "EndpointSlice" || k.Kind == graph.KindConfigMap:
 	default:
-		c.kube.leads.writer.Touched(k, resourceVersion)
+		p.leads.writer.Touched(k, resourceVersion)
 	}
 }
 
 // waypointOptions gives what the waypoints of this mesh have in common.
-func (c *ControlPlane) waypointOptions() provision.Options {
+func (p *platform) waypointOptions() provision.Options {
 	port := "15012"
-	if _, p, err := net.SplitHostPort(c.cfg.XDSAddress); err == nil && p != "0" {
-		port = p
+	if _, own, err := net.SplitHostPort(p.cfg.XDSAddress); err == nil && own != "0" {
+		port = own
 	}
-	host := c.cfg.ServingNames[0]
+	host := p.cfg.ServingNames[0]
 	return provision.Options{
-		XDSAddress: net.JoinHostPort(host, port), XDSServerName: host, ClusterID: c.cfg.ClusterID, TrustDomain: c.cfg.TrustDomain,
-		LogLevel: c.cfg.WaypointLogLevel, Image: c.cfg.WaypointImage,
+		XDSAddress: net.JoinHostPort(host, port), XDSServerName: host, ClusterID: p.cfg.ClusterID, TrustDomain: p.cfg.TrustDomain,
+		LogLevel: p.cfg.WaypointLogLevel, Image: p.cfg.WaypointImage,
 		Cluster: &provision.Cluster{
-			TokenAudience: tokenAudience, RootConfigMap: cluster.BundleName, PriorityClass: c.cfg.WaypointPriorityClass,
-			PullPolicy: corev1.PullPolicy(c.cfg.WaypointPullPolicy),
+			TokenAudience: tokenAudience, RootConfigMap: cluster.BundleName, PriorityClass: p.cfg.WaypointPriorityClass,
+			PullPolicy: corev1.PullPolicy(p.cfg.WaypointPullPolicy),
 		},
 	}
 }
 
 // lead adds what the leader runs.
-func (c *ControlPlane) lead(g *lifecycle.Group) {
-	l := c.kube.leads
+func (p *platform) lead(g *lifecycle.Group) {
+	l := p.leads
 	g.Add("events", l.events)
 	g.Add("status", l.writer)
 	g.Add("waypoints", l.provisioner)
-	if !c.cfg.NoTaints {
+	if !p.cfg.NoTaints {
 		g.Add("fresh nodes", l.taints.Watcher())
 	}
 }

@@ -1,4 +1,4 @@
-package controlplane_test
+package kubernetes_test
 
 import (
 	"context"
@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/ambit-mesh/ambit/controlplane"
+	"github.com/ambit-mesh/ambit/controlplane/kubernetes"
 	"github.com/ambit-mesh/ambit/tests/cluster/apitest"
 )
 
@@ -79,13 +80,13 @@ func TestLeader(t *testing.T) {
 		t.Fatal(err)
 	}
 	kubectl("", "apply", "--server-side", "-k", filepath.Join(out, "config", "crd", "experimental"))
-	kubectl("", "apply", "--server-side", "-f", filepath.Join("..", "manifests", "crds"))
+	kubectl("", "apply", "--server-side", "-f", filepath.Join("..", "..", "manifests", "crds"))
 	kubectl("", "wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
 	kubectl(leaderWorld, "apply", "--server-side", "-f", "-")
 	kubectl("", "patch", "-n", "shop", "httproute", "r", "--subresource=status", "--type=merge", "-p", theirParents)
 
 	c, err := controlplane.New(controlplane.Config{
-		Source: controlplane.SourceKubernetes, Kubeconfig: s.Kubeconfig, WaypointImage: "ambit/waypoint:1",
+		Source: controlplane.SourceKubernetes, Kubernetes: kubernetes.New, Kubeconfig: s.Kubeconfig, WaypointImage: "ambit/waypoint:1",
 		XDSAddress: "127.0.0.1:0", AdminAddress: "127.0.0.1:0", MetricsAddress: "127.0.0.1:0", ReadyAddress: "127.0.0.1:0",
 	})
 	if err != nil {

@@ -1,4 +1,4 @@
-package controlplane_test
+package kubernetes_test
 
 import (
 	"os/exec"
