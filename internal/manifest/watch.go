@@ -95,7 +95,7 @@ func (w *Watcher) follow(ctx context.Context) error {
 			return nil
 		case ev := <-w.notify.Events:
 			w.note(ev, &pending)
-		case <-w.notify.Errors:
+		case <-w.notify.Errors: //nolint:errcheck // whichever it is
 			// Events were lost, so that any file may have changed.
 			pending.all = true
 		case <-timer.C:

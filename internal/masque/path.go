@@ -16,7 +16,7 @@ const (
 	CapsuleField = "capsule-protocol"
 	// CapsuleValue is its value: true.
 	CapsuleValue = "?1"
-	// BatchField, in a request and in its answer, says that its sender reads
+	// BatchField says, in a request and in its answer, that its sender reads
 	// payloads of context 2.
 	BatchField = "ambit-datagram-batch"
 	// BatchValue is its value.

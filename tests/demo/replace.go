@@ -67,8 +67,11 @@ func take(r io.Reader, f func() error) (good int64, err error) {
 			}
 		}
 	}
-	if n, err := r.Read(got[:1]); n > 0 || err != io.EOF {
-		return good, fmt.Errorf("after the last byte: %d more, %v", n, err)
+	switch n, err := r.Read(got[:1]); {
+	case n > 0:
+		return good, errors.New("there is more after the last byte")
+	case err != io.EOF:
+		return good, fmt.Errorf("after the last byte: %w", err)
 	}
 	return good, nil
 }

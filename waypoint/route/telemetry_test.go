@@ -23,8 +23,10 @@ func telemetry() *waypoint.Telemetry {
 		Collector:   &waypoint.Collector{Service: "obs/otel.obs", Port: 4317, Headers: []*waypoint.Header{{Name: "X-Token", Value: " secret "}}},
 		ServiceName: "web", SpanName: "visit", Parent: &waypoint.ParentSampling{Sampling: 500_000},
 		Attributes: []*waypoint.SpanAttribute{
-			headerAttribute("user", "X-User"), {Name: "team", Source: &waypoint.SpanAttribute_Literal{Literal: "shop"}},
-			{Name: "code", Source: &waypoint.SpanAttribute_Attribute{Attribute: "http.response.status_code"}}, headerAttribute("host", "Host"), headerAttribute("none", "x-none"),
+			headerAttribute("user", "X-User"),
+			{Name: "team", Source: &waypoint.SpanAttribute_Literal{Literal: "shop"}},
+			{Name: "code", Source: &waypoint.SpanAttribute_Attribute{Attribute: "http.response.status_code"}},
+			headerAttribute("host", "Host"), headerAttribute("none", "x-none"),
 		},
 	}
 }

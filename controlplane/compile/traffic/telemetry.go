@@ -112,8 +112,12 @@ func (r *Report) onlyEnabled(t *gatewayx.TracingConfig) {
 		field string
 		set   bool
 	}{
-		{"provider", t.Provider != nil}, {"samplingRate", t.SamplingRate != nil}, {"parentBasedSampling", t.ParentBasedSampling != nil},
-		{"serviceName", t.ServiceName != ""}, {"spanName", t.SpanName != ""}, {"attributes", len(t.Attributes) > 0},
+		{"provider", t.Provider != nil},
+		{"samplingRate", t.SamplingRate != nil},
+		{"parentBasedSampling", t.ParentBasedSampling != nil},
+		{"serviceName", t.ServiceName != ""},
+		{"spanName", t.SpanName != ""},
+		{"attributes", len(t.Attributes) > 0},
 	} {
 		if f.set {
 			r.Add("spec.tracing."+f.field, "may be set only when mode is Enabled")

@@ -145,8 +145,10 @@ func TestObserveClusterExitCodes(t *testing.T) {
 		errs []string
 	}{
 		"nothing is there": {func(*testing.T, *fakeCluster) {}, "observe", cli.ExitFailed, []string{"no proxy runs in namespace ambit-system", "ambit check"}},
-		"none can be reached": {func(t *testing.T, f *fakeCluster) { f.ztunnel("n1", nobody(t)); f.ztunnel("n2", nobody(t)) }, "edges", cli.ExitFailed,
-			[]string{"ambit-ztunnel-n1 on n1 tells nothing", "ambit-ztunnel-n2 on n2 tells nothing", "none of the proxies can be reached (2 asked)"}},
+		"none can be reached": {
+			func(t *testing.T, f *fakeCluster) { f.ztunnel("n1", nobody(t)); f.ztunnel("n2", nobody(t)) }, "edges", cli.ExitFailed,
+			[]string{"ambit-ztunnel-n1 on n1 tells nothing", "ambit-ztunnel-n2 on n2 tells nothing", "none of the proxies can be reached (2 asked)"},
+		},
 		"none can be followed": {func(t *testing.T, f *fakeCluster) { f.ztunnel("n1", nobody(t)) }, "observe -f", cli.ExitFailed, []string{"none of the proxies can be reached (1 asked)"}},
 		"ports may not be forwarded": {func(t *testing.T, f *fakeCluster) {
 			f.ztunnel("n1", newProxy(t, "n1").address)

@@ -45,7 +45,7 @@ func (r *Reader) ask(ctx context.Context, p Proxy, gone <-chan struct{}, req *fl
 			return
 		}
 		// What breaks while following may be the end of the proxy, or of the way to it.
-		if err != nil && err.Error() != told && !(broke && req.GetFollow()) && !closed(gone) {
+		if err != nil && err.Error() != told && (!broke || !req.GetFollow()) && !closed(gone) {
 			told = err.Error()
 			r.tell(Told{From: p.Name, Problem: told})
 		}

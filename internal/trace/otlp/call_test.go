@@ -78,10 +78,14 @@ func TestCalled(t *testing.T) {
 		"taken":            {[]any{fine}, 1, 3, 0, "", "dropped"},
 		"busy for a while": {[]any{status.Error(codes.Unavailable, "later"), errors.New("no endpoint"), fine}, 3, 3, 0, "", "dropped"},
 		"refused":          {[]any{status.Error(codes.Unauthenticated, "who are you")}, 1, 0, 3, "who are you", "refuses"},
-		"refused in part": {[]any{&collectorpb.ExportTraceServiceResponse{PartialSuccess: &collectorpb.ExportTracePartialSuccess{RejectedSpans: 2, ErrorMessage: "too old"}}},
-			1, 1, 2, "too old", "until it answers"},
-		"refused more than there are": {[]any{&collectorpb.ExportTraceServiceResponse{PartialSuccess: &collectorpb.ExportTracePartialSuccess{RejectedSpans: 9}}},
-			1, 0, 3, "9 spans refused", "until it answers"},
+		"refused in part": {
+			[]any{&collectorpb.ExportTraceServiceResponse{PartialSuccess: &collectorpb.ExportTracePartialSuccess{RejectedSpans: 2, ErrorMessage: "too old"}}},
+			1, 1, 2, "too old", "until it answers",
+		},
+		"refused more than there are": {
+			[]any{&collectorpb.ExportTraceServiceResponse{PartialSuccess: &collectorpb.ExportTracePartialSuccess{RejectedSpans: 9}}},
+			1, 0, 3, "9 spans refused", "until it answers",
+		},
 		"taken with a warning": {[]any{&collectorpb.ExportTraceServiceResponse{PartialSuccess: &collectorpb.ExportTracePartialSuccess{ErrorMessage: "slow down"}}}, 1, 3, 0, "", "dropped"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -189,8 +193,13 @@ func TestKnownAttributes(t *testing.T) {
 
 func TestExtraAttributes(t *testing.T) {
 	got := recorded(t, &trace.Attributes{Method: "GET", Path: "/a\xff", Status: 404, UserAgent: "\xc3\x28", Extra: []trace.Extra{
-		{Name: "team", Value: "shop"}, {Name: "code", Of: "http.response.status_code"}, {Name: "none", Of: "rpc.method"}, {Name: "again", Of: "team"},
-		{Name: "url.path", Value: "/hidden"}, {Name: "odd", Value: "\xfe"}, {Name: "method", Of: "http.request.method"},
+		{Name: "team", Value: "shop"},
+		{Name: "code", Of: "http.response.status_code"},
+		{Name: "none", Of: "rpc.method"},
+		{Name: "again", Of: "team"},
+		{Name: "url.path", Value: "/hidden"},
+		{Name: "odd", Value: "\xfe"},
+		{Name: "method", Of: "http.request.method"},
 	}})
 	for k, want := range map[attribute.Key]any{
 		"team": "shop", "code": int64(404), "url.path": "/hidden", "odd": "\uFFFD", "method": "GET", "http.response.status_code": int64(404), "user_agent.original": "\uFFFD(",
