@@ -10,11 +10,11 @@ RACE := $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race)
 # Programs carry the commit that they were built from, where it can be told.
 VCS := $(shell git rev-parse HEAD >/dev/null 2>&1 && echo auto || echo false)
 BUILD := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=$(VCS)
-# One command builds several programs, which is faster than one after the other, and names them as their folders in
-# cmd; users call most of them ambit-NAME.
+# One command builds the programs of several folders, which is faster than one after the other, and names them as
+# their folders; users call most of them ambit-NAME.
 define programs
 	$(BUILD) -o bin/.built/ $1
-	@cd bin/.built && for p in *; do case $$p in ambit | shop | demo) ln -f $$p ..;; *) ln -f $$p ../ambit-$$p;; esac; done
+	@cd bin/.built && for p in $(notdir $1); do case $$p in ambit | shop | demo) ln -f $$p ..;; *) ln -f $$p ../ambit-$$p;; esac; done
 endef
 
 PKG ?= ./...
@@ -41,7 +41,7 @@ help: ## List the targets
 
 .PHONY: build
 build: ## Build the programs, and the example shop, into bin/
-	$(call programs,./cmd/... ./examples/shop)
+	$(call programs,$(wildcard ./cmd/*) ./examples/shop)
 
 .PHONY: demo
 demo: ## Show the mesh on this machine, step by step, with evidence (KEEP=1 leaves it running)
@@ -148,7 +148,7 @@ conformance: cluster-up $(if $(VERSION),$(SUITE_IMAGES)) ## Run the Gateway API'
 	@# CRDs that only this version has would stay, and the other suite refuses a mixture: the cluster has to go down before it.
 	$(if $(VERSION),$(CLUSTER) kubectl apply --server-side -k $$($(SUITE_GO) list -C tests/conformance $(SUITE_MOD) -m -f '{{.Dir}}' sigs.k8s.io/gateway-api)/config/crd/experimental)
 	$(CLUSTER) kubectl wait --for=condition=Established crd --all --timeout=60s
-	$(BUILD) -o bin/ambit ./cmd/ambit
+	$(call programs,./cmd/ambit)
 	$(CLUSTER) in-net cp $(CURDIR)/bin/ambit install --version dev
 	@# What an earlier run is still deleting would be in the way.
 	$(CLUSTER) kubectl wait --for=delete namespace -l gateway-conformance --timeout=120s

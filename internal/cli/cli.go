@@ -65,16 +65,19 @@ type Part struct {
 
 // Main runs the command line of ambit and gives the exit code.
 func Main(args []string, s Streams, part Part) int {
-	return run(Root(s, part), args, s, part.ExitCode)
+	return run(Root(s, part), args, s, part.ExitCode, func(text string) string { return text })
 }
 
 // LocalMain runs the command line of ambit-local, which is ambit local alone, and
 // gives the exit code.
 func LocalMain(args []string, s Streams) int {
-	return run(localRoot(s), args, s, func(error) int { return 0 })
+	return run(localRoot(s), args, s, func(error) int { return 0 }, alone)
 }
 
-func run(root *cobra.Command, args []string, s Streams, known func(error) int) int {
+// alone makes a text that speaks of ambit local one of ambit-local.
+func alone(text string) string { return strings.ReplaceAll(text, "ambit local", "ambit-local") }
+
+func run(root *cobra.Command, args []string, s Streams, known func(error) int, named func(string) string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	// A second Ctrl-C does what it does to any program.
@@ -88,7 +91,7 @@ func run(root *cobra.Command, args []string, s Streams, known func(error) int) i
 	if errors.As(err, &exit) {
 		return exit.code
 	}
-	fmt.Fprintf(s.Err, "error: %v\n", err)
+	fmt.Fprintf(s.Err, "error: %s\n", named(err.Error()))
 	var usage usageError
 	var unwell unwellError
 	switch {
@@ -131,7 +134,7 @@ func localRoot(s Streams) *cobra.Command {
 		},
 	})
 	for _, c := range append(root.Commands(), root) {
-		c.Example = strings.ReplaceAll(c.Example, "ambit local", "ambit-local")
+		c.Example = alone(c.Example)
 	}
 	return root
 }

@@ -111,7 +111,7 @@ func TestLocalAlone(t *testing.T) {
 		"up":                                  {ExitUsage, "-f DIR is required"},
 		"install":                             {ExitUsage, `there is no command "install": see ambit-local --help`},
 		"get --nope":                          {ExitUsage, "see ambit-local get --help"},
-		"status --runtime-dir " + t.TempDir(): {ExitFailed, "is not running"},
+		"status --runtime-dir " + t.TempDir(): {ExitFailed, "start it with ambit-local up -f DIR"},
 	} {
 		code, out, errs := callMain(t, func(s Streams) int { return LocalMain(strings.Fields(line), s) })
 		if code != want.code || !strings.Contains(out+errs, want.text) {

@@ -39,7 +39,7 @@ func run(args []string) error {
 		}
 	}
 	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
-	bin := flags.String("bin-dir", "bin", "directory of the ambit, ambit-* and shop programs")
+	bin := flags.String("bin-dir", "bin", "directory of the ambit-* and shop programs")
 	example := flags.String("example", "examples/shop", "directory of the example")
 	keep := flags.Bool("keep", os.Getenv("KEEP") == "1", "leave the mesh running; KEEP=1 in the environment does the same")
 	if err := flags.Parse(args); err != nil {

@@ -21,7 +21,7 @@ func Part() cli.Part {
 		Commands: func(s cli.Streams) []*cobra.Command {
 			return []*cobra.Command{
 				newVersion(s), newInstall(s), newUpgrade(s), newUninstall(s), newCheck(s), newEnroll(s), newUnenroll(s),
-				newClusterStatus(s), newWaypoint(s), newZtunnel(s), newClusterExplain(s), newClusterObserve(s), newClusterEdges(s),
+				newStatus(s), newWaypoint(s), newZtunnel(s), newExplain(s), newObserve(s), newEdges(s),
 			}
 		},
 		ExitCode: func(err error) int {

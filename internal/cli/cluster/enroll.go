@@ -81,7 +81,7 @@ type waypointStatus struct {
 	Message    string   `json:"message,omitempty"`
 }
 
-func newClusterStatus(s cli.Streams) *cobra.Command {
+func newStatus(s cli.Streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "status", Short: "Show the mesh of a cluster: components, namespaces, waypoints, problems",
 		Long:    "Shows what is installed, which namespaces are enrolled and how many of their pods are captured, waypoints and\nproblems. The exit code is 3 if there are problems.",

@@ -18,7 +18,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/manifest"
 )
 
-func newClusterExplain(s cli.Streams) *cobra.Command {
+func newExplain(s cli.Streams) *cobra.Command {
 	var args control.ExplainArgs
 	var headers, dirs []string
 	out := cli.ExplainFormat("text")

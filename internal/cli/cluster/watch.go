@@ -22,13 +22,13 @@ const aboutCluster = "\n\nThe proxies are asked through the API server, at their
 	"the rights to list pods and to create pods/portforward, in the namespace of the mesh and where waypoints\n" +
 	"run. Proxies that cannot be reached are named on standard error; the exit code is 1 if none can be."
 
-func newClusterObserve(s cli.Streams) *cobra.Command {
+func newObserve(s cli.Streams) *cobra.Command {
 	cmd := new(cobra.Command)
 	cli.BuildObserve(cmd, s, "ambit observe", aboutCluster, addCluster(cmd, s).mesh)
 	return cmd
 }
 
-func newClusterEdges(s cli.Streams) *cobra.Command {
+func newEdges(s cli.Streams) *cobra.Command {
 	cmd := new(cobra.Command)
 	cli.BuildEdges(cmd, s, "ambit edges", aboutCluster, addCluster(cmd, s).mesh)
 	return cmd
